@@ -1,0 +1,293 @@
+"""Flags, errors, progress bars and signals: what every script shares, defined once.
+
+Not a command itself. `python train.py --help` shows it at work.
+"""
+
+import argparse
+import dataclasses
+import difflib
+import errno
+import math
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NoReturn, override
+
+from tqdm import tqdm
+
+EXIT_WORK_FAILED = 1
+EXIT_WRONG_USE = 2
+
+
+class UserError(Exception):
+    """Wrong use or unusable input: shown as one message, exit code 2."""
+
+    exit_code = EXIT_WRONG_USE
+
+
+class WorkError(Exception):
+    """The work itself failed (disk full, loss not finite): shown as one message, exit code 1."""
+
+    exit_code = EXIT_WORK_FAILED
+
+
+class StopRequested(Exception):
+    """Raised once everything is saved after SIGINT or SIGTERM; ends the script with 128 + the signal."""
+
+    def __init__(self, signum: int):
+        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        self.exit_code = 128 + signum
+
+
+# --- flags -------------------------------------------------------------------------------------------------
+
+
+def positive_int(text: str) -> int:
+    """Parse an integer of at least 1."""
+    return _number(text, int, "a whole number of at least 1", lambda value: value >= 1)
+
+
+def count_int(text: str) -> int:
+    """Parse an integer of at least 0."""
+    return _number(text, int, "a whole number of at least 0", lambda value: value >= 0)
+
+
+def positive_float(text: str) -> float:
+    """Parse a finite number above 0."""
+    return _number(text, float, "a number above 0", lambda value: value > 0)
+
+
+def count_float(text: str) -> float:
+    """Parse a finite number of at least 0."""
+    return _number(text, float, "a number of at least 0", lambda value: value >= 0)
+
+
+def fraction(text: str) -> float:
+    """Parse a number from 0 (included) to 1 (excluded)."""
+    return _number(text, float, "a number from 0 to just under 1", lambda value: 0 <= value < 1)
+
+
+def _number(text: str, kind: type, expected: str, accepts: Callable[[Any], bool]) -> Any:
+    try:
+        value = kind(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and accepts(value)):
+        raise argparse.ArgumentTypeError(f"{text!r} given, {expected} expected")
+    return value
+
+
+def flag(default: Any, help: str, *, type: Callable | None = None, **options: Any) -> Any:
+    """Declare a dataclass field that is also a command-line flag; `add_flags` reads it.
+
+    `options` go to `add_argument` (choices, metavar, nargs). A boolean becomes `--name` / `--no_name`.
+    """
+    metadata = {"help": help, "type": type, "options": options}
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def add_flags(parser: argparse.ArgumentParser, config: type, only: Iterable[str] | None = None) -> None:
+    """Add one flag for each field of the dataclass `config` that `flag` declared, as a titled group."""
+    title = (config.__doc__ or config.__name__).splitlines()[0].rstrip(".")
+    group = parser.add_argument_group(title)
+    for field in dataclasses.fields(config):
+        if field.metadata.get("help") and (only is None or field.name in only):
+            _add_flag(group, field)
+
+
+def _add_flag(group: Any, field: dataclasses.Field) -> None:
+    default = field.default
+    if default is dataclasses.MISSING:
+        default = field.default_factory()
+    options = dict(field.metadata["options"], help=field.metadata["help"], default=default)
+    if isinstance(default, bool):
+        options["action"] = argparse.BooleanOptionalAction
+    else:
+        options["type"] = field.metadata["type"] or (type(default) if default is not None else str)
+    group.add_argument(f"--{field.name}", **options)
+
+
+def read_flags(config: type, args: argparse.Namespace, **overrides: Any) -> Any:
+    """Build the dataclass `config` from parsed arguments; fields without a flag keep their default."""
+    names = {field.name for field in dataclasses.fields(config)}
+    values = {name: value for name, value in vars(args).items() if name in names}
+    return config(**(values | overrides))
+
+
+@dataclasses.dataclass(frozen=True)
+class TilesFlags:
+    """Tiles."""
+
+    tiles_root: Path = flag(Path("12_layer_tiles/tiles"), "folder that holds <layer>/<zoom>/<x>/<y>.png")
+    zoom: int = flag(17, "slippy-map zoom level of the tiles", type=count_int)
+    cache_dir: Path = flag(Path("cache"), "folder for packed tiles, vectors, projections and indices")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelFlags:
+    """Model."""
+
+    model_path: Path = flag(Path("checkpoints/best_model.pth"), "checkpoint written by train.py")
+
+
+@dataclasses.dataclass(frozen=True)
+class DeviceFlags:
+    """Device."""
+
+    device: str = flag("auto", "where the network runs", choices=["auto", "cpu", "cuda", "mps"])
+    seed: int = flag(42, "seed of everything random", type=count_int)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that takes `--max_tiles` and `--max-tiles` alike and suggests the right word."""
+
+    def __init__(self, doc: str | None, **options: Any):
+        summary, _, rest = (doc or "").partition("\n")
+        super().__init__(
+            description=summary,
+            epilog=rest.strip() or None,
+            formatter_class=_HelpFormatter,
+            allow_abbrev=False,
+            **options,
+        )
+
+    @override
+    def parse_args(self, args: list[str] | None = None, namespace: Any = None) -> argparse.Namespace:
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unknown argument {unknown[0]!r}{self._hint(unknown[0], self._option_names())}")
+        return parsed
+
+    @override
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        args = list(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(self._one_spelling(args), namespace)
+
+    @override
+    def error(self, message: str) -> NoReturn:
+        choice = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
+        if choice:
+            message += self._hint(choice[1], [word.strip("' ") for word in choice[2].split(",")])
+        command = f"{self.prog} --help"
+        print(f"error: {message}\n  `{command}` lists every flag", file=sys.stderr)
+        sys.exit(EXIT_WRONG_USE)
+
+    def _option_names(self) -> list[str]:
+        return [name for name in self._option_string_actions if name.startswith("--")]
+
+    def _one_spelling(self, args: list[str]) -> list[str]:
+        """Spell flags with underscores; tie a value such as -123.3,49.2 to its flag, or it looks like one."""
+        result: list[str] = []
+        for arg in args:
+            name, equals, value = arg.partition("=")
+            underscored = "--" + name[2:].replace("-", "_")
+            if name.startswith("--") and underscored in self._option_string_actions:
+                arg = underscored + equals + value
+            if result and result[-1] in self._option_string_actions and re.match(r"-[\d.]", arg):
+                arg = f"{result.pop()}={arg}"
+            result.append(arg)
+        return result
+
+    @staticmethod
+    def _hint(word: str, candidates: list[str]) -> str:
+        close = difflib.get_close_matches(word.split("=")[0].replace("-", "_"), candidates, n=1)
+        if not close:
+            close = difflib.get_close_matches(word.split("=")[0], candidates, n=1)
+        return f"; did you mean {close[0]!r}?" if close else ""
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Show defaults, keep the line breaks of the examples."""
+
+
+# --- running -----------------------------------------------------------------------------------------------
+
+
+def run_main(main: Callable[[], int | None]) -> NoReturn:
+    """Run a script's `main` and exit; a user's mistake ends in one message, never in a traceback."""
+    try:
+        code = main() or 0
+        sys.stdout.flush()
+    except (UserError, WorkError) as error:
+        code = _complain(str(error), error.exit_code)
+    except StopRequested as stop:
+        code = stop.exit_code
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = EXIT_WORK_FAILED
+    except OSError as error:
+        code = _complain(explain_os_error(error), EXIT_WORK_FAILED)
+    sys.exit(code)
+
+
+def explain_os_error(error: OSError) -> str:
+    """One sentence for an operating-system error that a user can mend; other errors are raised again."""
+    where = f" ({error.filename})" if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"no space left on the disk{where}; what was finished is whole: free some space, run again"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{error.strerror}{where}; change its permissions or name another path"
+    if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG):
+        return f"{error.strerror}{where}; name another path"
+    raise error
+
+
+def _complain(message: str, code: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return code
+
+
+def warn(message: str) -> None:
+    """Say something on stderr that the user should know but that stops nothing."""
+    tqdm.write(f"warning: {message}", file=sys.stderr)
+
+
+def progress(
+    items: Iterable | None = None, *, total: int | None = None, desc: str = "", unit: str = "it"
+) -> tqdm:
+    """A progress bar on stderr that shows only when the work takes more than a second."""
+    look = {"delay": 1, "mininterval": 0.2 if sys.stderr.isatty() else 5.0, "dynamic_ncols": True}
+    return tqdm(items, total=total, desc=desc, unit=unit, file=sys.stderr, **look)
+
+
+class StopSignal:
+    """Context in which the first SIGINT or SIGTERM only sets `requested`; a second one quits at once.
+
+    The loop inside asks `requested` after each step, saves, and calls `raise_if_requested`.
+    """
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopSignal":
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            self._previous[signum] = signal.signal(signum, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for signum, handler in self._previous.items():
+            signal.signal(signum, handler)
+
+    @property
+    def requested(self) -> bool:
+        """Whether a signal asked for the end."""
+        return self.signum is not None
+
+    def raise_if_requested(self) -> None:
+        """Raise `StopRequested` when a signal came."""
+        if self.signum is not None:
+            raise StopRequested(self.signum)
+
+    def _handle(self, signum: int, _frame: object) -> None:
+        if self.signum is not None:
+            os._exit(128 + signum)
+        self.signum = signum
+        os.write(2, b"\nstopping after this step (once more to quit at once)\n")

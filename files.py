@@ -1,0 +1,185 @@
+"""Files that are whole or absent: atomic writes, content digests, checksummed cache files and locks.
+
+Not a command itself. Everything that outlives a process is written through here.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import struct
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from cli import UserError
+
+CACHE_MAGIC = b"LOC2VEC1"
+_HEADER = struct.Struct("<8s32sQ")  # magic, digest of all that follows, length of the JSON that follows
+_ALIGN = 64
+_CHUNK = 1 << 22
+
+
+# --- atomic writes -----------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary name beside `path`; on success sync it and give it the name, else remove it.
+
+    Suffixes are kept (`a.parquet` is written as `.a.<random>.tmp.parquet`): some writers look at them.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}.tmp{path.suffix}")
+    try:
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, path)
+        _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO]:
+    """Open a file for writing that appears under `path` only when it is complete and synced."""
+    encoding = None if "b" in mode else "utf-8"
+    with atomic_path(path) as temporary, open(temporary, mode, encoding=encoding) as file:
+        yield file
+        file.flush()
+
+
+def _sync(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():  # Windows cannot open folders
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# --- digests -----------------------------------------------------------------------------------------------
+
+
+def digest(*parts: Any) -> str:
+    """Hex BLAKE2b-128 of any mix of bytes, arrays and JSON-able values; equal in every process."""
+    state = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            state.update(f"{part.dtype.str}{part.shape}".encode())
+            state.update(np.ascontiguousarray(part).data)
+        elif isinstance(part, bytes):
+            state.update(b"bytes" + part)
+        else:
+            state.update(json.dumps(part, sort_keys=True, default=str).encode())
+        state.update(b"\0")
+    return state.hexdigest()
+
+
+def file_digest(path: Path | str) -> str:
+    """Hex BLAKE2b-128 of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+# --- cache files -------------------------------------------------------------------------------------------
+
+
+class DamagedFile(Exception):
+    """A cache file whose content is not what was written."""
+
+
+def save_cache(path: Path | str, key: str, arrays: dict[str, np.ndarray], meta: dict | None = None) -> None:
+    """Write arrays and JSON-able `meta` under `path`: one file, no pickle, with a digest over all of it."""
+    entries, offset = {}, 0
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    for name, array in arrays.items():
+        if array.dtype.hasobject:
+            raise TypeError(f"array {name!r} holds Python objects; only plain numbers and text can be cached")
+        entries[name] = {"dtype": array.dtype.str, "shape": list(array.shape), "offset": offset}
+        offset += -(-array.nbytes // _ALIGN) * _ALIGN
+    text = json.dumps({"key": key, "meta": meta or {}, "arrays": entries}).encode()
+    text += b" " * (-(_HEADER.size + len(text)) % _ALIGN)
+    with atomic_write(path) as file:
+        file.write(_HEADER.pack(CACHE_MAGIC, b"", len(text)))
+        state = hashlib.blake2b(struct.pack("<Q", len(text)) + text, digest_size=32)
+        file.write(text)
+        for array in arrays.values():
+            for chunk in (array.reshape(-1).view(np.uint8).data, bytes(-array.nbytes % _ALIGN)):
+                file.write(chunk)
+                state.update(chunk)
+        file.seek(0)
+        file.write(_HEADER.pack(CACHE_MAGIC, state.digest(), len(text)))
+
+
+def load_cache(path: Path | str, key: str | None = None) -> tuple[dict[str, np.ndarray], dict] | None:
+    """Read what `save_cache` wrote: `(arrays, meta)`, or None when there is no file or its key is another.
+
+    The arrays are read-only views of a memory map. Raises `DamagedFile` when any byte is not as written.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return None
+    if path.stat().st_size < _HEADER.size:
+        raise DamagedFile(f"{path} is cut short")
+    data = np.memmap(path, dtype=np.uint8, mode="r")
+    magic, expected, length = _HEADER.unpack(data[: _HEADER.size].tobytes())
+    state = hashlib.blake2b(digest_size=32)
+    for start in range(_HEADER.size - 8, len(data), _CHUNK):
+        state.update(data[start : start + _CHUNK].data)
+    if magic != CACHE_MAGIC or state.digest() != expected:
+        raise DamagedFile(f"{path} does not hold what was written to it")
+    header = json.loads(data[_HEADER.size : _HEADER.size + length].tobytes())
+    if key is not None and header["key"] != key:
+        return None
+    body = data[_HEADER.size + length :]
+    return {name: _view(body, entry) for name, entry in header["arrays"].items()}, header["meta"]
+
+
+def _view(body: np.ndarray, entry: dict) -> np.ndarray:
+    dtype, shape = np.dtype(entry["dtype"]), tuple(entry["shape"])
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    return body[entry["offset"] : entry["offset"] + size].view(dtype).reshape(shape)
+
+
+# --- locks -------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def locked(path: Path | str, wait_s: float = 3600.0) -> Iterator[None]:
+    """Hold an exclusive lock on `path` (a file made for it); it is freed even when the process is killed.
+
+    Raises `UserError` when another process holds it for longer than `wait_s` seconds.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + wait_s
+    with open(path, "a+b") as file:
+        while not _try_lock(file):
+            if time.monotonic() > deadline:
+                busy = path.with_suffix("")
+                raise UserError(f"another process is still working on {busy}; wait for it or end it")
+            time.sleep(0.1)
+        yield
+
+
+def _try_lock(file: IO) -> bool:
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

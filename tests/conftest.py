@@ -1,0 +1,180 @@
+"""The test ground: real scripts as subprocesses, and a small made-up city drawn as 12 layers of PNG tiles."""
+
+import math
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+REPO = Path(__file__).resolve().parent.parent
+SCRIPT_TIMEOUT_S = 600
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+# --- running scripts ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run_script(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
+    """`run_script("train.py", "--epochs", 1, check=0)`: run a script of the repository as a user would.
+
+    `cwd` is the test's own folder unless given; `check` is the exit code expected (None: any); `env` adds to
+    the environment. The answer's `stdout` and `stderr` are text.
+    """
+
+    def run(script: str, *args: object, cwd: Path = tmp_path, check: int | None = 0, env: dict | None = None):
+        command = [sys.executable, str(REPO / script), *map(str, args)]
+        result = subprocess.run(
+            command, cwd=cwd, env=script_env(env), capture_output=True, text=True, timeout=SCRIPT_TIMEOUT_S
+        )
+        if check is not None and result.returncode != check:
+            said = f"{result.stdout}\n{result.stderr}"
+            pytest.fail(f"{' '.join(command)}\nended with {result.returncode}, not {check}\n{said}")
+        return result
+
+    return run
+
+
+def script_env(extra: dict | None = None) -> dict[str, str]:
+    """The environment for a script under test: two threads, help texts that are not cut, plus `extra`."""
+    return os.environ | {"OMP_NUM_THREADS": "2", "COLUMNS": "200"} | (extra or {})
+
+
+# --- a made-up city ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def tiny_tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A `tiles_root` of 12 x 12 tiles at 64 px, shared by the whole session: read it, never write to it."""
+    return make_tiles(tmp_path_factory.mktemp("tiny") / "tiles")
+
+
+def make_tiles(
+    root: Path,
+    nx: int = 12,
+    ny: int = 12,
+    px: int = 64,
+    zoom: int = 17,
+    x0: int = 76600,
+    y0: int = 44200,
+    seed: int = 0,
+) -> Path:
+    """Write a structured city as `root/<layer>/<zoom>/<x>/<y>.png`, 8-bit grey, and return `root`.
+
+    A river from north to south, a railway from west to east, a road grid, buildings and amenities denser in
+    the middle, a park; most planes of the outskirts are blank.
+    """
+    for layer, plane in draw_city(nx * px, ny * px, px, np.random.default_rng(seed)).items():
+        _write_layer(Path(root) / layer / str(zoom), plane, px, x0, y0)
+    return Path(root)
+
+
+def _write_layer(folder: Path, plane: np.ndarray, px: int, x0: int, y0: int) -> None:
+    """Cut `plane` (ny * px, nx * px) into PNG tiles `folder/<x>/<y>.png`."""
+    tiles = plane.reshape(plane.shape[0] // px, px, plane.shape[1] // px, px).transpose(2, 0, 1, 3)
+    blank = png_bytes(np.zeros((px, px), np.uint8))
+    for i, column in enumerate(tiles):
+        (folder / str(x0 + i)).mkdir(parents=True)
+        for j, tile in enumerate(column):
+            (folder / str(x0 + i) / f"{y0 + j}.png").write_bytes(png_bytes(tile) if tile.any() else blank)
+
+
+def png_bytes(pixels: np.ndarray) -> bytes:
+    """`pixels` (height, width) uint8 as a grey PNG."""
+    buffer = BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def draw_city(width: int, height: int, px: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """The whole city by layer, each (height, width) uint8; `px` pixels are one tile."""
+    size = (width, height)
+    river = [(width * (0.3 + 0.05 * math.sin(9 * t)), height * t) for t in np.linspace(-0.1, 1.1, 60)]
+    water = _drawn(size, lambda draw: draw.line(river, 200, px // 2, joint="curve"))
+    layers = _drawn_surroundings(size, px) | {"water": water, "roads": _roads(size, px)}
+    layers["buildings"] = _scattered(size, px / 5, (0.05, 0.14), 0.45, rng, value=180)
+    layers["amenities"] = _scattered(size, px / 3, (0.03, 0.04), 0.35, rng, value=255)
+    for built in ("buildings", "amenities", "roads"):
+        layers[built][water > 0] = 0
+    return layers
+
+
+def _drawn(size: tuple[int, int], draw_with: Callable[[ImageDraw.ImageDraw], None]) -> np.ndarray:
+    image = Image.new("L", size)
+    draw_with(ImageDraw.Draw(image))
+    return np.array(image)
+
+
+def _drawn_surroundings(size: tuple[int, int], px: int) -> dict[str, np.ndarray]:
+    """The layers of few objects: one or two shapes each, at fixed shares of the city."""
+    w, h = size
+    shapes: dict[str, Callable[[ImageDraw.ImageDraw], None]] = {
+        "natural-features": lambda d: d.ellipse((0.62 * w, 0.1 * h, 0.8 * w, 0.3 * h), fill=120),
+        "boundaries": lambda d: d.line((0, 0.55 * h, w, 0.45 * h), 90, max(1, px // 32)),
+        "landcover": lambda d: [
+            d.ellipse((0.3 * w, 0.25 * h, 0.75 * w, 0.75 * h), fill=80),
+            d.rectangle((0.75 * w, 0.7 * h, 0.95 * w, 0.9 * h), fill=160),
+        ],
+        "railways": lambda d: d.line((0, 0.3 * h, 0.6 * w, 0.5 * h, w, 0.85 * h), 220, max(2, px // 16)),
+        "aeroways": lambda d: d.line((0.05 * w, 0.8 * h, 0.22 * w, 0.95 * h), 240, px // 4),
+        "leisure": lambda d: d.rectangle((0.42 * w, 0.3 * h, 0.52 * w, 0.42 * h), fill=150),
+        "places": lambda d: [_dot(d, 0.5 * w, 0.5 * h, px / 6, 255), _dot(d, 0.85 * w, 0.2 * h, px / 8, 130)],
+        "power": lambda d: d.line((0.9 * w, 0, 0.7 * w, h), 110, max(1, px // 32)),
+    }
+    return {layer: _drawn(size, draw_with) for layer, draw_with in shapes.items()}
+
+
+def _dot(draw: ImageDraw.ImageDraw, x: float, y: float, radius: float, value: int) -> None:
+    draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=value)
+
+
+def _roads(size: tuple[int, int], px: int) -> np.ndarray:
+    """Two main roads across, and a grid of streets in the middle half."""
+    w, h = size
+
+    def draw_with(draw: ImageDraw.ImageDraw) -> None:
+        for x in np.arange(0.35 * w, 0.75 * w, px / 2):
+            draw.line((x, 0.25 * h, x, 0.75 * h), 110, max(1, px // 24))
+        for y in np.arange(0.25 * h, 0.75 * h, px / 2):
+            draw.line((0.35 * w, y, 0.75 * w, y), 110, max(1, px // 24))
+        draw.line((0, 0.6 * h, w, 0.4 * h), 230, max(2, px // 12))
+        draw.line((0.55 * w, 0, 0.5 * w, h), 230, max(2, px // 12))
+
+    return _drawn(size, draw_with)
+
+
+def _scattered(
+    size: tuple[int, int],
+    step: float,
+    sides: tuple[float, float],
+    spread: float,
+    rng: np.random.Generator,
+    value: int,
+) -> np.ndarray:
+    """Rectangles on a grid of `step` pixels, fewer away from the middle; `sides` are shares of five steps."""
+    w, h = size
+    x, y = (axis.ravel() for axis in np.meshgrid(np.arange(0, w, step), np.arange(0, h, step)))
+    far = ((x / w - 0.5) ** 2 + (y / h - 0.5) ** 2) / spread**2
+    kept = rng.random(len(x)) < np.exp(-3 * far)
+    extent = rng.uniform(*sides, (kept.sum(), 2)) * 5 * step
+    corners = np.column_stack([x[kept], y[kept], x[kept] + extent[:, 0], y[kept] + extent[:, 1]])
+    return _drawn(size, lambda draw: [draw.rectangle(box.tolist(), fill=value) for box in corners])
+
+
+# --- a browser ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of a Chromium that is installed; skips the test where there is none."""
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if not found:
+        pytest.skip("no Chromium found: `apt-get install chromium` (Debian), then run the test again")
+    return found
