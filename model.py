@@ -1,0 +1,246 @@
+"""The loc2vec encoder, its losses, and the one pair of functions that write and read checkpoints.
+
+Not a command itself. `python train.py` trains it, `python precompute_embeddings.py` uses it.
+"""
+
+import dataclasses
+import io
+import os
+import platform
+import zipfile
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cli import UserError, flag, fraction, positive_int
+from data_loader import DEFAULT_ZOOM, LAYERS
+from files import atomic_write, digest
+
+CHECKPOINT_FORMAT = 1
+BLOCK_CHANNELS = (64, 128, 256, 512, 512)
+FC_SIZES = (1024, 512)
+
+
+# --- encoder -----------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderConfig:
+    """Encoder."""
+
+    embedding_dim: int = flag(128, "length of a tile's vector", type=positive_int)
+    dropout: float = flag(0.5, "share of the hidden features dropped while training", type=fraction)
+    tile_size: int = 256
+    in_channels: int = len(LAYERS)
+
+    def __post_init__(self) -> None:
+        if self.tile_size % 32:
+            nearest = max(32, round(self.tile_size / 32) * 32)
+            raise UserError(f"--tile_size {self.tile_size} is not a multiple of 32; try --tile_size {nearest}")
+
+
+class Encoder(nn.Module):
+    """The loc2vec CNN: `(B, 12, S, S)` in 0..1 to `(B, embedding_dim)`, L2-normalised.
+
+    Five blocks of convolution, batch norm, ReLU and 2 x 2 max pooling; then 512 * (S / 32)^2 -> 1024 -> 512 ->
+    embedding_dim, with dropout after each hidden layer.
+    """
+
+    def __init__(self, config: EncoderConfig):
+        super().__init__()
+        self.config = config
+        channels = (config.in_channels, *BLOCK_CHANNELS)
+        self.blocks = nn.Sequential(*[_block(a, b) for a, b in pairwise(channels)])
+        sizes = (BLOCK_CHANNELS[-1] * (config.tile_size // 32) ** 2, *FC_SIZES)
+        hidden = [
+            nn.Sequential(nn.Linear(a, b), nn.ReLU(inplace=True), nn.Dropout(config.dropout))
+            for a, b in pairwise(sizes)
+        ]
+        self.head = nn.Sequential(nn.Flatten(), *hidden, nn.Linear(sizes[-1], config.embedding_dim))
+
+    def forward(self, tiles: Tensor) -> Tensor:
+        """Vectors of unit length, float32, for `tiles (B, 12, S, S)`."""
+        return F.normalize(self.head(self.blocks(tiles)).float(), dim=1)
+
+
+def _block(channels_in: int, channels_out: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels_out, kernel_size=3, padding=1, bias=False),
+        nn.BatchNorm2d(channels_out),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(2),
+    )
+
+
+def pick_device(name: str) -> torch.device:
+    """The device a `--device` flag names; `auto` takes CUDA, then MPS, then the CPU."""
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        name = next(kind for kind in ("cuda", "mps", "cpu") if available[kind])
+    if not available.get(name):
+        raise UserError(f"--device {name} is not available on this machine; leave it out or pass --device cpu")
+    return torch.device(name)
+
+
+# --- losses ------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class TripletTerms:
+    """Per-triplet terms, each `(B,)`: loss, distances, and whether the triplet still gives a gradient."""
+
+    loss: Tensor
+    positive: Tensor
+    negative: Tensor
+    active: Tensor
+
+
+def triplet_loss(anchor: Tensor, positive: Tensor, negative: Tensor, margin: float) -> TripletTerms:
+    """Triplet loss `max(0, d(a, p) - d(a, n) + margin)` (Schroff et al. 2015, FaceNet; unsquared distances).
+
+    Vectors are `(B, D)`; the mean of `.loss` equals `torch.nn.TripletMarginLoss(margin)`.
+    """
+    near, far = F.pairwise_distance(anchor, positive), F.pairwise_distance(anchor, negative)
+    hinge = near - far + margin
+    return TripletTerms(hinge.clamp(min=0), near, far, hinge > 0)
+
+
+def softpn_loss(anchor: Tensor, positive: Tensor, negative: Tensor, margin: float, scale: float = 1.0) -> TripletTerms:
+    """SoftPN loss `sigmoid(scale * (d(a, p) - min(d(a, n), d(p, n))))^2` (Balntas et al. 2016, PN-Net).
+
+    The softmax pair of the paper, (e^a / (e^a + e^b))^2, is this sigmoid without an `exp` that overflows. On the unit
+    sphere distances stay below 2, so with the published scale of 1 the loss cannot fall below sigmoid(-2)^2 = 0.014
+    and, for a negative as far from both as three unit vectors allow, 0.028. `margin` only decides which triplets
+    count as active.
+    """
+    near = F.pairwise_distance(anchor, positive)
+    far = torch.minimum(F.pairwise_distance(anchor, negative), F.pairwise_distance(positive, negative))
+    return TripletTerms(torch.sigmoid(scale * (near - far)).square(), near, far, near > far - margin)
+
+
+# --- checkpoints -------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Checkpoint:
+    """Everything that rebuilds the encoder and goes on training: plain tensors and plain types only."""
+
+    encoder_config: dict[str, Any]
+    encoder_state: dict[str, Tensor]
+    train_config: dict[str, Any] = dataclasses.field(default_factory=dict)
+    train_state: dict[str, Any] = dataclasses.field(default_factory=dict)
+    metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
+    epoch: int = 0
+    step: int = 0
+    layers: list[str] = dataclasses.field(default_factory=lambda: list(LAYERS))
+    zoom: int = DEFAULT_ZOOM
+    shrink: str = "mean"
+    versions: dict[str, str] = dataclasses.field(default_factory=lambda: library_versions())
+    format_version: int = CHECKPOINT_FORMAT
+
+    @property
+    def tile_size(self) -> int:
+        """Edge of the tiles the encoder takes, in pixels."""
+        return self.encoder_config["tile_size"]
+
+    def key(self) -> str:
+        """Digest of the encoder's weights and settings: equal for equal vectors, whatever else was saved."""
+        weights = [part for name, tensor in self.encoder_state.items() for part in (name, tensor.cpu().numpy())]
+        return digest(self.encoder_config, self.layers, self.zoom, self.shrink, *weights)
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what shapes a result."""
+    return {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__}
+
+
+def encoder_state(encoder: nn.Module) -> dict[str, Tensor]:
+    """The encoder's weights on the CPU under plain names, whether it was compiled, wrapped for DDP, or not."""
+    while True:
+        inner = getattr(encoder, "_orig_mod", None) or (encoder.module if hasattr(encoder, "module") else None)
+        if inner is None:
+            break
+        encoder = inner
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
+
+
+def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint so that `path` holds either the old or the new one, whole, whatever happens meanwhile."""
+    buffer = io.BytesIO()
+    torch.save({field.name: getattr(checkpoint, field.name) for field in dataclasses.fields(checkpoint)}, buffer)
+    with atomic_write(path) as file:
+        file.write(buffer.getbuffer())
+
+
+def load_checkpoint(path: Path | str) -> Checkpoint:
+    """Read a checkpoint onto the CPU without running any code in it.
+
+    Raises `UserError` for a missing, damaged, foreign or newer file, and for one trained on other layers.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no checkpoint at {path}; `python train.py` writes one, or name another with --model_path")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        content = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UserError(_damaged(path)) from error
+    if content is None:
+        raise UserError(_damaged(path))
+    names = {field.name for field in dataclasses.fields(Checkpoint)}
+    if not isinstance(content, dict) or not {"format_version", "encoder_config", "encoder_state"} <= set(content):
+        raise UserError(f"{path} is not a checkpoint of this project; `python train.py` writes one")
+    if content["format_version"] != CHECKPOINT_FORMAT:
+        raise UserError(
+            f"{path} has checkpoint format {content['format_version']}, this version reads format {CHECKPOINT_FORMAT}; "
+            "train again or use the version that wrote it"
+        )
+    checkpoint = Checkpoint(**{name: value for name, value in content.items() if name in names})
+    _check_layers(path, checkpoint)
+    return checkpoint
+
+
+def _check_layers(path: Path, checkpoint: Checkpoint) -> None:
+    if checkpoint.layers != list(LAYERS):
+        raise UserError(
+            f"{path} was trained on the layers {', '.join(checkpoint.layers)}; expected {', '.join(LAYERS)}. "
+            "Its vectors would mean something else; train again with `python train.py`"
+        )
+
+
+def _damaged(path: Path) -> str:
+    good = newest_good_checkpoint(path.parent, skip=path)
+    instead = f"the newest whole one beside it is {good}" if good else "no whole one lies beside it; train again"
+    return f"{path} is damaged or cut short and was not loaded; {instead}"
+
+
+def newest_good_checkpoint(folder: Path, skip: Path | None = None) -> Path | None:
+    """The latest written checkpoint of a folder whose content is whole."""
+    candidates = [path for path in folder.glob("*.pth") if path != skip and path.is_file()]
+    for path in sorted(candidates, key=os.path.getmtime, reverse=True):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                if archive.testzip() is None:
+                    return path
+        except (zipfile.BadZipFile, OSError, ValueError):
+            continue
+    return None
+
+
+def build_encoder(checkpoint: Checkpoint, device: torch.device | str = "cpu") -> Encoder:
+    """The checkpoint's encoder, ready to embed: weights loaded, evaluation mode, `channels_last`."""
+    encoder = Encoder(EncoderConfig(**checkpoint.encoder_config))
+    encoder.load_state_dict(checkpoint.encoder_state)
+    return encoder.to(device, memory_format=torch.channels_last).eval()
+
+
+def load_encoder(path: Path | str, device: torch.device | str = "cpu") -> tuple[Encoder, Checkpoint]:
+    """Read a checkpoint and rebuild its encoder on `device`: `(encoder, checkpoint)`."""
+    checkpoint = load_checkpoint(path)
+    return build_encoder(checkpoint, device), checkpoint
