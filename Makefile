@@ -1,0 +1,54 @@
+# Every target sets up what it needs first. ARGS reaches the script: make train ARGS="--epochs 5"
+MAKEFLAGS += --no-print-directory
+PYTHON := .venv/bin/python
+PYTEST := $(PYTHON) -m pytest -q
+ARGS ?=
+
+.PHONY: help init example test test-slow test-all check tiles train tensorboard streamlit bench requirements clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
+
+init: ## uv, Python >= 3.12, .venv and the pinned packages (TORCH=cpu|cu126|... picks the PyTorch build)
+	@./setup.sh init
+
+example: init ## the whole chain on the bundled real city: tiles, training, vectors, pictures
+	@$(PYTHON) run_example.py $(ARGS)
+
+test: ## set up what the tests need and run the fast ones
+	@./setup.sh browser
+	@$(PYTEST) -m "not slow and not gpu" $(ARGS)
+
+test-slow: ## the slow tests alone
+	@./setup.sh browser
+	@$(PYTEST) -m "slow and not gpu" $(ARGS)
+
+test-all: ## the fast and the slow tests
+	@./setup.sh browser
+	@$(PYTEST) -m "not gpu" $(ARGS)
+
+check: ## lint and formatting
+	@./setup.sh dev
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check .
+
+tiles: init ## download and render Kyiv
+	@$(PYTHON) render_tiles.py --city kyiv $(ARGS)
+
+train: init ## train on 12_layer_tiles/tiles
+	@$(PYTHON) train.py $(ARGS)
+
+tensorboard: init ## watch the training at http://localhost:6006
+	@.venv/bin/tensorboard --logdir runs $(ARGS)
+
+streamlit: init ## the live app
+	@.venv/bin/streamlit run streamlit_app.py $(ARGS)
+
+bench: init ## print every performance figure of the README
+	@$(PYTHON) bench.py $(ARGS)
+
+requirements: ## compile requirements*.txt anew from pyproject.toml (ARGS=--upgrade for newer releases)
+	@ARGS="$(ARGS)" ./setup.sh pin
+
+clean: ## remove caches and drawings; tiles, checkpoints, runs and .venv stay
+	@rm -rf cache visualizations interactive_visualizations .pytest_cache .ruff_cache
+	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
