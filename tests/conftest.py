@@ -168,6 +168,30 @@ def _scattered(
     return _drawn(size, lambda draw: [draw.rectangle(box.tolist(), fill=value) for box in corners])
 
 
+# --- a checkpoint ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of an untrained encoder for 32 px tiles and vectors of 16 numbers: read it, never write to it."""
+    path = tmp_path_factory.mktemp("checkpoints") / "tiny.pth"
+    save_untrained(path)
+    return path
+
+
+def save_untrained(path: Path, tile_size: int = 32, embedding_dim: int = 16, seed: int = 0) -> None:
+    """Write the checkpoint of an untrained encoder; equal for an equal `seed`."""
+    import torch  # not above: most tests of the set-up run without it
+
+    from model import Checkpoint, Encoder, EncoderConfig, encoder_state, save_checkpoint
+
+    config = EncoderConfig(embedding_dim=embedding_dim, dropout=0.0, tile_size=tile_size)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder = Encoder(config)
+    save_checkpoint(path, Checkpoint(encoder_config=vars(config), encoder_state=encoder_state(encoder)))
+
+
 # --- a browser ---------------------------------------------------------------------------------------------
 
 
