@@ -75,10 +75,12 @@ make_venv() {
     "$PYTHON" -c "import sys; sys.exit(sys.version_info < (${OLDEST/./, }))" 2>/dev/null && return
     local python report
     python=$(runnable_python $OLDEST $NEWEST) || python=$OLDEST # uv downloads that one
-    report=$("$UV" venv --clear --python "$python" "$VENV" 2>&1) && return
-    say "$report"
-    die "no environment could be made in $VENV: Python $OLDEST or newer is needed" \
-        "(and a network, for uv to download it), and space on the disk"
+    rm -rf "$VENV"
+    report=$("$UV" venv --python "$python" "$VENV" 2>&1) && return
+    mkdir -p "$VENV" 2>/dev/null && echo "$report" > "$LOG"
+    [ "$(cause)" = network ] && die "no Python $OLDEST to $NEWEST runs here and uv cannot download one:" \
+        "install it or check the network, then \`make init\` again; log: $LOG"
+    explain "$(cause)"
 }
 
 # --- packages ----------------------------------------------------------------------------------------------
@@ -126,7 +128,7 @@ stamp() { # what the environment depends on, in one line
 install() {
     local attempt
     for attempt in 1 2; do
-        "$UV" pip install --python "$PYTHON" "$@" 2>&1 | tee "$LOG" | grep -E '^(Downloading|Building|Prepared|Installed) ' >&2
+        "$UV" pip install --python "$PYTHON" "$@" 2>&1 | tee "$LOG" | grep -E '^Downloading .*[0-9]{3}\.|^Installed ' >&2
         [ "${PIPESTATUS[0]}" = 0 ] && return
         [ "$attempt" = 1 ] && [ "$(cause)" = compiler ] && apt_install g++ && continue
         break
@@ -135,7 +137,7 @@ install() {
 }
 
 cause() { # why the installation that wrote $LOG failed, in a word
-    if [ "$(df -Pk "$VENV" | awk 'NR == 2 {print $4}')" -lt 1024 ] || grep -qi 'no space left' "$LOG"; then
+    if [ "$(df -Pk . | awk 'NR == 2 {print $4}')" -lt 1024 ] || grep -qi 'no space left' "$LOG"; then
         echo disk
     elif grep -qiE 'permission denied|read-only file system' "$LOG"; then
         echo permission
@@ -143,7 +145,7 @@ cause() { # why the installation that wrote $LOG failed, in a word
         echo torch
     elif grep -qiE 'failed to fetch|error sending request|dns error|connectivity is disabled|timed out' "$LOG"; then
         echo network
-    elif grep -qiE "failed to build.*annoy" "$LOG"; then
+    elif grep -qi 'failed to build' "$LOG"; then
         echo compiler
     fi
 }
@@ -156,7 +158,7 @@ explain() {
         torch) die "TORCH=$(torch_backend) is not a build of PyTorch that uv knows; try cpu, cu126 or auto; log: $LOG" ;;
         network) die "the package index cannot be reached: check the network or the proxy, run \`make init\` again;" \
             "log: $LOG" ;;
-        compiler) die "annoy is built here and needs a C++ compiler and Python's headers:" \
+        compiler) die "annoy is built from source, which needs a C++ compiler and Python's headers:" \
             "\`apt-get install g++ python3-dev\`, then \`make init\` again; log: $LOG" ;;
         *) die "the packages could not be installed; the log says why: $LOG" ;;
     esac
@@ -166,9 +168,9 @@ explain() {
 
 check_skia() { # slim systems lack the libraries that skia links to
     "$PYTHON" -c 'import skia' 2>> "$LOG" && return
-    apt_install libegl1 libgl1 libfontconfig1 && "$PYTHON" -c 'import skia' 2>> "$LOG" && return
-    say "warning: rendering tiles needs libraries that this system lacks: \`apt-get install libegl1 libgl1" \
-        "libfontconfig1\`; everything else works"
+    apt_install libegl1 libgl1 && "$PYTHON" -c 'import skia' 2>> "$LOG" && return
+    say "warning: rendering tiles needs libraries that this system lacks: \`apt-get install libegl1 libgl1\`;" \
+        "everything else works"
 }
 
 browser() {
