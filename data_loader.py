@@ -327,6 +327,12 @@ class TileStore:
             if plane:
                 out[channel, to_y, to_x] = self.planes[plane, from_y, from_x]
 
+    def whole(self, rows: np.ndarray) -> np.ndarray:
+        """`(B,) bool`: whether the pixels of each of `rows (B,)` are still what was packed."""
+        planes, inverse = np.unique(self.plane_of[rows], return_inverse=True)
+        same = [_plane_digest(self.planes[i]) == bytes(self.plane_digest[i]) for i in planes]
+        return np.array(same, dtype=bool)[inverse].reshape(-1, len(LAYERS)).all(axis=1)
+
     def damaged_planes(self) -> np.ndarray:
         """Indices of planes whose pixels are not what was packed: empty for a healthy store."""
         return np.array(
