@@ -4,6 +4,8 @@ Not a command itself. `python train.py --help` shows it at work.
 """
 
 import argparse
+import contextlib
+import contextvars
 import dataclasses
 import difflib
 import errno
@@ -12,7 +14,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn, override
 
@@ -104,7 +106,8 @@ def _add_flag(group: Any, field: dataclasses.Field) -> None:
     default = field.default
     if default is dataclasses.MISSING:
         default = field.default_factory()
-    options = dict(field.metadata["options"], help=field.metadata["help"], default=default)
+    words = field.metadata["help"].replace("%", "%%")  # argparse would fill it in
+    options = dict(field.metadata["options"], help=words, default=default)
     if isinstance(default, bool):
         options["action"] = argparse.BooleanOptionalAction
     else:
@@ -252,7 +255,46 @@ def warn(message: str) -> None:
 def progress(items: Iterable | None = None, *, total: int | None = None, desc: str = "", unit: str = "it") -> tqdm:
     """A progress bar on stderr that shows only when the work takes more than a second."""
     look = {"delay": 1, "mininterval": 0.2 if sys.stderr.isatty() else 5.0, "dynamic_ncols": True}
-    return tqdm(items, total=total, desc=desc, unit=unit, file=sys.stderr, **look)
+    return _Bar(items, total=total, desc=desc, unit=unit, file=sys.stderr, **look)
+
+
+ProgressListener = Callable[[str, int, int | None], None]
+_listener: contextvars.ContextVar[ProgressListener | None] = contextvars.ContextVar("progress_listener", default=None)
+
+
+@contextlib.contextmanager
+def progress_listener(listener: ProgressListener) -> Iterator[None]:
+    """Context in which every progress bar of this thread also calls `listener(desc, done, total)`.
+
+    What the listener raises ends the work that moves the bar: that is how a viewer shows and cancels it.
+    """
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+class _Bar(tqdm):
+    """A bar that also tells the listener, if there is one."""
+
+    @override
+    def __iter__(self) -> Iterator:
+        if _listener.get() is None:
+            yield from super().__iter__()
+            return
+        with self:
+            for item in self.iterable:
+                yield item
+                self.update()
+
+    @override
+    def update(self, n: float | None = 1) -> bool | None:
+        shown = super().update(n)
+        listener = _listener.get()
+        if listener is not None:
+            listener(self.desc.removesuffix(": "), int(self.n), self.total)
+        return shown
 
 
 class StopSignal:
