@@ -14,6 +14,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn, override
@@ -22,6 +23,7 @@ from tqdm import tqdm
 
 EXIT_WORK_FAILED = 1
 EXIT_WRONG_USE = 2
+LARGEST_INT = 2**32 - 1  # what every library here takes as a seed
 
 
 class UserError(Exception):
@@ -49,12 +51,12 @@ class StopRequested(Exception):
 
 def positive_int(text: str) -> int:
     """Parse an integer of at least 1."""
-    return _number(text, int, "a whole number of at least 1", lambda value: value >= 1)
+    return _number(text, int, "a whole number of at least 1", lambda value: 1 <= value <= LARGEST_INT)
 
 
 def count_int(text: str) -> int:
     """Parse an integer of at least 0."""
-    return _number(text, int, "a whole number of at least 0", lambda value: value >= 0)
+    return _number(text, int, "a whole number of at least 0", lambda value: 0 <= value <= LARGEST_INT)
 
 
 def positive_float(text: str) -> float:
@@ -77,15 +79,16 @@ def _number(text: str, kind: type, expected: str, accepts: Callable[[Any], bool]
         value = kind(text)
     except ValueError:
         value = math.nan
-    if not (math.isfinite(value) and accepts(value)):
-        raise argparse.ArgumentTypeError(f"{text!r} given, {expected} expected")
+    if not (accepts(value) and math.isfinite(value)):
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} given, {expected} expected")
     return value
 
 
 def flag(default: Any, help: str, *, type: Callable | None = None, **options: Any) -> Any:
     """Declare a dataclass field that is also a command-line flag; `add_flags` reads it.
 
-    `options` go to `add_argument` (choices, metavar, nargs). A boolean becomes `--name` / `--no_name`.
+    `options` go to `add_argument` (choices, metavar, nargs). A boolean becomes `--name` / `--no_name`; a list takes
+    the type of its first element.
     """
     metadata = {"help": help, "type": type, "options": options}
     if isinstance(default, list):
@@ -109,10 +112,23 @@ def _add_flag(group: Any, field: dataclasses.Field) -> None:
     words = field.metadata["help"].replace("%", "%%")  # argparse would fill it in
     options = dict(field.metadata["options"], help=words, default=default)
     if isinstance(default, bool):
-        options["action"] = argparse.BooleanOptionalAction
+        options["action"] = _Switch
     else:
-        options["type"] = field.metadata["type"] or (type(default) if default is not None else str)
+        example = next(iter(default), None) if isinstance(default, list) else default
+        options["type"] = field.metadata["type"] or (str if example is None else type(example))
     group.add_argument(f"--{field.name}", **options)
+
+
+class _Switch(argparse.BooleanOptionalAction):
+    """`--name` / `--no_name`; argparse's own would spell it `--no-name`."""
+
+    def __init__(self, option_strings: list[str], dest: str, **options: Any):
+        super().__init__(option_strings, dest, **options)
+        self.option_strings = [name.replace("--no-", "--no_") for name in self.option_strings]
+
+    @override
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        setattr(namespace, self.dest, option_string == self.option_strings[0])
 
 
 def read_flags(config: type, args: argparse.Namespace, **overrides: Any) -> Any:
@@ -181,7 +197,10 @@ class Parser(argparse.ArgumentParser):
         sys.exit(EXIT_WRONG_USE)
 
     def _option_names(self) -> list[str]:
-        return [name for name in self._option_string_actions if name.startswith("--")]
+        """Every flag, those of sub-commands included."""
+        commands = [action.choices for action in self._actions if isinstance(action, argparse._SubParsersAction)]
+        parsers = [self, *(parser for choices in commands for parser in choices.values())]
+        return [name for parser in parsers for name in parser._option_string_actions if name.startswith("--")]
 
     def _one_spelling(self, args: list[str]) -> list[str]:
         """Spell flags with underscores; tie a value such as -123.3,49.2 to its flag, or it looks like one."""
@@ -205,7 +224,15 @@ class Parser(argparse.ArgumentParser):
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Show defaults, keep the line breaks of the examples."""
+    """Show defaults as they are typed, keep the line breaks of the examples."""
+
+    @override
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None:
+            return action.help
+        if isinstance(action.default, list):
+            return f"{action.help} (default: {' '.join(map(str, action.default))})"
+        return super()._get_help_string(action)
 
 
 # --- running -----------------------------------------------------------------------------------------------
@@ -225,6 +252,8 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = EXIT_WORK_FAILED
+    except MemoryError as error:
+        code = _complain(f"not enough memory: {error or 'close other programs'}", EXIT_WORK_FAILED)
     except OSError as error:
         code = _complain(explain_os_error(error), EXIT_WORK_FAILED)
     sys.exit(code)
@@ -237,7 +266,7 @@ def explain_os_error(error: OSError) -> str:
         return f"no space left on the disk{where}; what was finished is whole: free some space, run again"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{error.strerror}{where}; change its permissions or name another path"
-    if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG):
+    if error.filename and error.errno is not None:
         return f"{error.strerror}{where}; name another path"
     raise error
 
@@ -250,6 +279,8 @@ def _complain(message: str, code: int) -> int:
 def warn(message: str) -> None:
     """Say something on stderr that the user should know but that stops nothing."""
     tqdm.write(f"warning: {message}", file=sys.stderr)
+    if (heard := _warned.get()) is not None:
+        heard.append(message)
 
 
 def progress(items: Iterable | None = None, *, total: int | None = None, desc: str = "", unit: str = "it") -> tqdm:
@@ -260,19 +291,23 @@ def progress(items: Iterable | None = None, *, total: int | None = None, desc: s
 
 ProgressListener = Callable[[str, int, int | None], None]
 _listener: contextvars.ContextVar[ProgressListener | None] = contextvars.ContextVar("progress_listener", default=None)
+_warned: contextvars.ContextVar[list[str] | None] = contextvars.ContextVar("warned", default=None)
 
 
 @contextlib.contextmanager
-def progress_listener(listener: ProgressListener) -> Iterator[None]:
+def progress_listener(listener: ProgressListener) -> Iterator[list[str]]:
     """Context in which every progress bar of this thread also calls `listener(desc, done, total)`.
 
-    What the listener raises ends the work that moves the bar: that is how a viewer shows and cancels it.
+    What the listener raises ends the work that moves the bar: that is how a viewer shows and cancels it. Yields the
+    list that `warn` fills meanwhile, for a viewer whose user does not see stderr.
     """
-    token = _listener.set(listener)
+    warnings: list[str] = []
+    tokens = _listener.set(listener), _warned.set(warnings)
     try:
-        yield
+        yield warnings
     finally:
-        _listener.reset(token)
+        _listener.reset(tokens[0])
+        _warned.reset(tokens[1])
 
 
 class _Bar(tqdm):
@@ -300,7 +335,8 @@ class _Bar(tqdm):
 class StopSignal:
     """Context in which the first SIGINT or SIGTERM only sets `requested`; a second one quits at once.
 
-    The loop inside asks `requested` after each step, saves, and calls `raise_if_requested`.
+    The loop inside asks `requested` after each step, saves, and calls `raise_if_requested`. Outside the main thread,
+    which alone gets signals, it does nothing.
     """
 
     def __init__(self) -> None:
@@ -308,8 +344,9 @@ class StopSignal:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "StopSignal":
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            self._previous[signum] = signal.signal(signum, self._handle)
+        if threading.current_thread() is threading.main_thread():
+            for signum in (signal.SIGINT, signal.SIGTERM):
+                self._previous[signum] = signal.signal(signum, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
