@@ -1,0 +1,508 @@
+"""OpenStreetMap extracts: the style table, download, and reading what a style draws from a file.
+
+Not a command itself; `python render_tiles.py --city kyiv` shows it at work.
+"""
+
+import dataclasses
+import json
+import struct
+import tempfile
+import tomllib
+from array import array
+from collections import Counter
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import osmium
+import shapely
+
+from cli import UserError, progress
+from data_loader import LAYERS
+from files import digest
+
+STYLE_PATH = Path(__file__).with_name("map_style.toml")
+ATTRIBUTION = "© OpenStreetMap contributors, Open Database License (ODbL) 1.0, https://www.openstreetmap.org/copyright"
+
+POINT, LINE, FILL = 0, 1, 2  # how an object is drawn
+LEVELS_TAG, ADDRESS_TAG = "building:levels", "addr:housenumber"  # never drawn: labels are made of them
+CUT_ABOVE_BYTES = 96 << 20  # larger files are first cut to the box, so that memory follows the box, not the file
+
+Box = tuple[float, float, float, float]  # west, south, east, north in degrees
+
+
+# --- the style table ---------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class StyleClass:
+    """One row of the style table: which objects, how drawn, how bright."""
+
+    layer: int
+    name: str
+    tags: dict[str, list[str]]
+    where: dict[str, list[str]]
+    gray: int
+    fill: bool | str = False
+    fill_gray: int = 0
+    line: dict[str, float] | None = None
+    point: dict[str, float] | None = None
+    poi: str | None = None
+
+    def matches(self, tags: dict[str, str]) -> bool:
+        """Whether an object with these tags belongs to the class."""
+        return any(_value_matches(tags.get(key), values) for key, values in self.tags.items()) and all(
+            _value_matches(tags.get(key), values) for key, values in self.where.items()
+        )
+
+    def draws(self, kind: int, area_tag: str | None = None, closed: bool = False) -> bool:
+        """Whether an object is drawn as `kind`; a closed way is either a surface or a line, never both."""
+        if kind == POINT:
+            return self.point is not None
+        surface = self.fill is True or (self.fill == "area=yes" and area_tag == "yes")
+        return surface if kind == FILL else self.line is not None and not (closed and surface)
+
+
+def _value_matches(value: str | None, accepted: list[str]) -> bool:
+    if value is None or value == "no":
+        return False
+    return "*" in accepted or any(part.strip() in accepted for part in value.split(";"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Style:
+    """The style table, read and checked."""
+
+    version: int
+    classes: tuple[StyleClass, ...]
+    digest: str
+
+    @cached_property
+    def keys(self) -> tuple[str, ...]:
+        """Every tag key that the table asks for."""
+        return tuple(sorted({key for row in self.classes for key in (*row.tags, *row.where)} | {"area"}))
+
+    @cached_property
+    def member_keys(self) -> tuple[str, ...]:
+        """The tag keys of which one at least makes an object a member of some class."""
+        return tuple(sorted({key for row in self.classes for key in row.tags}))
+
+    def classes_of(self, tags: dict[str, str]) -> tuple[int, ...]:
+        """Return the first class that matches in each layer, as indices into `classes`."""
+        found: dict[int, int] = {}
+        for number, row in enumerate(self.classes):
+            if row.layer not in found and row.matches(tags):
+                found[row.layer] = number
+        return tuple(found.values())
+
+
+_CLASS_KEYS = {"name", "tags", "where", "gray", "fill", "fill_gray", "line", "point", "poi"}
+
+
+def load_style(path: Path | str = STYLE_PATH) -> Style:
+    """Read the style table. Raises `UserError` that names the layer, the class and the field at fault."""
+    path = Path(path)
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"no style table at {path}; `git checkout map_style.toml` brings the original back") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not readable as TOML: {error}") from None
+    layers = table.get("layer", [])
+    names = tuple(layer.get("name") for layer in layers)
+    if names != LAYERS:
+        raise UserError(f"{path}: layers are {', '.join(map(str, names))}; expected, in this order: {', '.join(LAYERS)}")
+    rows = [
+        _style_class(path, number, row) for number, layer in enumerate(layers) for row in layer.get("class", [])
+    ]
+    for (layer, name), count in Counter((row.layer, row.name) for row in rows).items():
+        if count > 1:
+            raise UserError(f"{path}: layer {LAYERS[layer]} has {count} classes named {name!r}; names must differ")
+    version = table.get("version")
+    if not isinstance(version, int):
+        raise UserError(f"{path}: version is {version!r}; expected a whole number, such as `version = 1`")
+    return Style(version, tuple(rows), digest(table))
+
+
+def _style_class(path: Path, layer: int, row: dict[str, Any]) -> StyleClass:
+    where = f"{path}: layer {LAYERS[layer]}, class {row.get('name', '(without a name)')}"
+
+    def need(good: bool, what: str) -> None:
+        if not good:
+            raise UserError(f"{where}: {what}")
+
+    unknown = set(row) - _CLASS_KEYS
+    need(not unknown, f"unknown field {', '.join(sorted(unknown))}; known are {', '.join(sorted(_CLASS_KEYS))}")
+    need(isinstance(row.get("name"), str), "a class needs a name")
+    need(_is_tag_table(row.get("tags")) and bool(row["tags"]), 'tags must look like { highway = ["primary"] }')
+    need(_is_tag_table(row.get("where", {})), 'where must look like { admin_level = ["4"] }')
+    for field in ("gray", "fill_gray"):
+        value = row.get(field, 1 if field == "fill_gray" else None)
+        need(type(value) is int and 1 <= value <= 255, f"{field} is {value!r}; expected a whole number from 1 to 255")
+    need(row.get("fill", False) in (True, False, "area=yes"), 'fill must be true, false or "area=yes"')
+    need(_is_measure(row.get("line"), {"width_m", "min_px"}), "line must look like { width_m = 8, min_px = 4 }")
+    need(_is_measure(row.get("point"), {"radius_px"}), "point must look like { radius_px = 12 }")
+    need(any(row.get(field) for field in ("fill", "line", "point")), "nothing to draw: give fill, line or point")
+    need(isinstance(row.get("poi", ""), str), "poi must be a word")
+    return StyleClass(layer=layer, **({"where": {}, "fill_gray": row["gray"]} | row))
+
+
+def _is_tag_table(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(words, list) and words and all(isinstance(word, str) for word in words) for words in value.values()
+    )
+
+
+def _is_measure(value: Any, fields: set[str]) -> bool:
+    return value is None or (
+        isinstance(value, dict)
+        and set(value) == fields
+        and all(type(number) in (int, float) and 0 < number <= 1000 for number in value.values())
+    )
+
+
+# --- what a file holds -------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class ExtractInfo:
+    """What the header of an extract says."""
+
+    box: Box | None
+    date: str | None
+
+
+def extract_info(path: Path | str) -> ExtractInfo:
+    """Read the header of an extract. Raises `UserError` when the file is no whole OSM extract."""
+    path = Path(path)
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise UserError(f"{path} {what}; expected an OpenStreetMap extract such as CITY.osm.pbf")
+    if path.suffix == ".pbf":
+        check_whole_pbf(path)
+    try:
+        with osmium.io.Reader(str(path), osmium.osm.NOTHING) as reader:
+            header = reader.header()
+    except (RuntimeError, ValueError) as error:
+        raise UserError(unreadable(path, error)) from None
+    box = header.box()
+    corners = (box.bottom_left.lon, box.bottom_left.lat, box.top_right.lon, box.top_right.lat) if box.valid() else None
+    date = header.get("osmosis_replication_timestamp") or header.get("timestamp") or None
+    return ExtractInfo(corners, date)
+
+
+def unreadable(path: Path, error: Exception) -> str:
+    """One sentence for an extract that pyosmium cannot read."""
+    return f"{path} is no readable OpenStreetMap extract ({error}); get it again, or name another file"
+
+
+def check_whole_pbf(path: Path) -> None:
+    """Walk the blobs of a PBF file from end to end. Raises `UserError` when it is not one, or is cut short."""
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        start = file.read(512)
+        file.seek(0)
+        if start[:1] == b"<" or b"<html" in start.lower():
+            raise UserError(f"{path} is text (HTML or XML), not a PBF extract; a server's error page, perhaps: get it again")
+        position, kinds = 0, Counter()
+        while position < size:
+            kind, length = _blob(file, path, first=position == 0)
+            kinds[kind] += 1
+            position = file.tell() + length
+            if position > size:
+                raise UserError(f"{path} is cut short: {size:,} bytes, at least {position:,} expected; get it again")
+            file.seek(position)
+    if not kinds[b"OSMData"]:
+        raise UserError(f"{path} holds no map data ({size:,} bytes); expected an OpenStreetMap extract")
+
+
+def _blob(file: Any, path: Path, first: bool) -> tuple[bytes, int]:
+    """Read one blob header: its type and the length of the blob that follows."""
+    raw = file.read(4)
+    length = struct.unpack(">I", raw)[0] if len(raw) == 4 else 0
+    header = file.read(length) if 0 < length <= 1 << 16 else b""
+    if not header or len(header) < length:
+        where = "at its start" if first else f"at byte {file.tell():,}"
+        raise UserError(f"{path} is not a whole PBF extract (no block {where}); get it again, or name another file")
+    fields = dict(_protobuf_fields(header))
+    kind, size = fields.get(1), fields.get(3)
+    if not isinstance(kind, bytes) or not isinstance(size, int) or (first and kind != b"OSMHeader"):
+        raise UserError(f"{path} is not a PBF extract (its blocks have no OSM header); name another file")
+    return kind, size
+
+
+def _protobuf_fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+    position = 0
+
+    def varint() -> int:
+        nonlocal position
+        value = shift = 0
+        while position < len(data):
+            byte = data[position]
+            position += 1
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                break
+            shift += 7
+        return value
+
+    while position < len(data):
+        key = varint()
+        value: int | bytes = varint()
+        if key & 7 == 2:
+            length, start = int(value), position
+            position += length
+            value = data[start:position]
+        elif key & 7 != 0:
+            return
+        yield key >> 3, value
+
+
+# --- reading -----------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Features:
+    """Everything that a style draws from an extract, flat.
+
+    Object i has the rings `ring_start[i]:ring_start[i + 1]`; ring r has the points `point_start[r]:point_start[r + 1]`
+    of `lonlat (P, 2) float64`. `osm_key (M,)` orders objects the same way in every run. Item j draws object
+    `item_object[j]` as `item_kind[j]` in the manner of class `item_class[j]`.
+    `levels`, `addresses`: (lon, lat, value) rows that become labels and are never drawn.
+    """
+
+    lonlat: np.ndarray
+    point_start: np.ndarray
+    ring_start: np.ndarray
+    osm_key: np.ndarray
+    item_object: np.ndarray
+    item_class: np.ndarray
+    item_kind: np.ndarray
+    levels: np.ndarray
+    addresses: np.ndarray
+    broken: dict[str, int]
+    boundaries: list[tuple[str, bytes]]  # name and WKB of administrative areas
+    date: str | None = None
+
+
+def read_features(path: Path | str, style: Style, box: Box | None = None) -> Features:
+    """Read all objects that `style` draws. Geometries that cannot be built are counted in `broken`, not fatal."""
+    path = Path(path)
+    try:
+        if box is not None and path.stat().st_size > CUT_ABOVE_BYTES:
+            with tempfile.TemporaryDirectory(prefix="loc2vec-") as folder:
+                small = Path(folder) / "box.osm.pbf"
+                cut_extract(path, box, small)
+                return _Reading(small, style).run()
+        return _Reading(path, style).run()
+    except (RuntimeError, ValueError) as error:
+        raise UserError(unreadable(path, error)) from None
+
+
+def cut_extract(path: Path, box: Box, out: Path) -> None:
+    """Write the objects that touch `box`, with every node and way they need, to `out`.
+
+    Two bits of memory per object id instead of the location of every node: what makes a country's file usable.
+    """
+    west, south, east, north = box
+    tracker = osmium.IdTracker()
+    areas = osmium.filter.TagFilter(("type", "multipolygon"), ("type", "boundary")).enable_for(osmium.osm.RELATION)
+    for found in progress(osmium.FileProcessor(str(path)).with_filter(areas), desc="cutting the box", unit=" objects"):
+        if found.is_node():
+            if west <= found.lon <= east and south <= found.lat <= north:
+                tracker.add_node(found.id)
+        elif tracker.contains_any_references(found):
+            (tracker.add_way if found.is_way() else tracker.add_relation)(found.id)
+    tracker.complete_backward_references(str(path), relation_depth=1)
+    with osmium.SimpleWriter(str(out)) as writer:
+        for found in osmium.FileProcessor(str(path)).with_filter(tracker.id_filter()):
+            writer.add(found)
+
+
+class _Reading:
+    """One pass over an extract; its lists become `Features`."""
+
+    def __init__(self, path: Path, style: Style):
+        self.path, self.style = path, style
+        self.lonlat, self.point_counts, self.ring_counts = array("d"), array("q"), array("q")
+        self.osm_key = array("q")
+        self.items = array("q")  # object, class, kind
+        self.levels, self.addresses = array("d"), array("d")
+        self.broken: Counter[str] = Counter()
+        self.boundaries: list[tuple[str, bytes]] = []
+        self.newest = 0
+        self._classes: dict[tuple, tuple[int, ...]] = {}
+        self._closed: dict[int, tuple[int, ...]] = {}
+        self._wkb = osmium.geom.WKBFactory()
+
+    def run(self) -> Features:
+        member_lines, surfaces = self._relations()
+        keys = self.style.member_keys
+        areas = osmium.filter.KeyFilter(*keys)
+        others = osmium.filter.KeyFilter(*keys, ADDRESS_TAG).enable_for(osmium.osm.NODE | osmium.osm.AREA)
+        reader = osmium.FileProcessor(str(self.path)).with_locations().with_areas(areas).with_filter(others)
+        for found in progress(reader, desc="reading the map", unit=" objects"):
+            if found.is_way():
+                self._way(found, member_lines.get(found.id, ()))
+            elif found.is_area():
+                self._area(found, surfaces)
+            elif found.is_node():
+                self._node(found)
+        self.broken["relations that are incomplete or do not close"] += len(surfaces)
+        return self._features()
+
+    def _relations(self) -> tuple[dict[int, list[int]], set[int]]:
+        """Classes that relations lend to their member ways as lines, and relations that should give surfaces."""
+        lines: dict[int, list[int]] = {}
+        surfaces: set[int] = set()
+        keys = osmium.filter.KeyFilter(*self.style.member_keys)
+        for relation in osmium.FileProcessor(str(self.path), osmium.osm.RELATION).with_filter(keys):
+            if relation.tags.get("type") not in ("multipolygon", "boundary"):
+                continue
+            rows = [(number, self.style.classes[number]) for number in self._classes_of(relation)]
+            if any(row.fill for _, row in rows):
+                surfaces.add(relation.id)
+            drawn = [number for number, row in rows if row.line is not None and not row.fill]
+            for member in relation.members if drawn else ():
+                if member.type == "w":
+                    lines.setdefault(member.ref, []).extend(drawn)
+        return lines, surfaces
+
+    def _classes_of(self, found: Any) -> tuple[int, ...]:
+        values = tuple(map(found.tags.get, self.style.keys))
+        classes = self._classes.get(values)
+        if classes is None:
+            tags = {key: value for key, value in zip(self.style.keys, values, strict=True) if value is not None}
+            classes = self._classes[values] = self.style.classes_of(tags)
+        return classes
+
+    def _node(self, node: Any) -> None:
+        place = node.location
+        if not place.valid():
+            self.broken["nodes without a place"] += 1
+            return
+        if node.tags.get(ADDRESS_TAG):
+            self.addresses.extend((place.lon, place.lat))
+        drawn = [number for number in self._classes_of(node) if self.style.classes[number].draws(POINT)]
+        if drawn:
+            self._add(node.id * 4, [struct.pack("<2d", place.lon, place.lat)], drawn, POINT)
+
+    def _way(self, way: Any, lent: list[int] | tuple[()]) -> None:
+        classes = self._classes_of(way)
+        if not classes and not lent:
+            return
+        rows, closed, area = self.style.classes, way.is_closed(), way.tags.get("area")
+        drawn = [number for number in classes if rows[number].draws(LINE, area, closed)]
+        if closed:
+            self._closed[way.id] = classes
+        elif classes and not drawn and any(rows[number].fill for number in classes):
+            self.broken["ways that should close and do not"] += 1
+        drawn.extend(number for number in lent if number not in drawn)
+        if drawn:
+            for part in self._line_parts(way):
+                self._add(way.id * 4 + 1, [part], drawn, LINE)
+
+    def _line_parts(self, way: Any) -> list[bytes]:
+        """The way's points; where nodes are missing, what stands between the gaps."""
+        try:
+            return [bytes.fromhex(self._wkb.create_linestring(way))[9:]]
+        except osmium.InvalidLocationError:
+            self.broken["ways with missing nodes, drawn in part"] += 1
+        except RuntimeError:  # fewer than two different points
+            self.broken["ways without length"] += 1
+            return []
+        parts: list[list[float]] = [[]]
+        for node in way.nodes:
+            if node.location.valid():
+                parts[-1].extend((node.lon, node.lat))
+            elif parts[-1]:
+                parts.append([])
+        return [struct.pack(f"<{len(part)}d", *part) for part in parts if len(part) >= 4]
+
+    def _area(self, area: Any, surfaces: set[int]) -> None:
+        from_way, osm_id = area.from_way(), area.orig_id()
+        classes = self._closed.pop(osm_id, ()) if from_way else self._classes_of(area)
+        rows, tag = self.style.classes, area.tags.get("area") if from_way else "yes"
+        filled = [number for number in classes if rows[number].draws(FILL, tag)]
+        marked = [number for number in classes if rows[number].draws(POINT)]
+        administrative = not from_way and area.tags.get("boundary") == "administrative"
+        if not (filled or marked or administrative):
+            return
+        if area.num_rings()[0] == 0:
+            if from_way:
+                self.broken["closed ways that are no valid surface"] += 1
+            return
+        surfaces.discard(-1 if from_way else osm_id)
+        wkb = bytes.fromhex(self._wkb.create_multipolygon(area))
+        if administrative:
+            self.boundaries.append((area.tags.get("name") or "", wkb))
+        key = osm_id * 4 + (1 if from_way else 2)
+        if filled:
+            rings = list(_wkb_rings(wkb))
+            self._add(key, rings, filled, FILL)
+            self._labels(area, rings[0])
+        if marked:
+            middle = shapely.get_coordinates(shapely.point_on_surface(shapely.from_wkb(wkb)))
+            self._add(key, [middle.tobytes()], marked, POINT)
+
+    def _labels(self, area: Any, ring: bytes) -> None:
+        levels, address = area.tags.get(LEVELS_TAG), area.tags.get(ADDRESS_TAG)
+        if not levels and not address:
+            return
+        points = np.frombuffer(ring).reshape(-1, 2)
+        lon, lat = (points.min(axis=0) + points.max(axis=0)) / 2
+        if address:
+            self.addresses.extend((lon, lat))
+        if levels and area.tags.get("building", "no") != "no" and (value := _number(levels)) is not None:
+            self.levels.extend((lon, lat, value))
+
+    def _add(self, key: int, rings: list[bytes], classes: list[int], kind: int) -> None:
+        for number in classes:
+            self.items.extend((len(self.osm_key), number, kind))
+        self.osm_key.append(key)
+        self.ring_counts.append(len(rings))
+        for ring in rings:
+            self.lonlat.frombytes(ring)
+            self.point_counts.append(len(ring) // 16)
+
+    def _features(self) -> Features:
+        items = np.array(self.items, dtype=np.int64).reshape(-1, 3)
+        return Features(
+            lonlat=np.frombuffer(self.lonlat, dtype=np.float64).reshape(-1, 2),
+            point_start=_starts(self.point_counts),
+            ring_start=_starts(self.ring_counts),
+            osm_key=np.array(self.osm_key, dtype=np.int64),
+            item_object=items[:, 0],
+            item_class=items[:, 1].astype(np.int32),
+            item_kind=items[:, 2].astype(np.int8),
+            levels=np.array(self.levels).reshape(-1, 3),
+            addresses=np.array(self.addresses).reshape(-1, 2),
+            broken={what: count for what, count in self.broken.items() if count},
+            boundaries=self.boundaries,
+        )
+
+
+def _starts(counts: array) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(np.array(counts, dtype=np.int64))]).astype(np.int64)
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text.split(";")[0].replace(",", "."))
+    except ValueError:
+        return None
+    return value if 0 < value < 200 else None
+
+
+def _wkb_rings(wkb: bytes) -> Iterator[bytes]:
+    """Yield the rings of a little-endian WKB multipolygon, outer and inner alike."""
+    polygons, position = struct.unpack_from("<I", wkb, 5)[0], 9
+    for _ in range(polygons):
+        rings = struct.unpack_from("<I", wkb, position + 5)[0]
+        position += 9
+        for _ in range(rings):
+            length = struct.unpack_from("<I", wkb, position)[0] * 16
+            yield wkb[position + 4 : position + 4 + length]
+            position += 4 + length
