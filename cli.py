@@ -285,7 +285,7 @@ def warn(message: str) -> None:
 
 def progress(items: Iterable | None = None, *, total: int | None = None, desc: str = "", unit: str = "it") -> tqdm:
     """A progress bar on stderr that shows only when the work takes more than a second."""
-    look = {"delay": 1, "mininterval": 0.2 if sys.stderr.isatty() else 5.0, "dynamic_ncols": True}
+    look = {"delay": 1, "mininterval": 0.2 if sys.stderr.isatty() else 1.5, "dynamic_ncols": True}
     return _Bar(items, total=total, desc=desc, unit=unit, file=sys.stderr, **look)
 
 
