@@ -4,9 +4,11 @@ Not a command itself. Everything that outlives a process is written through here
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import struct
 import time
@@ -16,12 +18,13 @@ from typing import IO, Any
 
 import numpy as np
 
-from cli import UserError
+from cli import UserError, warn
 
 CACHE_MAGIC = b"LOC2VEC1"
 _HEADER = struct.Struct("<8s32sQ")  # magic, digest of all that follows, length of the JSON that follows
 _ALIGN = 64
 _CHUNK = 1 << 22
+_LEFTOVER_S = 600
 
 
 # --- atomic writes -----------------------------------------------------------------------------------------
@@ -54,6 +57,28 @@ def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO]:
         file.flush()
 
 
+def remove_leftovers(folder: Path | str) -> None:
+    """Delete the temporary files that killed processes left in `folder`; those of running ones stay."""
+    for path in Path(folder).glob(".*.tmp*"):
+        writer = re.search(r"\.(\d+)-[0-9a-f]{8}\.tmp", path.name)
+        with contextlib.suppress(OSError):
+            old = time.time() - path.stat().st_mtime > _LEFTOVER_S  # its writer may run on another machine
+            if writer and old and not _is_running(int(writer[1])):
+                path.unlink()
+
+
+def _is_running(pid: int) -> bool:
+    if os.name == "nt":  # where kill(pid, 0) would end the process
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def _sync(path: Path) -> None:
     if os.name == "nt" and path.is_dir():  # Windows cannot open folders
         return
@@ -73,13 +98,29 @@ def digest(*parts: Any) -> str:
     for part in parts:
         if isinstance(part, np.ndarray):
             state.update(f"{part.dtype.str}{part.shape}".encode())
-            state.update(np.ascontiguousarray(part).data)
+            state.update(_bytes_of(part))
         elif isinstance(part, bytes):
-            state.update(b"bytes" + part)
+            state.update(b"bytes%d:" % len(part) + part)
         else:
-            state.update(json.dumps(part, sort_keys=True, default=str).encode())
+            state.update(json.dumps(part, sort_keys=True, default=_plain).encode())
         state.update(b"\0")
     return state.hexdigest()
+
+
+def _bytes_of(array: np.ndarray) -> memoryview:
+    """The array's bytes in C order, as one flat buffer."""
+    if array.dtype.hasobject or array.dtype.names:
+        raise TypeError(f"{array.dtype} holds Python objects or fields; only plain numbers and text can be kept")
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def _plain(value: Any) -> Any:
+    """JSON for what settings hold beside plain types; anything without a lasting text is refused."""
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{value!r} has no lasting form: use numbers, text, lists and dicts")
 
 
 def file_digest(path: Path | str) -> str:
@@ -98,20 +139,18 @@ class DamagedFile(Exception):
 def save_cache(path: Path | str, key: str, arrays: dict[str, np.ndarray], meta: dict | None = None) -> None:
     """Write arrays and JSON-able `meta` under `path`: one file, no pickle, with a digest over all of it."""
     entries, offset = {}, 0
-    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     for name, array in arrays.items():
-        if array.dtype.hasobject:
-            raise TypeError(f"array {name!r} holds Python objects; only plain numbers and text can be cached")
         entries[name] = {"dtype": array.dtype.str, "shape": list(array.shape), "offset": offset}
         offset += -(-array.nbytes // _ALIGN) * _ALIGN
-    text = json.dumps({"key": key, "meta": meta or {}, "arrays": entries}).encode()
+    text = json.dumps({"key": key, "meta": meta or {}, "arrays": entries}, default=_plain).encode()
     text += b" " * (-(_HEADER.size + len(text)) % _ALIGN)
+    remove_leftovers(Path(path).parent)
     with atomic_write(path) as file:
         file.write(_HEADER.pack(CACHE_MAGIC, b"", len(text)))
         state = hashlib.blake2b(struct.pack("<Q", len(text)) + text, digest_size=32)
         file.write(text)
         for array in arrays.values():
-            for chunk in (array.reshape(-1).view(np.uint8).data, bytes(-array.nbytes % _ALIGN)):
+            for chunk in (_bytes_of(array), bytes(-array.nbytes % _ALIGN)):
                 file.write(chunk)
                 state.update(chunk)
         file.seek(0)
@@ -135,11 +174,14 @@ def load_cache(path: Path | str, key: str | None = None) -> tuple[dict[str, np.n
         state.update(data[start : start + _CHUNK].data)
     if magic != CACHE_MAGIC or state.digest() != expected:
         raise DamagedFile(f"{path} does not hold what was written to it")
-    header = json.loads(data[_HEADER.size : _HEADER.size + length].tobytes())
-    if key is not None and header["key"] != key:
-        return None
-    body = data[_HEADER.size + length :]
-    return {name: _view(body, entry) for name, entry in header["arrays"].items()}, header["meta"]
+    try:
+        header = json.loads(data[_HEADER.size : _HEADER.size + length].tobytes())
+        if key is not None and header["key"] != key:
+            return None
+        body = data[_HEADER.size + length :]
+        return {name: _view(body, entry) for name, entry in header["arrays"].items()}, header["meta"]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:  # whole, but not from save_cache
+        raise DamagedFile(f"{path} was not written by this project") from error
 
 
 def _view(body: np.ndarray, entry: dict) -> np.ndarray:
@@ -161,12 +203,17 @@ def locked(path: Path | str, wait_s: float = 3600.0) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + wait_s
     with open(path, "a+b") as file:
-        while not _try_lock(file):
-            if time.monotonic() > deadline:
-                busy = path.with_suffix("")
-                raise UserError(f"another process is still working on {busy}; wait for it or end it")
-            time.sleep(0.1)
+        if not _try_lock(file):
+            _wait_for_lock(file, path.with_suffix(""), deadline)
         yield
+
+
+def _wait_for_lock(file: IO, busy: Path, deadline: float) -> None:
+    warn(f"another process is working on {busy}: waiting for it")
+    while not _try_lock(file):
+        if time.monotonic() > deadline:
+            raise UserError(f"another process is still working on {busy}; wait for it or end it")
+        time.sleep(0.1)
 
 
 def _try_lock(file: IO) -> bool:
@@ -180,6 +227,9 @@ def _try_lock(file: IO) -> bool:
             import fcntl
 
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except (BlockingIOError, PermissionError):
         return False
-    return True
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+            raise
+    return True  # also where the file system has no locks: atomic writes still keep every file whole
