@@ -8,10 +8,12 @@ import dataclasses
 import json
 import os
 import time
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
 import torch
@@ -24,8 +26,10 @@ from cli import (
     TilesFlags,
     UserError,
     add_flags,
+    count_float,
     count_int,
     flag,
+    fraction,
     positive_int,
     progress,
     read_flags,
@@ -55,7 +59,7 @@ STORE_FORMAT = 1
 MAX_TILE_PX = 2048  # anything larger is not a tile
 UNREADABLE_LIMIT = 0.02  # share of tiles that may be unreadable before packing gives up
 GRID_LIMIT = 1 << 26  # cells; a city of 100 x 100 km at zoom 17 has 2^17
-_DECODE_CHUNK = 256
+_DECODE_CHUNK = 128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +70,7 @@ class StoreFlags:
     shrink: str = flag(
         "mean", "how larger PNGs are shrunk: mean keeps areas true, max keeps dots", choices=["mean", "max"]
     )
-    num_workers: int = flag(min(8, os.cpu_count() or 1), "processes and threads that load data", type=count_int)
+    num_workers: int = flag(min(8, os.cpu_count() or 1), "threads that load data", type=count_int)
 
 
 # --- finding tiles -----------------------------------------------------------------------------------------
@@ -220,27 +224,24 @@ def resize_tile(pixels: np.ndarray, size: int, shrink: str) -> np.ndarray:
     return np.maximum.reduceat(np.maximum.reduceat(pixels, starts, axis=0), starts, axis=1)
 
 
-class _SourceFiles(Dataset):
-    """Reads a chunk of source files per item: `(planes (n, S, S), [(index, reason)])`."""
+def _read_planes(paths: list[str], size: int, shrink: str, background: tuple[int, int, int]) -> "_Planes":
+    """Decode and shrink some files; `planes[i]` is None where `failures` gives a reason."""
+    planes: list[np.ndarray | None] = []
+    failures = []
+    for path in paths:
+        try:
+            planes.append(resize_tile(read_tile(path, background), size, shrink))
+        except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+            planes.append(None)
+            empty = os.path.isfile(path) and not os.path.getsize(path)
+            failures.append(f"{path}: {'empty file' if empty else error}")
+    return _Planes(planes, [None if plane is None else _plane_digest(plane) for plane in planes], failures)
 
-    def __init__(self, paths: list[str], size: int, shrink: str, background: tuple[int, int, int]):
-        self.paths, self.size, self.shrink, self.background = paths, size, shrink, background
 
-    def __len__(self) -> int:
-        return -(-len(self.paths) // _DECODE_CHUNK)
-
-    def __getitem__(self, chunk: int) -> tuple[np.ndarray, list[tuple[int, str]]]:
-        first = chunk * _DECODE_CHUNK
-        paths = self.paths[first : first + _DECODE_CHUNK]
-        planes = np.zeros((len(paths), self.size, self.size), dtype=np.uint8)
-        failures = []
-        for i, path in enumerate(paths):
-            try:
-                planes[i] = resize_tile(read_tile(path, self.background), self.size, self.shrink)
-            except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-                reason = "empty file" if not os.path.isdir(path) and not os.path.getsize(path) else str(error)
-                failures.append((first + i, f"{path}: {reason}"))
-        return planes, failures
+class _Planes(NamedTuple):
+    planes: list[np.ndarray | None]
+    digests: list[bytes | None]
+    failures: list[str]
 
 
 # --- the packed store --------------------------------------------------------------------------------------
@@ -442,8 +443,8 @@ class _Packer:
         try:
             with open(folder / planes_file, "wb") as file:
                 file.write(self.blank)
-                for source, plane in self._planes(num_workers, old):
-                    self._keep(file, source, plane)
+                for source, plane, key in self._planes(num_workers, old):
+                    self._keep(file, source, plane, key)
                 file.flush()
                 os.fsync(file.fileno())
             self._write_index(folder, planes_file, time.perf_counter() - started)
@@ -460,24 +461,35 @@ class _Packer:
         except PermissionError:  # Windows keeps a mapped file; the next packing removes it
             warn(f"{path} is still open elsewhere and was left in place")
 
-    def _planes(self, num_workers: int, old: tuple[TileStore, TileScan] | None) -> Iterator[tuple[int, np.ndarray]]:
-        """`(source, plane)` for every readable source: unchanged ones from the old pack, the rest from their PNG."""
+    def _planes(
+        self, num_workers: int, old: tuple[TileStore, TileScan] | None
+    ) -> Iterator[tuple[int, np.ndarray, bytes]]:
+        """`(source, plane, digest)` for every readable source: unchanged ones from the old pack, the rest from their PNG."""
         reused = self._reusable(old)
         for source, plane in reused.items():
-            yield source, old[0].planes[plane]
+            yield source, old[0].planes[plane], bytes(old[0].plane_digest[plane])
         todo = [source for source in range(len(self.scan.paths)) if source not in reused]
-        paths = [self.scan.paths[source] for source in todo]
-        chunks = _SourceFiles(paths, self.size, self.shrink, self.background)
-        workers = 0 if len(paths) < 4 * _DECODE_CHUNK else num_workers
-        loader = DataLoader(chunks, batch_size=None, num_workers=workers, collate_fn=_as_is)
         with progress(total=len(todo), desc="packing tiles", unit="png") as bar:
-            for chunk, (planes, failures) in enumerate(loader):
-                failed = {index for index, _ in failures}
-                self.failures += [reason for _, reason in failures]
-                for i, plane in enumerate(planes, start=chunk * _DECODE_CHUNK):
-                    if i not in failed:
-                        yield todo[i], plane
-                bar.update(len(planes))
+            for start, decoded in self._decode(todo, num_workers):
+                self.failures += decoded.failures
+                for source, plane, key in zip(todo[start:], decoded.planes, decoded.digests, strict=False):
+                    if plane is not None:
+                        yield source, plane, key
+                bar.update(len(decoded.planes))
+
+    def _decode(self, todo: list[int], num_workers: int) -> Iterator[tuple[int, _Planes]]:
+        """Chunks of `todo` in order, decoded in threads (zlib, resizing and digests run side by side)."""
+        waiting: deque = deque()
+        with ThreadPoolExecutor(max(1, num_workers)) as pool:
+            for start in range(0, len(todo), _DECODE_CHUNK):
+                paths = [self.scan.paths[source] for source in todo[start : start + _DECODE_CHUNK]]
+                job = pool.submit(_read_planes, paths, self.size, self.shrink, self.background)
+                waiting.append((start, job))
+                if len(waiting) > 2 * max(1, num_workers):
+                    start, job = waiting.popleft()
+                    yield start, job.result()
+            for start, job in waiting:
+                yield start, job.result()
 
     def _reusable(self, old: tuple[TileStore, TileScan] | None) -> dict[int, int]:
         """Plane in the old pack of each source that is the same file (inode, size, time) as then."""
@@ -490,8 +502,7 @@ class _Packer:
         planes = [known.get(tuple(key), -1) for key in self.scan.sources.tolist()]
         return {source: plane for source, plane in enumerate(planes) if plane >= 0}
 
-    def _keep(self, file: IO[bytes], source: int, plane: np.ndarray) -> None:
-        key = _plane_digest(plane)
+    def _keep(self, file: IO[bytes], source: int, plane: np.ndarray, key: bytes) -> None:
         if key not in self.plane_by_digest:
             self.plane_by_digest[key] = len(self.mass)
             self.mass.append(float(plane.mean()) / 255)
@@ -539,10 +550,6 @@ class _Packer:
 def store_rows(scan: TileScan, store: TileStore) -> np.ndarray:
     """Rows of `scan` that the store kept, in the store's order."""
     return TileGrid(scan.tile_xy).rows(store.tile_xy)
-
-
-def _as_is(item: tuple) -> tuple:
-    return item
 
 
 # --- where tiles lie ---------------------------------------------------------------------------------------
@@ -658,6 +665,7 @@ class TripletSampler:
             raise UserError(f"every tile of {store.tiles_root} is blank; nothing to train on")
         self.xy, self.rows, self.seed = store.tile_xy.astype(np.int64), rows, seed
         self.pos_radius, self.neg_radius = pos_radius, neg_radius
+        self.content = store.layer_mass.sum(axis=1)
         self.grid = TileGrid(store.tile_xy[rows])  # gives positions in `rows`
         step = np.arange(-pos_radius, pos_radius + 1)
         offsets = np.stack(np.meshgrid(step, step), axis=-1).reshape(-1, 2)
@@ -700,6 +708,28 @@ class TripletSampler:
             far = self.rows[self._distance(anchors[i], self.rows) >= self.neg_radius]
             drawn[i] = rng.choice(far)
         return drawn
+
+    def thinned(self, epoch: int, thin: float) -> np.ndarray:
+        """Anchors of an epoch when those with less than `thin` of drawn ground are kept in proportion to it.
+
+        Drawn ground is the mean brightness of a tile summed over its layers; 0 thins nothing.
+        """
+        share = self.content[self.anchors] / max(thin, 1e-9)
+        kept = self.anchors[np.random.default_rng([self.seed, epoch, 0x7]).random(len(share)) < share]
+        return kept if len(kept) else self.anchors
+
+    def windows(self, triplets: np.ndarray, jitter: float, tile_size: int, rng: np.random.Generator) -> np.ndarray:
+        """Windows for triplets (or pairs) of rows `(B, K)`: their upper left pixels `(B, K, 2) int64`.
+
+        Every window is shifted by up to half of `jitter` tiles (at most half a tile) from its tile; the positive is
+        not the neighbouring tile but lies within `jitter` tiles of the anchor's window. None leaves the area.
+        """
+        reach = min(jitter, 1.0) / 2 * tile_size
+        origin = self.xy[triplets] * tile_size + rng.uniform(-reach, reach, (*triplets.shape, 2))
+        shift = rng.uniform(-jitter * tile_size, jitter * tile_size, (len(triplets), 2))
+        origin[:, 1] = origin[:, 0] + shift
+        low, high = self.xy[self.rows].min(axis=0) * tile_size, self.xy[self.rows].max(axis=0) * tile_size
+        return np.clip(np.rint(origin), low, high).astype(np.int64)
 
     def _distance(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.abs(self.xy[a] - self.xy[b]).max(axis=-1)
@@ -824,15 +854,23 @@ def window_gather(
 
 
 def augment(
-    tiles: torch.Tensor, generator: torch.Generator, *, turn: bool = True, channel_dropout: float = 0.0
+    tiles: torch.Tensor,
+    generator: torch.Generator,
+    *,
+    turn: bool = True,
+    channel_dropout: float = 0.0,
+    part: tuple[int, int] = (0, 1),
 ) -> torch.Tensor:
     """Turn and mirror each tile at random (the 8 symmetries of the square) and blank each layer by chance.
 
     `tiles (B, 12, S, S)` of any dtype, on any device; `generator` lives on the CPU, so that every device draws alike.
+    `part` says that the tiles are this part of so many of a larger batch, for which chance is drawn as a whole.
     Blanking layers is Sentiance's cure for the trivial solution that only matches what two windows share.
     """
+    part_index, parts = part
+    own = slice(part_index * len(tiles), (part_index + 1) * len(tiles))
     if turn:
-        symmetry = torch.randint(8, (len(tiles),), generator=generator)
+        symmetry = torch.randint(8, (parts * len(tiles),), generator=generator)[own]
         turned = torch.empty_like(tiles)
         for kind in range(8):
             index = (symmetry == kind).nonzero().flatten().to(tiles.device)
@@ -840,7 +878,8 @@ def augment(
             turned[index] = image.flip(3) if kind >= 4 else image
         tiles = turned
     if channel_dropout > 0:
-        keep = torch.rand((*tiles.shape[:2], 1, 1), generator=generator) >= channel_dropout
+        chance = torch.rand((parts * len(tiles), tiles.shape[1], 1, 1), generator=generator)[own]
+        keep = chance >= channel_dropout
         tiles = tiles * keep.to(tiles.device, tiles.dtype, non_blocking=True)
     return tiles
 
@@ -856,6 +895,20 @@ class SampleFlags:
     pos_radius: int = flag(2, "positives lie within this many tiles of the anchor", type=positive_int)
     neg_radius: int = flag(10, "negatives lie at least this many tiles from the anchor", type=positive_int)
     max_samples: int = flag(10000, "triplets per epoch", type=positive_int)
+    thin: float = flag(0.0, "draw anchors with less drawn ground than this (0.02, say) less often", type=count_float)
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentFlags:
+    """Augmentation."""
+
+    jitter: float = flag(
+        0.0,
+        "positives are windows within this many tiles of the anchor, at any pixel; 0: whole tiles",
+        type=count_float,
+    )
+    turn: bool = flag(False, "turn and mirror each tile at random")
+    channel_dropout: float = flag(0.0, "chance that a layer of a tile is blanked", type=fraction)
 
 
 def main() -> None:

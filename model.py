@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cli import UserError, flag, fraction, positive_int
+from cli import UserError, count_float, flag, fraction, positive_float, positive_int
 from data_loader import DEFAULT_ZOOM, LAYERS
 from files import atomic_write, digest
 
@@ -92,7 +92,10 @@ def pick_device(name: str) -> torch.device:
 
 @dataclasses.dataclass(frozen=True)
 class TripletTerms:
-    """Per-triplet terms, each `(B,)`: loss, distances, and whether the triplet still gives a gradient."""
+    """Per-triplet terms, each `(B,)`: loss, distances, and whether the triplet still gives a gradient.
+
+    Of a sample that stands for many triplets (ntxent), `negative` and `active` are means over them.
+    """
 
     loss: Tensor
     positive: Tensor
@@ -121,6 +124,132 @@ def softpn_loss(anchor: Tensor, positive: Tensor, negative: Tensor, margin: floa
     near = F.pairwise_distance(anchor, positive)
     far = torch.minimum(F.pairwise_distance(anchor, negative), F.pairwise_distance(positive, negative))
     return TripletTerms(torch.sigmoid(scale * (near - far)).square(), near, far, near > far - margin)
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """Loss."""
+
+    loss_type: str = flag("softpn", "what is minimised", choices=["triplet", "softpn", "ntxent"])
+    margin: float = flag(0.2, "triplet loss margin", type=count_float)
+    mining: str = flag(
+        "random",
+        "negative of a triplet: the one drawn, or from the batch (triplet, softpn)",
+        choices=["random", "semi-hard", "hard"],
+    )
+    softpn_scale: float = flag(1.0, "steepness s of softpn; 1 as published", type=positive_float)
+    temperature: float = flag(0.1, "temperature of ntxent", type=positive_float)
+    vicreg_weight: float = flag(0.0, "weight of the variance/covariance term against collapse", type=count_float)
+
+    @property
+    def views(self) -> int:
+        """Tiles per sample: ntxent takes its negatives from the batch and needs none drawn."""
+        return 2 if self.loss_type == "ntxent" else 3
+
+
+def batch_loss(config: LossConfig, vectors: Tensor, tile_xy: Tensor, near: float, far: float) -> TripletTerms:
+    """The configured loss of a batch; the mean of `.loss` is what training minimises.
+
+    `vectors (B, K, D)` are anchor, positive and (K = 3) negative; `tile_xy (B, K, 2) float32` where they lie, in
+    tiles; pairs within `near` count as positives for ntxent; tiles at least `far` apart may serve as negatives.
+    """
+    if config.loss_type == "ntxent":
+        terms = ntxent_loss(vectors, tile_xy, near, far, config.temperature, config.margin)
+    else:
+        anchor, positive, negative = vectors.unbind(1)
+        if config.mining != "random":
+            negative = mined_negatives(config, vectors, tile_xy, far)
+        if config.loss_type == "triplet":
+            terms = triplet_loss(anchor, positive, negative, config.margin)
+        else:
+            terms = softpn_loss(anchor, positive, negative, config.margin, config.softpn_scale)
+    if config.vicreg_weight:
+        spread = config.vicreg_weight * vicreg_penalty(vectors.flatten(0, 1))
+        terms = dataclasses.replace(terms, loss=terms.loss + spread)
+    return terms
+
+
+def mined_negatives(config: LossConfig, vectors: Tensor, tile_xy: Tensor, far: float) -> Tensor:
+    """For each triplet of `vectors (B, 3, D)` a negative `(B, D)` among the tiles of the batch at least `far` away.
+
+    `hard` takes the nearest; `semi-hard` (Schroff et al. 2015) the nearest that is farther than the positive, or the
+    drawn one where there is none. Nearness is the loss's own: for softpn, to the anchor or the positive.
+    """
+    with torch.no_grad():
+        pool = vectors.flatten(0, 1)  # (3 B, D)
+        distance = torch.cdist(vectors[:, 0], pool)
+        if config.loss_type == "softpn":
+            distance = torch.minimum(distance, torch.cdist(vectors[:, 1], pool))
+        own = 3 * torch.arange(len(vectors), device=vectors.device) + 2
+        allowed = tiles_apart(tile_xy[:, 0], tile_xy.flatten(0, 1)) >= far
+        allowed = allowed.scatter(1, own[:, None], True)
+        if config.mining == "semi-hard":
+            allowed &= distance > F.pairwise_distance(vectors[:, 0], vectors[:, 1])[:, None]
+        chosen = distance.masked_fill(~allowed, torch.inf).argmin(dim=1)
+        chosen = torch.where(allowed.any(dim=1), chosen, own)
+    return vectors.flatten(0, 1)[chosen]
+
+
+def tiles_apart(a: Tensor, b: Tensor) -> Tensor:
+    """Chebyshev distance in tiles `(A, B)` between places `a (A, 2)` and `b (B, 2)`."""
+    return (a[:, None] - b[None]).abs().amax(dim=-1)
+
+
+def ntxent_loss(
+    vectors: Tensor, tile_xy: Tensor, near: float, far: float, temperature: float, margin: float
+) -> TripletTerms:
+    """Multi-positive InfoNCE over the batch (NT-Xent, Chen et al. 2020; several positives as Khosla et al. 2020).
+
+    For tile i: the mean over its positives p of -log(e^s_ip / (e^s_ip + sum over negatives n of e^s_in)), s being the
+    cosine over the temperature. Positives are its own pair and tiles within `near`; negatives lie at least `far`
+    away; what lies between is left out. Terms are per sample; `active` is its share of (i, p, n) within the margin.
+    """
+    batch, views, _ = vectors.shape
+    z, xy = vectors.flatten(0, 1), tile_xy.flatten(0, 1)
+    owner = torch.arange(batch, device=z.device).repeat_interleave(views)
+    own = owner[:, None] == owner
+    apart = tiles_apart(xy, xy)
+    positive = (own | (apart <= near)).fill_diagonal_(False)
+    negative = ~own & (apart >= far)
+    cosine = z @ z.T
+    logits = cosine / temperature
+    rivals = logits.masked_fill(~negative, -1e4).logsumexp(dim=1, keepdim=True)
+    pair_loss = F.softplus(rivals - logits)
+    loss = (pair_loss * positive).sum(dim=1) / positive.sum(dim=1).clamp(min=1)
+    with torch.no_grad():
+        distance = (2 - 2 * cosine).clamp(min=0).sqrt()
+        partner = F.pairwise_distance(vectors[:, 0], vectors[:, 1]).repeat_interleave(views)
+        rival_count = negative.sum(dim=1).clamp(min=1)
+        mean_rival = (distance * negative).sum(dim=1) / rival_count
+        active = ((partner[:, None] > distance - margin) & negative).sum(dim=1) / rival_count
+    by_sample = [term.view(batch, views).mean(dim=1) for term in (loss, partner, mean_rival, active)]
+    return TripletTerms(*by_sample)
+
+
+def vicreg_penalty(vectors: Tensor) -> Tensor:
+    """Variance and covariance terms of VICReg (Bardes et al. 2022), 25 : 1, on unit vectors times sqrt(D)."""
+    centred = (vectors - vectors.mean(dim=0)) * vectors.shape[1] ** 0.5
+    covariance = centred.T @ centred / max(len(vectors) - 1, 1)
+    variance = covariance.diagonal()
+    missing = F.relu(1 - (variance + 1e-4).sqrt()).mean()
+    crossed = (covariance.square().sum() - variance.square().sum()) / vectors.shape[1]
+    return missing + crossed / 25
+
+
+# --- how good vectors are, without labels ------------------------------------------------------------------
+
+
+def rank_me(vectors: Tensor) -> float:
+    """Effective rank of `vectors (N, D)`: exp of the entropy of the singular values (Garrido et al. 2023)."""
+    values = torch.linalg.svdvals(vectors.double().cpu())
+    share = values / values.sum().clamp(min=1e-12) + 1e-12
+    return float(torch.exp(-(share * share.log()).sum()))
+
+
+def triplet_accuracy(anchor: Tensor, positive: Tensor, negative: Tensor) -> float:
+    """Share of triplets whose positive lies nearer to the anchor than their negative."""
+    nearer = F.pairwise_distance(anchor, positive) < F.pairwise_distance(anchor, negative)
+    return float(nearer.float().mean())
 
 
 # --- checkpoints -------------------------------------------------------------------------------------------

@@ -1,0 +1,945 @@
+"""Train the encoder on a city's tiles; checkpoints go to checkpoints/, curves to runs/.
+
+python train.py --epochs 50 --batch_size 16
+python train.py --preset recommended
+python train.py --resume checkpoints/last.pth
+torchrun --nproc_per_node=2 train.py --preset recommended
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import shutil
+import subprocess
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path
+from typing import Any, override
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from cli import (
+    DeviceFlags,
+    Parser,
+    StopSignal,
+    TilesFlags,
+    UserError,
+    WorkError,
+    add_flags,
+    count_float,
+    count_int,
+    flag,
+    fraction,
+    positive_float,
+    positive_int,
+    progress,
+    run_main,
+    warn,
+)
+from data_loader import (
+    AugmentFlags,
+    DeviceTiles,
+    SampleFlags,
+    StoreFlags,
+    TileStore,
+    TripletSampler,
+    augment,
+    open_store,
+    spatial_split,
+    to_float,
+)
+from files import atomic_path, atomic_write
+from model import (
+    Checkpoint,
+    Encoder,
+    EncoderConfig,
+    LossConfig,
+    TripletTerms,
+    batch_loss,
+    encoder_state,
+    library_versions,
+    load_checkpoint,
+    pick_device,
+    rank_me,
+    save_checkpoint,
+    triplet_accuracy,
+)
+
+# The better recipe, found by measuring (see the README's page on quality). Flags that are given win over a preset.
+PRESETS: dict[str, dict[str, Any]] = {
+    "spec": {},
+    "recommended": {
+        "loss_type": "ntxent",
+        "temperature": 0.1,
+        "batch_size": 96,
+        "tile_size": 64,
+        "lr": 0.001,
+        "dropout": 0.0,
+        "jitter": 1.0,
+        "turn": True,
+        "channel_dropout": 0.2,
+        "epochs": 5,
+        "max_samples": 9600,
+    },
+}
+
+
+# --- settings ----------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class FitFlags:
+    """Training."""
+
+    preset: str = flag("spec", "settings that the other flags start from", choices=list(PRESETS))
+    epochs: int = flag(50, "training epochs; with --resume: further epochs", type=positive_int)
+    lr: float = flag(0.001, "learning rate of AdamW at its highest", type=positive_float)
+    weight_decay: float = flag(0.01, "weight decay of AdamW", type=count_float)
+    schedule: str = flag("cosine", "how the learning rate goes on after the warm-up", choices=["cosine", "constant"])
+    warmup: float = flag(0.05, "share of all steps over which the learning rate rises", type=fraction)
+    val_share: float = flag(0.1, "share of the city held out in whole blocks for validation", type=fraction)
+    val_samples: int = flag(1000, "triplets of the validation", type=positive_int)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFlags:
+    """Run."""
+
+    output_dir: Path = flag(Path("checkpoints"), "folder for best_model.pth, last.pth and epoch_*.pth")
+    log_dir: Path = flag(Path("runs"), "folder for TensorBoard; metrics.jsonl and config.json lie there too")
+    run_name: str = flag("", "folder of this run in --log_dir; left out: date, time and loss")
+    save_every: int = flag(10, "keep epoch_*.pth every so many epochs; 0: never", type=count_int)
+    log_every: int = flag(50, "log a training step every so many steps", type=positive_int)
+    figure_every: int = flag(5, "draw the validation vectors every so many epochs; 0: never", type=count_int)
+    resume: str = flag("", "checkpoint to go on from, exactly where it stopped")
+
+
+@dataclasses.dataclass(frozen=True)
+class SpeedFlags:
+    """Speed."""
+
+    precision: str = flag(
+        "auto", "bf16 where the device is faster with it, or as said", choices=["auto", "fp32", "bf16"]
+    )
+    compile: bool = flag(True, "torch.compile where it pays (CUDA, long runs)")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Everything a run depends on, by concern."""
+
+    tiles: TilesFlags = TilesFlags()
+    packing: StoreFlags = StoreFlags()
+    sample: SampleFlags = SampleFlags()
+    augment: AugmentFlags = AugmentFlags()
+    encoder: EncoderConfig = EncoderConfig()
+    loss: LossConfig = LossConfig()
+    fit: FitFlags = FitFlags()
+    run: RunFlags = RunFlags()
+    speed: SpeedFlags = SpeedFlags()
+    device: DeviceFlags = DeviceFlags()
+
+    def flat(self) -> dict[str, Any]:
+        """All settings by flag name, as plain types."""
+        groups = [dataclasses.asdict(getattr(self, group.name)) for group in dataclasses.fields(self)]
+        values = {name: value for group in groups for name, value in group.items()}
+        return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+
+
+# Flags that may differ from a checkpoint's when its run goes on; all others decide what the run computes.
+FREE_ON_RESUME = {"preset", "epochs", "resume", "num_workers", "device", "compile", "tiles_root", "cache_dir"}
+FREE_ON_RESUME |= {"output_dir", "log_dir", "run_name", "save_every", "log_every", "figure_every"}
+
+
+def make_config(preset: str = FitFlags.preset, **settings: Any) -> TrainConfig:
+    """Settings by flag name, on top of a preset, on top of the defaults."""
+    values = PRESETS[preset] | settings | {"preset": preset}
+    groups, known = {}, set()
+    for field in dataclasses.fields(TrainConfig):
+        kinds = {inner.name: type(inner.default) for inner in dataclasses.fields(field.type)}
+        groups[field.name] = field.type(**{name: kinds[name](values[name]) for name in kinds if name in values})
+        known |= set(kinds)
+    if unknown := set(values) - known:
+        raise TypeError(f"no such training settings: {', '.join(sorted(unknown))}")
+    return TrainConfig(**groups)
+
+
+def parse_config(argv: list[str] | None = None) -> TrainConfig:
+    """The settings of a command line; with --resume, those of the checkpoint's run."""
+    parser = Parser(__doc__)
+    for field in dataclasses.fields(TrainConfig):
+        add_flags(parser, field.type)
+    unset = argparse.Namespace(**{name: None for name in TrainConfig().flat()})  # argparse keeps what is there
+    given = {name: value for name, value in vars(parser.parse_args(argv, unset)).items() if value is not None}
+    return resumed_config(**given) if given.get("resume") else make_config(**given)
+
+
+def resumed_config(resume: str, **given: Any) -> TrainConfig:
+    """The settings of the checkpoint's run, with the flags that may differ as given.
+
+    Raises `UserError` naming every given flag that contradicts the checkpoint.
+    """
+    checkpoint = load_checkpoint(resume)
+    if not checkpoint.train_state:
+        raise UserError(f"{resume} holds an encoder but no state of a training run; `python train.py` starts a new one")
+    saved = checkpoint.train_config
+    asked = make_config(**given).flat()
+    fixed = (set(given) | set(PRESETS[given.get("preset", "spec")])) - FREE_ON_RESUME
+    wrong = [
+        f"--{name} {asked[name]} (the checkpoint has {saved[name]})" for name in fixed if asked[name] != saved[name]
+    ]
+    if wrong:
+        raise UserError(
+            f"{resume} was trained with other settings: {', '.join(sorted(wrong))}; leave these flags out to go on "
+            "with its run, or leave --resume out to start a new one"
+        )
+    free = {name: value for name, value in given.items() if name in FREE_ON_RESUME}
+    kept = {name: value for name, value in saved.items() if name not in ("device", "compile")}
+    further = free.pop("epochs", 0)
+    if further:
+        free |= {"epochs": checkpoint.epoch + further}
+        free.setdefault("run_name", f"{saved['run_name']}-from-{checkpoint.epoch:03d}")
+    return make_config(**(kept | free | {"resume": str(resume)}))
+
+
+# --- processes ---------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+    """This process among those that `torchrun` started."""
+
+    device: torch.device
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes files."""
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        """Wait for all processes."""
+        if self.size > 1:
+            dist.barrier()
+
+    def highest(self, value: int) -> int:
+        """The largest value of any process."""
+        if self.size == 1:
+            return value
+        tensor = torch.tensor(value, device=self.device)
+        dist.all_reduce(tensor, dist.ReduceOp.MAX)
+        return int(tensor)
+
+    def gather(self, vectors: Tensor) -> Tensor:
+        """All processes' vectors in the order of the batch; the gradient finds its way back."""
+        return vectors if self.size == 1 else _Gather.apply(vectors, self.rank, self.size)
+
+
+@contextlib.contextmanager
+def joined_world(device: str) -> Iterator[World]:
+    """Join the processes that `torchrun` started; alone without it."""
+    size, chosen = int(os.environ.get("WORLD_SIZE", "1")), pick_device(device)
+    if size == 1:
+        yield World(chosen)
+        return
+    if chosen.type == "cuda":
+        chosen = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(chosen)
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    try:
+        yield World(chosen, dist.get_rank(), size)
+    finally:
+        dist.destroy_process_group()
+
+
+class _Gather(torch.autograd.Function):
+    """Concatenate all processes' rows.
+
+    Every process computes the same loss of them, so the gradient of its own rows is all it needs; times the number of
+    processes, since DistributedDataParallel takes the mean.
+    """
+
+    @staticmethod
+    @override
+    def forward(ctx: Any, vectors: Tensor, rank: int, size: int) -> Tensor:
+        ctx.rank, ctx.size = rank, size
+        parts = [torch.empty_like(vectors) for _ in range(size)]
+        dist.all_gather(parts, vectors.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    @override
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return gradients[0].chunk(ctx.size)[ctx.rank] * ctx.size, None, None
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """All-reduce whose gradient is the all-reduced gradient."""
+
+    @staticmethod
+    @override
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    @override
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone()
+        dist.all_reduce(total)
+        return total
+
+
+class _RankBatchNorm(nn.BatchNorm2d):
+    """Batch norm over the tiles of all processes (torch's SyncBatchNorm needs a GPU)."""
+
+    @override
+    def forward(self, tiles: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(tiles)
+        values = tiles.float()
+        count = values.numel() // values.shape[1] * dist.get_world_size()
+        mean = _SumOverRanks.apply(values.sum(dim=(0, 2, 3))) / count
+        centred = values - mean[:, None, None]
+        variance = _SumOverRanks.apply(centred.square().sum(dim=(0, 2, 3))) / count
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(tiles.dtype)
+
+
+class _RankDropout(nn.Dropout):
+    """Dropout that draws for the tiles of all processes and uses its part: chance is the same for any number."""
+
+    @override
+    def forward(self, features: Tensor) -> Tensor:
+        rank, size = dist.get_rank(), dist.get_world_size()
+        kept = super().forward(features.new_ones(size * len(features), *features.shape[1:]))
+        return features * kept[rank * len(features) : (rank + 1) * len(features)]
+
+
+def across_ranks(encoder: Encoder, world: World) -> nn.Module:
+    """The encoder as one part of a run over several processes."""
+    for module in list(encoder.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.BatchNorm2d) and world.device.type != "cuda":
+                child.__class__ = _RankBatchNorm
+            elif isinstance(child, nn.Dropout):
+                setattr(module, name, _RankDropout(child.p))
+    if world.device.type == "cuda":
+        encoder = nn.SyncBatchNorm.convert_sync_batchnorm(encoder)
+    ids = [world.device.index] if world.device.type == "cuda" else None
+    return nn.parallel.DistributedDataParallel(encoder, device_ids=ids, broadcast_buffers=False)
+
+
+# --- batches -----------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """One step's data: this process's tiles, and where all the batch's tiles lie."""
+
+    tiles: Tensor  # (b * K, 12, S, S) uint8, sample after sample
+    tile_xy: Tensor  # (B, K, 2) float32, in tiles from the area's corner
+    rows: np.ndarray  # (B, K) rows of the store
+
+
+class Batches:
+    """The batches of each epoch, made ahead by threads; the same for the same seed, epoch and step."""
+
+    def __init__(self, store: TileStore, config: TrainConfig, world: World, rows: np.ndarray):
+        self.store, self.config, self.world = store, config, world
+        self.tiles = DeviceTiles(store, world.device)
+        sample = config.sample
+        self.sampler = TripletSampler(store, sample.pos_radius, sample.neg_radius, config.device.seed, rows)
+        self.size = sample.batch_size
+        self.steps = max(1, sample.max_samples // self.size)
+        self.waited = 0.0
+
+    def epoch(self, epoch: int, first_step: int) -> Iterator[tuple[int, Batch]]:
+        """`(step, batch)` from `first_step` to the end of an epoch."""
+        thin = self.config.sample.thin
+        anchors = self.sampler.thinned(epoch, thin) if thin else None
+        triplets = self.sampler.epoch(epoch, self.steps * self.size, anchors)[:, : self.config.loss.views]
+        plan = triplets.reshape(self.steps, self.size, -1)
+        yield from self._ahead(lambda step: self._make(epoch, step, plan[step]), first_step)
+
+    def _make(self, epoch: int, step: int, rows: np.ndarray) -> Batch:
+        rng = np.random.default_rng([self.config.device.seed, epoch, step])
+        share = self.size // self.world.size
+        own = slice(self.world.rank * share, (self.world.rank + 1) * share)
+        edge, jitter = self.store.tile_size, self.config.augment.jitter
+        if jitter:
+            origin = self.sampler.windows(rows, jitter, edge, rng)
+            tiles = self.tiles.windows(origin[own].reshape(-1, 2))
+            tile_xy = origin / edge
+        else:
+            tiles = self.tiles.tiles(rows[own].reshape(-1))
+            tile_xy = self.store.tile_xy[rows].astype(np.float64)
+        tile_xy = torch.from_numpy((tile_xy - self.store.grid.origin).astype(np.float32))
+        return Batch(tiles, tile_xy.to(self.world.device, non_blocking=True), rows)
+
+    def _ahead(self, make: Callable[[int], Batch], first_step: int) -> Iterator[tuple[int, Batch]]:
+        workers = self.config.packing.num_workers
+        if not workers:
+            yield from ((step, make(step)) for step in range(first_step, self.steps))
+            return
+        waiting: deque = deque()
+        todo = iter(range(first_step, self.steps))
+        with ThreadPoolExecutor(min(workers, 4)) as threads:
+            try:
+                for step in range(first_step, self.steps):
+                    while len(waiting) <= min(workers, 4) and (ahead := next(todo, None)) is not None:
+                        waiting.append(threads.submit(make, ahead))
+                    started = time.perf_counter()
+                    batch = waiting.popleft().result()
+                    self.waited += time.perf_counter() - started
+                    yield step, batch
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def prepared(self, batch: Batch, epoch: int, step: int) -> Tensor:
+        """The batch as the network takes it: augmented, `(b * K, 12, S, S) float32`, `channels_last`."""
+        chosen, tiles = self.config.augment, batch.tiles
+        if chosen.turn or chosen.channel_dropout:
+            chance = np.random.SeedSequence([self.config.device.seed, epoch, step]).generate_state(1, np.uint64)[0]
+            generator = torch.Generator().manual_seed(int(chance >> 1))
+            part = (self.world.rank, self.world.size)
+            tiles = augment(tiles, generator, turn=chosen.turn, channel_dropout=chosen.channel_dropout, part=part)
+        return network_input(tiles)
+
+
+def network_input(tiles: Tensor) -> Tensor:
+    """`uint8` tiles as the network takes them."""
+    return to_float(tiles).contiguous(memory_format=torch.channels_last)
+
+
+# --- validation --------------------------------------------------------------------------------------------
+
+
+class Validation:
+    """Held-out triplets: always the same ones, of whole tiles, whatever the recipe trains on."""
+
+    def __init__(self, store: TileStore, config: TrainConfig, tiles: DeviceTiles, rows: np.ndarray):
+        self.store, self.config, self.tiles = store, config, tiles
+        self.triplets = self._held_out(rows)
+        self.rows, places = np.unique(self.triplets, return_inverse=True)
+        self.places = torch.from_numpy(places.reshape(self.triplets.shape))
+
+    def _held_out(self, rows: np.ndarray) -> np.ndarray:
+        sample, count = self.config.sample, self.config.fit.val_samples
+        if not len(rows):
+            return np.zeros((0, 3), dtype=np.int64)
+        try:
+            sampler = TripletSampler(self.store, sample.pos_radius, sample.neg_radius, 0, rows)
+            return sampler.epoch(0, count)
+        except UserError:
+            everywhere = TripletSampler(self.store, sample.pos_radius, sample.neg_radius, 0)
+            anchors = np.intersect1d(everywhere.anchors, rows)
+            if not len(anchors):
+                return np.zeros((0, 3), dtype=np.int64)
+            warn("the held-out blocks are too small for triplets of their own; some negatives are training tiles")
+            return everywhere.epoch(0, count, anchors)
+
+    def measure(self, encoder: nn.Module, autocast: Callable) -> tuple[dict[str, float], Tensor]:
+        """Metrics of the held-out triplets, and the vectors of `rows` on the CPU."""
+        if not len(self.rows):
+            return {}, torch.zeros(0, self.config.encoder.embedding_dim)
+        was_training = encoder.training
+        encoder.eval()
+        vectors = embed_rows(encoder, self.tiles, self.rows, autocast)
+        encoder.train(was_training)
+        anchor, positive, negative = vectors[self.places].unbind(1)
+        terms = self._terms(vectors)
+        metrics = {
+            "loss": float(terms.loss.mean()),
+            "positive": float(terms.positive.mean()),
+            "negative": float(terms.negative.mean()),
+            "usage": float(terms.active.float().mean()),
+            "triplet_accuracy": triplet_accuracy(anchor, positive, negative),
+            "rankme": rank_me(vectors),
+        }
+        return metrics, vectors
+
+    def _terms(self, vectors: Tensor) -> TripletTerms:
+        """The loss over the held-out triplets, batch by batch as in training, without mining."""
+        sample, loss = self.config.sample, dataclasses.replace(self.config.loss, mining="random")
+        tile_xy = torch.from_numpy((self.store.tile_xy[self.triplets] - self.store.grid.origin).astype(np.float32))
+        parts = []
+        for first in range(0, len(self.triplets), sample.batch_size):
+            chosen = slice(first, first + sample.batch_size)
+            batch, places = vectors[self.places[chosen, : loss.views]], tile_xy[chosen, : loss.views]
+            terms = batch_loss(loss, batch, places, sample.pos_radius, sample.neg_radius)
+            parts.append([terms.loss.expand(len(batch)), terms.positive, terms.negative, terms.active.float()])
+        return TripletTerms(*[torch.cat(column) for column in zip(*parts, strict=True)])
+
+
+@torch.inference_mode()
+def embed_rows(
+    encoder: nn.Module, tiles: DeviceTiles, rows: np.ndarray, autocast: Callable, chunk: int = 128
+) -> Tensor:
+    """Vectors `(n, D) float32` on the CPU of rows of the store."""
+    parts = []
+    for first in range(0, len(rows), chunk):
+        with autocast():
+            parts.append(encoder(network_input(tiles.tiles(rows[first : first + chunk]))))
+    return torch.cat(parts).cpu()
+
+
+# --- what a run writes -------------------------------------------------------------------------------------
+
+
+class Recorder:
+    """A run's folder: TensorBoard events, metrics.jsonl, config.json. Does nothing on processes that do not lead."""
+
+    TAGS = {  # noqa: RUF012
+        "loss": "loss/{part}",
+        "positive": "distance/positive_{part}",
+        "negative": "distance/negative_{part}",
+        "usage": "triplet_usage/{part}",
+        "lr": "learning_rate",
+        "grad_norm": "gradient_norm",
+        "rankme": "rankme",
+        "triplet_accuracy": "triplet_accuracy",
+        "tiles_per_second": "speed/tiles_per_second",
+        "data_wait": "speed/data_wait_share",
+    }
+
+    def __init__(self, config: TrainConfig, world: World, step: int):
+        self.folder = config.run.log_dir / config.run.run_name
+        self.writer, self.lines = None, self.folder / "metrics.jsonl"
+        if not world.leads:
+            return
+        from torch.utils.tensorboard import SummaryWriter  # not above: slow to import, and viewers never need it
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._forget_after(step)
+        about = config.flat() | {
+            "versions": library_versions(),
+            "git_revision": git_revision(),
+            "started_at_step": step,
+        }
+        with atomic_write(self.folder / "config.json", "w") as file:
+            json.dump(about | {"processes": world.size, "on": str(world.device)}, file, indent=1)
+        self.writer = SummaryWriter(str(self.folder), purge_step=step + 1 if step else None)
+        self._hparams(config)
+
+    def _forget_after(self, step: int) -> None:
+        """Drop lines of steps that a resumed run takes again."""
+        if not self.lines.is_file():
+            return
+        kept = []
+        for line in self.lines.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(json.JSONDecodeError):  # a line cut short by a kill
+                if json.loads(line)["step"] <= step:
+                    kept.append(line + "\n")
+        with atomic_write(self.lines, "w") as file:
+            file.writelines(kept)
+
+    def _hparams(self, config: TrainConfig) -> None:
+        from torch.utils.tensorboard.summary import hparams
+
+        plain = {name: value for name, value in config.flat().items() if isinstance(value, bool | int | float | str)}
+        for summary in hparams(plain, {"loss/val": 0, "triplet_accuracy": 0, "rankme": 0}):
+            self.writer.file_writer.add_summary(summary)
+
+    def log(
+        self, kind: str, step: int, train: dict[str, float], val: dict[str, float] | None = None, **more: Any
+    ) -> None:
+        """Write one line of metrics and the same numbers as TensorBoard scalars."""
+        if self.writer is None:
+            return
+        line = {"kind": kind, "step": step, **more, **train} | {f"val_{name}": x for name, x in (val or {}).items()}
+        with open(self.lines, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        for part, values in ((kind if kind == "step" else "train", train), ("val", val or {})):
+            for name, value in values.items():
+                tag = self.TAGS[name].format(part=part)
+                self.writer.add_scalar(f"{kind}/{tag}" if kind == "step" else tag, value, step)
+
+    def close(self) -> None:
+        """Finish the files."""
+        if self.writer is not None:
+            self.writer.close()
+
+
+def git_revision() -> str | None:
+    """Revision of the code that runs, when it lies in a git repository."""
+    command = ["git", "-C", str(Path(__file__).resolve().parent), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+# --- the run -----------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where a run stands; all of it is in a checkpoint."""
+
+    epoch: int = 0  # whole epochs done
+    step_in_epoch: int = 0
+    step: int = 0  # steps done since the run began
+    sums: Tensor = dataclasses.field(default_factory=lambda: torch.zeros(len(SUMMED) + 1))
+    best: float = math.inf
+    best_epoch: int = 0
+    ramp_from: int = 0  # step at which the learning-rate schedule began
+    run_name: str = ""
+
+
+SUMMED = ("loss", "positive", "negative", "usage", "grad_norm")
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a run left: its checkpoints, its folder, and the metrics of its last epoch."""
+
+    best: Path
+    last: Path
+    folder: Path
+    metrics: dict[str, float]
+
+
+def train(config: TrainConfig) -> Outcome:
+    """Train as configured; resumes when the configuration names a checkpoint."""
+    with joined_world(config.device.device) as world, StopSignal() as stop:
+        return Trainer(config, world, stop).fit()
+
+
+class Trainer:
+    """One run: data, network, optimiser, and where it stands."""
+
+    def __init__(self, config: TrainConfig, world: World, stop: StopSignal):
+        check_batch_size(config, world)
+        self.world, self.stop = world, stop
+        checkpoint = load_checkpoint(config.run.resume) if config.run.resume else None
+        self.store = open_city(config)
+        self.at = Progress(run_name=config.run.run_name or default_run_name(config, world))
+        self.config = dataclasses.replace(config, run=dataclasses.replace(config.run, run_name=self.at.run_name))
+        train_rows, val_rows = split_city(self.store, config)
+        self.batches = Batches(self.store, config, world, train_rows)
+        self.validation = Validation(self.store, config, self.batches.tiles, val_rows)
+        torch.manual_seed(config.device.seed)
+        self.encoder = Encoder(config.encoder).to(world.device, memory_format=torch.channels_last)
+        self.optimizer = make_optimizer(self.encoder, config)
+        if checkpoint:
+            self._restore(checkpoint)
+        self.at.sums = self.at.sums.to(world.device)
+        self.network = self._network()
+        self.recorder = Recorder(self.config, world, self.at.step)
+        # Without a GPU asking for a value costs nothing; with one it would make the host wait for every step.
+        self.check_every = 1 if world.device.type == "cpu" else 16
+        self.unchecked: deque[tuple[int, Tensor, np.ndarray]] = deque()
+
+    def _network(self) -> nn.Module:
+        network = across_ranks(self.encoder, self.world) if self.world.size > 1 else self.encoder
+        cuda = self.world.device.type == "cuda"
+        if cuda and self.config.speed.compile and self._steps_left() >= COMPILE_PAYS_STEPS:
+            torch._dynamo.config.suppress_errors = True  # whatever cannot be compiled runs as it is
+            network = torch.compile(network)
+        return network.train()
+
+    def autocast(self) -> torch.autocast:
+        """Mixed precision as configured."""
+        kind = self.world.device.type
+        wanted = self.config.speed.precision
+        enabled = wanted == "bf16" or (wanted == "auto" and kind == "cuda" and torch.cuda.is_bf16_supported())
+        return torch.autocast(kind, torch.bfloat16, enabled=enabled)
+
+    # the loop
+
+    def fit(self) -> Outcome:
+        """Train to the last epoch; returns where everything lies."""
+        metrics: dict[str, float] = {}
+        try:
+            while self.at.epoch < self.config.fit.epochs:
+                metrics = self._epoch()
+        finally:
+            self.recorder.close()
+        run = self.config.run
+        return Outcome(run.output_dir / BEST, run.output_dir / LAST, self.recorder.folder, metrics)
+
+    def _epoch(self) -> dict[str, float]:
+        epoch, started, first = self.at.epoch, time.perf_counter(), self.at.step_in_epoch
+        self.batches.waited = 0.0
+        bar = progress(total=self.batches.steps, desc=f"epoch {epoch + 1}/{self.config.fit.epochs}", unit="batch")
+        bar.update(first)
+        with bar:
+            for step, batch in self.batches.epoch(epoch, first):
+                self._step(batch, step)
+                bar.update()
+                if self.at.step % self.check_every == 0:
+                    self._check_losses()
+                    self._stop_if_asked()
+        self._check_losses()
+        seconds = time.perf_counter() - started
+        done = (self.batches.steps - first) * self.config.sample.batch_size * self.config.loss.views
+        speed = {"tiles_per_second": done / seconds, "data_wait": self.batches.waited / seconds}
+        return self._finish_epoch(self._averages() | speed)
+
+    def _step(self, batch: Batch, step: int) -> None:
+        """One optimiser step; asks the device for nothing, so that it never waits for the host."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate()
+        terms = self._forward(batch, step)
+        loss = terms.loss.mean()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.encoder.parameters()])
+        self.unchecked.append((self.at.step, loss.detach(), batch.rows))
+        if self.check_every == 1:
+            self._check_losses()
+        self.optimizer.step()
+        means = [loss, terms.positive.mean(), terms.negative.mean(), terms.active.float().mean(), norm]
+        values = torch.stack([value.detach().float() for value in means] + [loss.new_ones(())])
+        self.at.sums += values
+        self.at.step += 1
+        self.at.step_in_epoch = step + 1
+        if self.at.step % self.config.run.log_every == 0:
+            self._log_step(values.tolist())
+
+    def _forward(self, batch: Batch, step: int) -> TripletTerms:
+        sample, jitter = self.config.sample, self.config.augment.jitter
+        tiles = self.batches.prepared(batch, self.at.epoch, step)
+        with self.autocast():
+            vectors = self.network(tiles)
+        vectors = self.world.gather(vectors).view(*batch.tile_xy.shape[:2], -1)
+        return batch_loss(self.config.loss, vectors, batch.tile_xy, jitter or sample.pos_radius, sample.neg_radius)
+
+    def _log_step(self, values: list[float]) -> None:
+        metrics = dict(zip(SUMMED, values, strict=False)) | {"lr": self._learning_rate(self.at.step - 1)}
+        self.recorder.log("step", self.at.step, metrics, epoch=self.at.epoch)
+
+    def _averages(self) -> dict[str, float]:
+        *sums, count = self.at.sums.tolist()
+        return {name: value / count for name, value in zip(SUMMED, sums, strict=True)} | {
+            "lr": self._learning_rate(self.at.step - 1)
+        }
+
+    def _finish_epoch(self, metrics: dict[str, float]) -> dict[str, float]:
+        at, run = self.at, self.config.run
+        at.epoch, at.step_in_epoch = at.epoch + 1, 0
+        at.sums = torch.zeros_like(at.sums)
+        if self.world.leads:
+            val, _ = self.validation.measure(self.encoder, self.autocast)
+            judged = val.get("loss", metrics["loss"])
+            better = judged < at.best
+            if better:
+                at.best, at.best_epoch = judged, at.epoch
+            self.recorder.log("epoch", at.step, metrics, val, epoch=at.epoch)
+            metrics |= {f"val_{name}": value for name, value in val.items()}
+            self._save(metrics)
+            if better:
+                publish(run.output_dir / LAST, run.output_dir / BEST)
+            if run.save_every and at.epoch % run.save_every == 0:
+                publish(run.output_dir / LAST, run.output_dir / f"epoch_{at.epoch:03d}.pth")
+            print(epoch_line(at.epoch, self.config.fit.epochs, metrics, better), flush=True)
+        self.world.barrier()
+        return metrics
+
+    # learning rate
+
+    def _steps_left(self) -> int:
+        return self.config.fit.epochs * self.batches.steps - self.at.step
+
+    def _learning_rate(self, step: int | None = None) -> float:
+        fit = self.config.fit
+        step = (self.at.step if step is None else step) - self.at.ramp_from
+        total = fit.epochs * self.batches.steps - self.at.ramp_from
+        return fit.lr * schedule_factor(step, total, fit.warmup, fit.schedule)
+
+    # checks
+
+    def _check_losses(self) -> None:
+        if not self.unchecked:
+            return
+        finite = torch.isfinite(torch.stack([loss for _, loss, _ in self.unchecked])).tolist()
+        for (step, _, rows), good in zip(self.unchecked, finite, strict=True):
+            if not good:
+                self._complain_of_loss(step, rows)
+        self.unchecked.clear()
+
+    def _complain_of_loss(self, step: int, rows: np.ndarray) -> None:
+        names = [f"{self.store.zoom}/{x}/{y}" for x, y in self.store.tile_xy[np.unique(rows)]]
+        listing = self.recorder.folder / "nonfinite_batch.txt"
+        shown = ", ".join(names[:12]) + (f" and {len(names) - 12} more, listed in {listing}" if len(names) > 12 else "")
+        if self.world.leads:
+            with atomic_write(listing, "w") as file:
+                file.write("\n".join(names) + "\n")
+        last = self.config.run.output_dir / LAST
+        kept = f"the last good checkpoint is {last}" if last.is_file() else "no checkpoint was written yet"
+        raise WorkError(
+            f"the loss is no longer a finite number at step {step + 1}; {kept}. Try a smaller --lr. "
+            f"Tiles of the batch: {shown}"
+        )
+
+    def _stop_if_asked(self) -> None:
+        signum = self.world.highest(self.stop.signum or 0)
+        if not signum:
+            return
+        self.stop.signum = signum
+        if self.world.leads:
+            self._save({})
+            print(f"stopped after step {self.at.step}; go on with: python train.py --resume {self._last}", flush=True)
+        self.world.barrier()
+        self.stop.raise_if_requested()
+
+    # checkpoints
+
+    @property
+    def _last(self) -> Path:
+        return self.config.run.output_dir / LAST
+
+    def _save(self, metrics: dict[str, float]) -> None:
+        at, config = self.at, self.config
+        state = {field.name: getattr(at, field.name) for field in dataclasses.fields(at)}
+        state |= {"sums": at.sums.cpu(), "optimizer": self.optimizer.state_dict(), "rng": rng_state(self.world.device)}
+        checkpoint = Checkpoint(
+            encoder_config=dataclasses.asdict(config.encoder),
+            encoder_state=encoder_state(self.encoder),
+            train_config=config.flat(),
+            train_state=state | {"tiles": self.store.content_key},
+            metrics=metrics,
+            epoch=at.epoch,
+            step=at.step,
+            zoom=self.store.zoom,
+            shrink=self.store.shrink,
+        )
+        save_checkpoint(self._last, checkpoint)
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        state = dict(checkpoint.train_state)
+        if state["tiles"] != self.store.content_key:
+            raise UserError(
+                f"{self.config.run.resume} was trained on other tiles than {self.store.tiles_root} holds now; "
+                "name the same --tiles_root, or leave --resume out to start a new run"
+            )
+        self.encoder.load_state_dict(checkpoint.encoder_state)
+        self.optimizer.load_state_dict(state["optimizer"])
+        restore_rng(state["rng"], self.world.device)
+        fields = {field.name: state[field.name] for field in dataclasses.fields(Progress)}
+        self.at = Progress(**(fields | {"run_name": self.config.run.run_name}))
+        planned = checkpoint.train_config["epochs"]
+        if self.config.fit.epochs == self.at.epoch:
+            raise UserError(
+                f"{self.config.run.resume} has finished its {planned} epochs; `--epochs 25` trains for 25 further ones"
+            )
+        if self.config.fit.epochs != planned:
+            self.at.ramp_from = self.at.step  # further epochs: the schedule starts anew
+
+
+LAST, BEST = "last.pth", "best_model.pth"
+COMPILE_PAYS_STEPS = 2000  # compiling takes about as long as this many steps save
+
+
+def schedule_factor(step: int, total: int, warmup: float, schedule: str) -> float:
+    """Share of the highest learning rate at a step: a linear rise, then half a cosine down to 0 or nothing more."""
+    rise = max(1, round(total * warmup)) if warmup else 0
+    if step < rise:
+        return (step + 1) / rise
+    if schedule == "constant":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, total - rise)))
+
+
+def epoch_line(epoch: int, epochs: int, metrics: dict[str, float], better: bool) -> str:
+    """One epoch's figures for people."""
+    names = {
+        "loss": "loss",
+        "val_loss": "val",
+        "positive": "d+",
+        "negative": "d-",
+        "usage": "usage",
+        "val_triplet_accuracy": "accuracy",
+        "val_rankme": "rankme",
+        "tiles_per_second": "tiles/s",
+    }
+    shown = [f"{short} {metrics[name]:.4g}" for name, short in names.items() if name in metrics]
+    return f"epoch {epoch}/{epochs}  " + "  ".join(shown) + ("  best" if better else "")
+
+
+def default_run_name(config: TrainConfig, world: World) -> str:
+    """Date, time and loss: equal on all processes, since only the leading one writes."""
+    return f"{datetime.now():%Y%m%d-%H%M%S}-{config.loss.loss_type}" if world.leads else ""
+
+
+def check_batch_size(config: TrainConfig, world: World) -> None:
+    """Every process takes an equal part of the batch."""
+    size = config.sample.batch_size
+    if size % world.size:
+        fits = max(world.size, size // world.size * world.size)
+        raise UserError(f"--batch_size {size} does not divide among {world.size} processes; try --batch_size {fits}")
+
+
+def open_city(config: TrainConfig) -> TileStore:
+    """The packed tiles that a configuration names."""
+    tiles, packing = config.tiles, config.packing
+    return open_store(
+        tiles.tiles_root,
+        packing.tile_size,
+        zoom=tiles.zoom,
+        shrink=packing.shrink,
+        cache_dir=tiles.cache_dir,
+        num_workers=packing.num_workers,
+    )
+
+
+def split_city(store: TileStore, config: TrainConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Training and validation rows: no training window, however jittered, shows a pixel of a validation tile."""
+    jitter = config.augment.jitter
+    buffer = max(1, math.ceil(jitter + min(jitter, 1) / 2))
+    return spatial_split(store.tile_xy, config.fit.val_share, seed=config.device.seed, buffer=buffer)
+
+
+def make_optimizer(encoder: Encoder, config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW, in one kernel where the device has it."""
+    fused = next(encoder.parameters()).device.type in ("cpu", "cuda")
+    return torch.optim.AdamW(encoder.parameters(), config.fit.lr, weight_decay=config.fit.weight_decay, fused=fused)
+
+
+def rng_state(device: torch.device) -> dict[str, Tensor]:
+    """State of torch's generators (dropout); batches and augmentation depend on seed, epoch and step alone."""
+    state = {"cpu": torch.get_rng_state()}
+    return state | {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else state
+
+
+def restore_rng(state: dict[str, Tensor], device: torch.device) -> None:
+    """Put torch's generators where `rng_state` found them."""
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
+
+
+def publish(source: Path, target: Path) -> None:
+    """Give a finished checkpoint a second name, whole or not at all; a link where the file system has links."""
+    with atomic_path(target) as temporary:
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
+
+
+def main() -> None:
+    """Train as the command line says."""
+    outcome = train(parse_config())
+    print(f"best checkpoint: {outcome.best}\ncurves: tensorboard --logdir {outcome.folder.parent}")
+
+
+if __name__ == "__main__":
+    run_main(main)
