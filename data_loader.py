@@ -464,7 +464,7 @@ class _Packer:
     def _planes(
         self, num_workers: int, old: tuple[TileStore, TileScan] | None
     ) -> Iterator[tuple[int, np.ndarray, bytes]]:
-        """`(source, plane, digest)` for every readable source: unchanged ones from the old pack, the rest from their PNG."""
+        """`(source, plane, digest)` of every readable source; unchanged ones come from the old pack."""
         reused = self._reusable(old)
         for source, plane in reused.items():
             yield source, old[0].planes[plane], bytes(old[0].plane_digest[plane])

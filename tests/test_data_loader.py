@@ -1,0 +1,433 @@
+"""Tiles of any make load to the same meaning, pack once, and give samples that mean what they say."""
+
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cli import UserError
+from conftest import REPO, draw_city, script_env
+from data_loader import (
+    LAYERS,
+    DeviceTiles,
+    TileDataset,
+    TileGrid,
+    TileStore,
+    TripletDataset,
+    TripletSampler,
+    augment,
+    latlon_of_tile,
+    open_store,
+    read_tile,
+    resize_tile,
+    scan_tiles,
+    spatial_split,
+    tile_of_latlon,
+    window_gather,
+)
+
+SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def store(tiny_tiles: Path, tmp_path_factory: pytest.TempPathFactory) -> TileStore:
+    return open_store(tiny_tiles, SIZE, cache_dir=tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def tiles(tiny_tiles: Path, tmp_path: Path) -> Path:
+    """A copy that a test may damage."""
+    return Path(shutil.copytree(tiny_tiles, tmp_path / "tiles"))
+
+
+def pack(tiles: Path, **options) -> TileStore:
+    return open_store(tiles, SIZE, cache_dir=tiles.parent / "cache", num_workers=0, **options)
+
+
+def any_tile(tiles: Path, layer: str = "buildings", skip: int = 70) -> Path:
+    return sorted((tiles / layer).rglob("*.png"))[skip]
+
+
+# --- what a pixel means ------------------------------------------------------------------------------------
+
+
+def repaint(tiles: Path, paint) -> None:
+    for path in tiles.rglob("*.png"):
+        grey = np.asarray(Image.open(path).convert("L"))
+        paint(grey).save(path)
+
+
+def rgba(rgb: np.ndarray, alpha: np.ndarray) -> Image.Image:
+    return Image.fromarray(np.dstack([rgb, rgb, rgb, alpha]).astype(np.uint8))
+
+
+def palette(grey: np.ndarray) -> Image.Image:
+    """Indexes that are not the grey values themselves."""
+    image = Image.fromarray(255 - grey, "L").convert("P")
+    image.putpalette([255 - i for i in range(256) for _ in range(3)])
+    image.putdata((255 - grey).reshape(-1).tolist())
+    return image
+
+
+FORMATS = {
+    "palette": palette,
+    "rgb": lambda grey: Image.fromarray(grey).convert("RGB"),
+    "opaque rgba": lambda grey: rgba(grey, np.full_like(grey, 255)),
+    "transparent where nothing": lambda grey: rgba(grey, np.where(grey, 255, 0)),
+    "white ink": lambda grey: rgba(np.full_like(grey, 255), grey),
+    "black ink": lambda grey: rgba(np.zeros_like(grey), grey),
+    "white background": lambda grey: Image.fromarray(255 - grey),
+    "white background, rgb": lambda grey: Image.fromarray(255 - grey).convert("RGB"),
+    "16 bit": lambda grey: Image.fromarray(grey.astype(np.uint16) * 257),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_tiles_of_any_format_mean_the_same(name: str, tiles: Path, store: TileStore) -> None:
+    repaint(tiles, FORMATS[name])
+    packed = pack(tiles)
+    rows = np.arange(len(store))
+    assert np.abs(packed.tiles(rows).astype(int) - store.tiles(rows)).max() <= 1
+    assert packed.tiles(rows).any()
+
+
+def test_one_bit_and_gray_alpha(tmp_path: Path) -> None:
+    grey = np.zeros((32, 32), np.uint8)
+    grey[4:9, 4:9] = 255
+    Image.fromarray(grey).convert("1").save(tmp_path / "bit.png")
+    Image.merge("LA", [Image.fromarray(grey), Image.fromarray(grey // 255 * 100)]).save(tmp_path / "la.png")
+    assert (read_tile(tmp_path / "bit.png") == grey).all()
+    assert (read_tile(tmp_path / "la.png") == grey // 255 * 100).all()
+
+
+def test_manifest_settles_the_background(tiles: Path) -> None:
+    """Our own tiles are never taken for inverted ones, however much is drawn on them."""
+    for path in tiles.rglob("*.png"):
+        Image.fromarray(np.full((64, 64), 255, np.uint8)).save(path)
+    (tiles / "manifest.json").write_text("{}")
+    assert pack(tiles).layer_mass.min() == 1
+
+
+def test_max_keeps_dots_that_mean_erases() -> None:
+    dot = np.zeros((256, 256), np.uint8)
+    dot[100, 100] = 200
+    assert resize_tile(dot, 64, "max").max() == 200
+    assert resize_tile(dot, 64, "mean").max() < 20
+    assert resize_tile(dot, 96, "max").sum() == 200  # not a divisor of 256: still every pixel once
+
+
+# --- finding and packing -----------------------------------------------------------------------------------
+
+
+def test_planes_are_kept_once_and_pixels_are_true(tiny_tiles: Path, tmp_path: Path) -> None:
+    store = open_store(tiny_tiles, 64, cache_dir=tmp_path)
+    city = draw_city(12 * 64, 12 * 64, 64, np.random.default_rng(0))
+    for row in range(0, len(store), 7):
+        x, y = (store.tile_xy[row] - (76600, 44200)) * 64
+        for channel, layer in enumerate(LAYERS):
+            assert (store.tiles([row])[0, channel] == city[layer][y : y + 64, x : x + 64]).all()
+    planes = {bytes(plane.tobytes()) for plane in store.planes}
+    assert len(planes) == len(store.planes) < store.plane_of.size / 2
+    assert not store.planes[0].any()
+
+
+def test_second_opening_packs_nothing(tiles: Path) -> None:
+    first = pack(tiles)
+    before = sorted((p.name, p.stat().st_mtime_ns) for p in (tiles.parent / "cache").rglob("*") if p.is_file())
+    second = pack(tiles)
+    after = sorted((p.name, p.stat().st_mtime_ns) for p in (tiles.parent / "cache").rglob("*") if p.is_file())
+    assert before == after
+    assert first.content_key == second.content_key
+
+
+def test_a_changed_tile_is_noticed_even_when_written_in_place(tiles: Path) -> None:
+    key = pack(tiles).content_key
+    path = any_tile(tiles)
+    pixels = np.asarray(Image.open(path)).copy()
+    pixels[:8, :8] ^= 255
+    Image.fromarray(pixels).save(path)
+    changed = pack(tiles)
+    assert changed.content_key != key
+    row = int(changed.grid.rows(np.array([int(path.parent.name), int(path.stem)])))
+    assert (changed.tiles([row])[0, LAYERS.index("buildings")] == resize_tile(pixels, SIZE, "mean")).all()
+
+
+def test_touched_and_copied_tiles_have_the_same_content(tiles: Path) -> None:
+    key = pack(tiles).content_key
+    os.utime(any_tile(tiles))
+    assert pack(tiles).content_key == key
+    shutil.copytree(tiles, tiles.parent / "copy")
+    assert open_store(tiles.parent / "copy", SIZE, cache_dir=tiles.parent / "cache2").content_key == key
+
+
+def test_added_and_removed_tiles_are_noticed(tiles: Path) -> None:
+    assert len(pack(tiles)) == 144
+    any_tile(tiles).unlink()
+    assert len(pack(tiles)) == 143
+
+
+@pytest.mark.parametrize("region", ["index", "planes", "cut short"])
+def test_a_damaged_pack_is_made_again(region: str, tiles: Path, recwarn: pytest.WarningsRecorder) -> None:
+    key = pack(tiles).content_key
+    folder = next((tiles.parent / "cache").glob("tiles-*/"))
+    victim = folder / "index.l2v" if region == "index" else next(folder.glob("planes-*.bin"))
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 2] ^= 1
+    victim.write_bytes(data[:-10] if region == "cut short" else data)
+    again = pack(tiles, verify=True)
+    assert again.content_key == key
+    assert not len(again.damaged_planes())
+
+
+@pytest.mark.slow
+def test_packing_killed_at_any_moment_leaves_nothing_to_trust(tiles: Path) -> None:
+    script = (
+        f"import data_loader; data_loader.open_store({str(tiles)!r}, {SIZE}, cache_dir={str(tiles.parent / 'cache')!r})"
+    )
+    for delay in (0.0, 0.05, 0.1, 0.2):
+        process = subprocess.Popen(
+            [sys.executable, "-c", script], cwd=REPO, env=script_env(), stderr=subprocess.DEVNULL
+        )
+        folder = tiles.parent / "cache"
+        while process.poll() is None and not folder.exists():
+            time.sleep(0.005)
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not len(pack(tiles, verify=True).damaged_planes())
+        assert len(list(folder.rglob("planes-*.bin"))) == 1
+        shutil.rmtree(folder)
+
+
+# --- what people feed --------------------------------------------------------------------------------------
+
+
+def damage_with(content: bytes):
+    return lambda path: path.write_bytes(content)
+
+
+def make_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def make_huge(path: Path) -> None:
+    Image.new("L", (4000, 4000)).save(path)
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:60])
+
+
+DAMAGE = {
+    "empty": damage_with(b""),
+    "html": damage_with(b"<html>not found</html>"),
+    "cut short": cut_short,
+    "huge": make_huge,
+    "folder": make_folder,
+    "not square": lambda path: Image.new("L", (64, 32)).save(path),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_one_unreadable_tile_is_counted_and_left_out(name: str, tiles: Path, capsys: pytest.CaptureFixture) -> None:
+    path = any_tile(tiles)
+    DAMAGE[name](path)
+    store = pack(tiles)
+    assert len(store) == 143
+    assert [str(path) in reason for reason in store.meta["unreadable"]] == [True]
+    assert str(path) in capsys.readouterr().err
+
+
+def test_many_unreadable_tiles_are_fatal(tiles: Path, run_script) -> None:
+    for path in sorted((tiles / "water").rglob("*.png"))[:10]:
+        cut_short(path)
+    result = run_script("data_loader.py", "--tiles_root", tiles, "--tile_size", SIZE, check=2)
+    assert "10 of 144 tiles have an unreadable layer" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_missing_layer_names_it(tiles: Path, run_script) -> None:
+    shutil.rmtree(tiles / "power")
+    result = run_script("data_loader.py", "--tiles_root", tiles, check=2)
+    assert "power" in result.stderr
+    assert "render_tiles.py" in result.stderr
+
+
+def test_other_zoom_is_suggested(tiles: Path) -> None:
+    with pytest.raises(UserError, match="--zoom 17"):
+        scan_tiles(tiles, zoom=16)
+
+
+def test_no_common_coordinates(tiles: Path) -> None:
+    for column in (tiles / "roads" / "17").iterdir():
+        column.rename(column.with_name(str(int(column.name) + 1000)))
+    with pytest.raises(UserError, match="no coordinates are common"):
+        scan_tiles(tiles)
+
+
+@pytest.mark.parametrize("kind", ["absent", "file", "empty"])
+def test_unusable_roots_say_what_to_do(kind: str, tmp_path: Path, run_script) -> None:
+    root = tmp_path / "місто з пробілами"
+    if kind == "file":
+        root.write_text("x")
+    if kind == "empty":
+        root.mkdir()
+    result = run_script("data_loader.py", "--tiles_root", root, check=2)
+    assert str(root) in result.stderr
+    assert "python render_tiles.py" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_two_cities_in_one_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="expected one city"):
+        TileGrid(np.array([[0, 0], [100_000, 100_000]]))
+
+
+# --- windows -----------------------------------------------------------------------------------------------
+
+
+def test_windows_show_what_a_mosaic_shows(store: TileStore) -> None:
+    rng = np.random.default_rng(0)
+    low, high = store.tile_xy.min(axis=0) * SIZE, (store.tile_xy.max(axis=0) + 1) * SIZE
+    origins = rng.integers(low - SIZE - 3, high + 3, size=(200, 2))
+    origins[:10] = store.tile_xy[:10] * SIZE
+    mosaic = np.zeros((12, *(high - low + 4 * SIZE)[::-1]), np.uint8)
+    for tile, (x, y) in zip(store.tiles(np.arange(len(store))), store.tile_xy * SIZE - low + 2 * SIZE, strict=True):
+        mosaic[:, y : y + SIZE, x : x + SIZE] = tile
+    windows = store.windows(origins)
+    for window, (x, y) in zip(windows, origins - low + 2 * SIZE, strict=True):
+        assert (window == mosaic[:, y : y + SIZE, x : x + SIZE]).all()
+    assert (gathered(store, origins) == windows).all()
+    assert (DeviceTiles(store, torch.device("cpu")).windows(origins).numpy() == windows).all()
+
+
+def gathered(store: TileStore, origins: np.ndarray) -> np.ndarray:
+    """The same windows by the gather that runs on a GPU."""
+    plane_of = torch.from_numpy(np.concatenate([store.plane_of, np.zeros((1, 12), np.int32)])).long()
+    planes, table = torch.from_numpy(np.array(store.planes)), torch.from_numpy(store.grid.table.copy()).long()
+    return window_gather(
+        planes, plane_of, table, torch.from_numpy(store.grid.origin), torch.from_numpy(origins)
+    ).numpy()
+
+
+def test_missing_rows_are_blank(store: TileStore) -> None:
+    assert not store.tiles([-1]).any()
+
+
+def test_coordinates_go_there_and_back() -> None:
+    lat, lon = math.radians(50.4501), 30.5234  # Kyiv, Maidan Nezalezhnosti, by the other common form of the formula
+    y = (1 - math.log(math.tan(lat) + 1 / math.cos(lat)) / math.pi) / 2 * 2**17
+    assert np.allclose(tile_of_latlon(50.4501, lon), [(lon + 180) / 360 * 2**17, y])
+    points = np.random.default_rng(0).uniform((-80, -179), (80, 179), size=(50, 2))
+    assert np.allclose(latlon_of_tile(tile_of_latlon(*points.T)), points)
+
+
+# --- sampling ----------------------------------------------------------------------------------------------
+
+
+def chebyshev(store: TileStore, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.abs(store.tile_xy[a].astype(int) - store.tile_xy[b]).max(axis=1)
+
+
+def test_triplets_keep_their_distances(store: TileStore) -> None:
+    sampler = TripletSampler(store, pos_radius=2, neg_radius=5, seed=1)
+    anchors, positives, negatives = sampler.epoch(0, 5000).T
+    assert set(chebyshev(store, anchors, positives)) == {1, 2}
+    assert chebyshev(store, anchors, negatives).min() == 5
+    assert not store.blank[np.concatenate([anchors, positives, negatives])].any()
+
+
+def test_every_anchor_equally_often_and_the_same_for_a_seed(store: TileStore) -> None:
+    sampler = TripletSampler(store, 2, 5, seed=1)
+    drawn = sampler.epoch(3, 2 * len(sampler.anchors))
+    assert set(np.bincount(drawn[:, 0])[sampler.anchors]) == {2}
+    assert (TripletSampler(store, 2, 5, seed=1).epoch(3, 2 * len(sampler.anchors)) == drawn).all()
+    assert (sampler.epoch(4, len(drawn)) != drawn).any()
+    assert len(sampler.epoch(0, 10)) == 10
+
+
+def test_positives_and_negatives_are_uniform(store: TileStore) -> None:
+    sampler = TripletSampler(store, 1, 4, seed=0)
+    middle = store.grid.rows(np.array([76606, 44206]))
+    anchors, rng = np.full(8000, middle), np.random.default_rng(0)
+    counts = np.bincount(sampler.positives(anchors, rng))
+    counts = counts[counts > 0]
+    assert len(counts) == 8
+    assert counts.min() > 850
+    far = np.bincount(sampler.negatives(anchors, rng))
+    expected = (chebyshev(store, np.full(len(store), middle), np.arange(len(store))) >= 4) & ~store.blank
+    assert (np.flatnonzero(far) == np.flatnonzero(expected)).all()
+
+
+def test_rows_limit_every_role(store: TileStore) -> None:
+    rows = np.flatnonzero(store.tile_xy[:, 0] < 76606)
+    assert np.isin(TripletSampler(store, 2, 5, rows=rows).epoch(0, 1000), rows).all()
+
+
+@pytest.mark.parametrize(("radii", "words"), [((5, 5), "larger than --pos_radius"), ((2, 50), "smaller --neg_radius")])
+def test_impossible_radii_say_so(radii: tuple, words: str, store: TileStore) -> None:
+    with pytest.raises(UserError, match=words):
+        TripletSampler(store, *radii)
+
+
+def test_validation_blocks_are_whole_and_apart(store: TileStore) -> None:
+    train, val = spatial_split(store.tile_xy, 0.1, seed=3)
+    assert len(val) >= 0.1 * len(store)
+    gaps = np.abs(store.tile_xy[train][:, None].astype(int) - store.tile_xy[val][None]).max(axis=2)
+    assert gaps.min() == 2  # one tile lies between: no window of a training tile reaches a validation tile
+    assert len(spatial_split(store.tile_xy, 0.0)[1]) == 0
+
+
+def test_datasets_give_what_the_network_takes(store: TileStore) -> None:
+    tile, xy = TileDataset(store)[5]
+    assert tile.shape == (12, SIZE, SIZE)
+    assert tile.dtype == torch.float32
+    assert xy.tolist() == store.tile_xy[5].tolist()
+    dataset = TripletDataset(store, TripletSampler(store, 2, 5), 30)
+    first = dataset[0]
+    dataset.set_epoch(1)
+    assert [part.shape for part in first] == [(12, SIZE, SIZE)] * 3
+    assert any((a != b).any() for a, b in zip(first, dataset[0], strict=True))
+    assert first[0].max() <= 1
+
+
+def test_augmentation_keeps_pixels_and_blanks_layers() -> None:
+    tiles = torch.arange(16 * 12 * 64).reshape(16, 12, 8, 8)
+    turned = augment(tiles, torch.Generator().manual_seed(0))
+    assert (turned.flatten(2).sort().values == tiles.flatten(2)).all()
+    views = {
+        tuple(view.flatten().tolist()) for view in augment(tiles[:1].repeat(400, 1, 1, 1), torch.Generator())[:, 0]
+    }
+    assert len(views) == 8
+    dropped = augment(tiles + 1, torch.Generator(), turn=False, channel_dropout=0.5)
+    blank = (dropped == 0).flatten(2).all(dim=2)
+    assert 0.3 < blank.float().mean() < 0.7
+    assert (dropped[~blank] == (tiles + 1)[~blank]).all()
+
+
+# --- the command -------------------------------------------------------------------------------------------
+
+
+def test_the_command_prints_what_the_readme_promises(tiny_tiles: Path, run_script) -> None:
+    result = run_script(
+        "data_loader.py", "--tiles-root", tiny_tiles, "--tile_size", SIZE, "--batch_size", 4, "--neg_radius", 5
+    )
+    for words in (
+        "layers found: 12 of 12",
+        "144 tiles",
+        "common coordinates: 144",
+        "(4, 12, 32, 32)",
+        "% blank",
+        "packed:",
+    ):
+        assert words in result.stdout
