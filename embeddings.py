@@ -400,6 +400,11 @@ class Ranks:
             return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
         return device
 
+    def close(self) -> None:
+        """Leave the group of processes."""
+        if self.count > 1 and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
     def wait(self) -> None:
         """Return once every process came here."""
         if self.count > 1:
@@ -516,6 +521,11 @@ def compute_dtype(device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     return torch.bfloat16 if device.type == "cpu" and _cpu_has_bfloat16() else torch.float32
+
+
+def precision_name(device: torch.device) -> str:
+    """The name of the precision the network runs in on this device."""
+    return str(compute_dtype(device)).removeprefix("torch.")
 
 
 def _cpu_has_bfloat16() -> bool:
