@@ -4,24 +4,29 @@ Not a command itself; `python render_tiles.py --city kyiv` shows it at work.
 """
 
 import dataclasses
+import http.client
 import json
+import os
 import struct
-import tempfile
+import time
 import tomllib
+import urllib.error
+import urllib.request
 from array import array
 from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import osmium
 import shapely
 
-from cli import UserError, progress
+from cli import UserError, WorkError, progress
 from data_loader import LAYERS
-from files import digest
+from files import atomic_write, digest
 
 STYLE_PATH = Path(__file__).with_name("map_style.toml")
 ATTRIBUTION = "© OpenStreetMap contributors, Open Database License (ODbL) 1.0, https://www.openstreetmap.org/copyright"
@@ -113,10 +118,10 @@ def load_style(path: Path | str = STYLE_PATH) -> Style:
     layers = table.get("layer", [])
     names = tuple(layer.get("name") for layer in layers)
     if names != LAYERS:
-        raise UserError(f"{path}: layers are {', '.join(map(str, names))}; expected, in this order: {', '.join(LAYERS)}")
-    rows = [
-        _style_class(path, number, row) for number, layer in enumerate(layers) for row in layer.get("class", [])
-    ]
+        raise UserError(
+            f"{path}: layers are {', '.join(map(str, names))}; expected, in this order: {', '.join(LAYERS)}"
+        )
+    rows = [_style_class(path, number, row) for number, layer in enumerate(layers) for row in layer.get("class", [])]
     for (layer, name), count in Counter((row.layer, row.name) for row in rows).items():
         if count > 1:
             raise UserError(f"{path}: layer {LAYERS[layer]} has {count} classes named {name!r}; names must differ")
@@ -163,6 +168,114 @@ def _is_measure(value: Any, fields: set[str]) -> bool:
     )
 
 
+# --- download ----------------------------------------------------------------------------------------------
+
+TRIES = 5  # in a row without a byte gained
+_CHUNK = 1 << 16
+_NETWORK = (urllib.error.URLError, ConnectionError, TimeoutError, http.client.HTTPException)
+
+
+def fetch_extract(url: str, folder: Path, pause_s: float = 2.0) -> Path:
+    """Download `url` to `folder` unless it is there already, and return its path.
+
+    A download that broke off goes on where it stopped, unless the server has another file by then. The file gets its
+    name only when it is a whole PBF. Raises `WorkError` when the server does not deliver one.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise UserError(f"{url} is no http or https address")
+    steps = [step for step in unquote(parts.path).split("/") if step not in ("", ".", "..")]
+    path = folder.joinpath(parts.netloc.replace(":", "_"), *(steps or ["extract.osm.pbf"]))
+    if path.is_file():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".part")
+    _download(url, partial, pause_s)
+    try:
+        check_whole_pbf(partial)
+    except UserError as error:
+        partial.unlink()
+        raise WorkError(f"{url} did not deliver a whole extract: {error}") from None
+    with open(partial, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+    partial.with_suffix(".json").unlink(missing_ok=True)
+    return path
+
+
+def _download(url: str, partial: Path, pause_s: float) -> None:
+    tries = 0
+    while tries < TRIES:
+        before = partial.stat().st_size if partial.is_file() else 0
+        try:
+            if _request(url, partial):
+                return
+            reason = "the connection ended early"
+        except urllib.error.HTTPError as error:
+            reason = f"the server says {error.code} {error.reason}"
+            if error.code < 500 and error.code not in (408, 429):
+                raise WorkError(
+                    f"cannot download {url}: {reason}; check the address, or name a file with --source"
+                ) from None
+        except _NETWORK as error:
+            reason = str(getattr(error, "reason", error)) or type(error).__name__
+        gained = partial.is_file() and partial.stat().st_size > before
+        tries = 0 if gained else tries + 1
+        time.sleep(pause_s * max(tries, 1))
+    raise WorkError(
+        f"cannot download {url}: {reason}, {TRIES} times in a row. The same command goes on where it stopped; "
+        "--source names another address or a file"
+    )
+
+
+def _request(url: str, partial: Path) -> bool:
+    """Ask for the rest of the file and append it; return whether all of it is there."""
+    memory = partial.with_suffix(".json")
+    version = json.loads(memory.read_text()) if memory.is_file() and partial.is_file() else None
+    start = partial.stat().st_size if version else 0
+    headers = {"User-Agent": "loc2vec", "Accept-Encoding": "identity"}
+    if start:
+        headers |= {"Range": f"bytes={start}-", "If-Range": version}
+    try:
+        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=30)
+    except urllib.error.HTTPError as error:
+        if error.code != 416 or not start:
+            raise
+        if (error.headers.get("Content-Range") or "").rpartition("/")[2] == str(start):
+            return True
+        partial.unlink()  # more than the server has: begin anew
+        return False
+    with response:
+        if "html" in (response.headers.get("Content-Type") or ""):
+            raise WorkError(f"{url} is a web page, not an extract; check the address, or name a file with --source")
+        resumed = response.status == 206 and _range_start(response) == start
+        tag = response.headers.get("ETag")
+        version = tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified")
+        with atomic_write(memory, "w") as file:
+            json.dump(version, file)
+        length = response.headers.get("Content-Length")
+        total = int(length) + start * resumed if length and length.isdigit() else None
+        return _receive(response, partial, start if resumed else 0, total)
+
+
+def _range_start(response: Any) -> int:
+    first = (response.headers.get("Content-Range") or "").removeprefix("bytes ").partition("-")[0]
+    return int(first) if first.isdigit() else -1
+
+
+def _receive(response: Any, partial: Path, start: int, total: int | None) -> bool:
+    received = start
+    bar = progress(total=total and total >> 20, desc=f"downloading {partial.stem}", unit=" MiB")
+    with bar, open(partial, "r+b" if start else "wb") as file:
+        file.seek(start)
+        file.truncate()
+        while chunk := response.read(_CHUNK):
+            file.write(chunk)
+            received += len(chunk)
+            bar.update((received >> 20) - bar.n)
+    return total is None or received >= total
+
+
 # --- what a file holds -------------------------------------------------------------------------------------
 
 
@@ -205,7 +318,9 @@ def check_whole_pbf(path: Path) -> None:
         start = file.read(512)
         file.seek(0)
         if start[:1] == b"<" or b"<html" in start.lower():
-            raise UserError(f"{path} is text (HTML or XML), not a PBF extract; a server's error page, perhaps: get it again")
+            raise UserError(
+                f"{path} is text (HTML or XML), not a PBF extract; a server's error page, perhaps: get it again"
+            )
         position, kinds = 0, Counter()
         while position < size:
             kind, length = _blob(file, path, first=position == 0)
@@ -287,15 +402,17 @@ class Features:
     date: str | None = None
 
 
-def read_features(path: Path | str, style: Style, box: Box | None = None) -> Features:
-    """Read all objects that `style` draws. Geometries that cannot be built are counted in `broken`, not fatal."""
+def read_features(path: Path | str, style: Style, box: Box | None = None, scratch: Path | None = None) -> Features:
+    """Read all objects that `style` draws. Geometries that cannot be built are counted in `broken`, not fatal.
+
+    A large file is first cut to `box` in the folder `scratch`, if both are given.
+    """
     path = Path(path)
     try:
-        if box is not None and path.stat().st_size > CUT_ABOVE_BYTES:
-            with tempfile.TemporaryDirectory(prefix="loc2vec-") as folder:
-                small = Path(folder) / "box.osm.pbf"
-                cut_extract(path, box, small)
-                return _Reading(small, style).run()
+        if box is not None and scratch is not None and path.stat().st_size > CUT_ABOVE_BYTES:
+            small = scratch / "box.osm.pbf"
+            cut_extract(path, box, small)
+            path = small
         return _Reading(path, style).run()
     except (RuntimeError, ValueError) as error:
         raise UserError(unreadable(path, error)) from None
