@@ -188,6 +188,12 @@ def _paints() -> list[tuple[int, bool, np.ndarray, np.ndarray]]:
     return [(LAYERS.index(coat.layer), coat.grown, *coat.tables()) for coat in _COATS]
 
 
+def paint_recipe() -> dict:
+    """What `composite` does, as plain JSON: the ground and the coats with their stops, for a page that paints itself."""
+    coats = [{"layer": coat.layer, "stops": coat.stops, "grown": coat.grown} for coat in _COATS]
+    return {"ground": GROUND, "coats": coats}
+
+
 def composite(planes: np.ndarray) -> np.ndarray:
     """Tiles `(..., 12, S, S) uint8` as map-like colour pictures `(..., S, S, 3) uint8`.
 
@@ -313,7 +319,7 @@ def pictures(store: TileStore, rows: np.ndarray, size: int = 64) -> np.ndarray:
         part = part[rows[part] >= 0]
         part = part[store.whole(rows[part])]
         planes, inverse = np.unique(store.plane_of[rows[part]], return_inverse=True)
-        tiles = _shrunk(store.planes[planes], between)[inverse].reshape(-1, len(LAYERS), between, between)
+        tiles = shrink_planes(store.planes[planes], between)[inverse].reshape(-1, len(LAYERS), between, between)
         result[part] = _resize_all(composite(tiles), size)
     return result
 
@@ -324,7 +330,7 @@ def _shrinking_stop(tile_size: int, size: int) -> int:
     return tile_size // max(factors)
 
 
-def _shrunk(planes: np.ndarray, size: int) -> np.ndarray:
+def shrink_planes(planes: np.ndarray, size: int) -> np.ndarray:
     """Planes `(P, S, S)` at `size`, a whole fraction of S: halfway between mean and maximum, so that lines stay."""
     factor = planes.shape[-1] // size
     if factor == 1:
