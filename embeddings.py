@@ -587,10 +587,18 @@ def vectors_without_layers(
     encoder: Encoder, store: TileStore, rows: np.ndarray, device: torch.device | str | None = None
 ) -> np.ndarray:
     """The vectors `(n, 12, D) float32` of the store's `rows` with each layer blanked in turn."""
+    layers = len(LAYERS)
+    pairs = np.stack(np.meshgrid(np.asarray(rows), np.arange(layers), indexing="ij"), axis=-1).reshape(-1, 2)
+    return vectors_without(encoder, store, pairs, device).reshape(len(rows), layers, -1)
+
+
+def vectors_without(
+    encoder: Encoder, store: TileStore, pairs: np.ndarray, device: torch.device | str | None = None
+) -> np.ndarray:
+    """The vectors `(M, D) float32` of tiles with one layer blanked, for `pairs (M, 2)` of a store's row and a layer."""
     _move(encoder, device)
     device = next(encoder.parameters()).device
-    layers, tiles = len(LAYERS), DeviceTiles(store, device)
-    pairs = np.stack(np.meshgrid(np.asarray(rows), np.arange(layers), indexing="ij"), axis=-1).reshape(-1, 2)
+    tiles = DeviceTiles(store, device)
 
     def load(chunk: np.ndarray) -> Tensor:
         batch = tiles.tiles(chunk[:, 0])
@@ -600,9 +608,7 @@ def vectors_without_layers(
     step = default_batch_size(device, store.tile_size)
     chunks = [pairs[start : start + step] for start in range(0, len(pairs), step)]
     parts = list(_forward_all(encoder, load, chunks))
-    return np.concatenate([np.empty((0, encoder.config.embedding_dim), np.float32), *parts]).reshape(
-        len(rows), layers, -1
-    )
+    return np.concatenate([np.empty((0, encoder.config.embedding_dim), np.float32), *parts])
 
 
 def layer_contributions(
