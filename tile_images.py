@@ -189,7 +189,7 @@ def _paints() -> list[tuple[int, bool, np.ndarray, np.ndarray]]:
 
 
 def paint_recipe() -> dict:
-    """What `composite` does, as plain JSON: the ground and the coats with their stops, for a page that paints itself."""
+    """What `composite` does, as plain JSON, for a page that paints by itself: the ground, the coats, their stops."""
     coats = [{"layer": coat.layer, "stops": coat.stops, "grown": coat.grown} for coat in _COATS]
     return {"ground": GROUND, "coats": coats}
 
