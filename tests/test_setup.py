@@ -28,8 +28,7 @@ case "$*" in
     *--help*) echo "--torch-backend <BACKEND>" ;;
     venv*)
         mkdir -p .venv/bin
-        printf '#!/bin/sh\\nexec "%s" "$@"\\n' "$REAL_PYTHON" > .venv/bin/python
-        chmod +x .venv/bin/python ;;
+        cp "$VENV_PYTHON" .venv/bin/python ;;
     "pip install"*)
         if [ -e "$UV_SAYS" ]; then cat "$UV_SAYS" >&2; exit 1; fi
         echo "Installed 90 packages in 5ms" >&2 ;;
@@ -47,6 +46,23 @@ if [ "$1 $2" = "-m venv" ]; then
     exit
 fi
 exec "$REAL_PYTHON" "$@"
+"""
+
+VENV_PYTHON = """#!/usr/bin/env bash
+case "$*" in
+    *"import skia"*) [ ! -e "$NO_SKIA" ]; exit ;;
+esac
+exec "$REAL_PYTHON" "$@"
+"""
+
+# Stands in for Debian's: what it installs is there afterwards.
+FAKE_APT = """#!/usr/bin/env bash
+echo "$@" >> "$APT_CALLS"
+case "$*" in
+    *libegl1*) rm "$NO_SKIA" ;;
+    *g++*) rm "$UV_SAYS" ;;
+    *chromium*) cp "$0" "${0%/*}/chromium" ;;
+esac
 """
 
 SHIM = "#!/usr/bin/env bash\necho 'pyenv: command not found' >&2\nexit 127\n"
@@ -74,6 +90,9 @@ class Machine:
             "UV_SAYS": str(self.says),
             "NO_ENSUREPIP": str(folder / "no_ensurepip"),
             "PRIVATE_UV": str(folder / "private_uv"),
+            "VENV_PYTHON": str(self.put(str(folder / "venv_python"), VENV_PYTHON)),
+            "NO_SKIA": str(folder / "no_skia"),
+            "APT_CALLS": str(folder / "apt_calls.txt"),
         }
 
     def put(self, name: str, text: str) -> Path:
@@ -261,6 +280,57 @@ def test_a_failing_installation_is_one_sentence_and_a_log(machine, says, expecte
     assert log.read_text().strip() == says.strip()
     machine.says.unlink()
     machine.make("init")
+
+
+# --- what only the system's packages bring -----------------------------------------------------------------
+
+
+@pytest.fixture
+def debian(machine: Machine) -> Machine:
+    """The machine with root's rights and an apt-get that installs."""
+    if not Path("/etc/debian_version").exists():
+        pytest.skip("apt-get is used on Debian only")
+    machine.put("id", "#!/usr/bin/env bash\necho 0\n")
+    machine.put("apt-get", FAKE_APT)
+    return machine
+
+
+def apt_calls(machine: Machine) -> str:
+    path = Path(machine.env["APT_CALLS"])
+    return path.read_text() if path.exists() else ""
+
+
+def test_libraries_for_drawing_that_are_missing_are_named(machine):
+    (machine.folder / "no_skia").touch()
+    said = machine.make("init").stderr
+    assert "`apt-get install libegl1 libgl1`" in said and "everything else works" in said
+
+
+def test_on_debian_root_gets_the_libraries_for_drawing(debian):
+    (debian.folder / "no_skia").touch()
+    said = debian.make("init").stderr
+    assert "warning" not in said and "installing libegl1 libgl1" in said
+    assert "install -y --no-install-recommends libegl1 libgl1" in apt_calls(debian)
+
+
+def test_on_debian_root_gets_the_compiler_and_goes_on(debian):
+    debian.says.write_text("error: Failed to build `annoy==1.17.3`")
+    said = debian.make("init").stderr
+    assert "error:" not in said and "ready:" in said
+    assert "g++" in apt_calls(debian) and [call.split()[0] for call in debian.calls()] == ["venv", "pip", "pip"]
+
+
+def test_the_tests_get_their_browser_once(debian):
+    debian.make("init")
+    for _ in range(2):
+        debian.make("test", "PYTEST=echo pytest")
+    assert apt_calls(debian).count("chromium") == 1
+
+
+def test_without_a_browser_the_tests_run_and_say_so(machine):
+    result = machine.make("test", "PYTEST=echo pytest")
+    assert "apt-get install chromium" in result.stderr
+    assert result.stdout.splitlines() == ["pytest -m not slow and not gpu"]
 
 
 # --- the other targets -------------------------------------------------------------------------------------
