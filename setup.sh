@@ -175,7 +175,7 @@ check_skia() { # slim systems lack the libraries that skia links to
 
 browser() {
     command -v chromium chromium-browser google-chrome > /dev/null && return
-    apt_install chromium && return
+    apt_install chromium fonts-dejavu-core && return
     say "warning: no Chromium: the browser tests are skipped; \`apt-get install chromium\` brings it"
 }
 
