@@ -87,6 +87,16 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def compute_dtype(device: torch.device) -> torch.dtype:
+    """The precision that networks run fastest in: bfloat16 where the chip multiplies it itself, else float32."""
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:  # AVX512-BF16 or AMX; torch has no public name for them
+        checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        native = device.type == "cpu" and any(getattr(torch.cpu, name, bool)() for name in checks)
+    return torch.bfloat16 if native else torch.float32
+
+
 # --- losses ------------------------------------------------------------------------------------------------
 
 

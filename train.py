@@ -9,6 +9,7 @@ torchrun --nproc_per_node=2 train.py --preset recommended
 import argparse
 import contextlib
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -46,6 +47,7 @@ from cli import (
     warn,
 )
 from data_loader import (
+    LAYERS,
     AugmentFlags,
     DeviceTiles,
     SampleFlags,
@@ -65,6 +67,7 @@ from model import (
     LossConfig,
     TripletTerms,
     batch_loss,
+    compute_dtype,
     encoder_state,
     library_versions,
     load_checkpoint,
@@ -73,6 +76,7 @@ from model import (
     save_checkpoint,
     triplet_accuracy,
 )
+from tile_images import BLANK_COLOUR, LAYER_COLOURS, pictures, representative_layers
 
 # The better recipe, found by measuring (see the README's page on quality). Flags that are given win over a preset.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -355,6 +359,15 @@ class Batch:
     tiles: Tensor  # (b * K, 12, S, S) uint8, sample after sample
     tile_xy: Tensor  # (B, K, 2) float32, in tiles from the area's corner
     rows: np.ndarray  # (B, K) rows of the store
+    ready: torch.cuda.Event | None = None  # on a GPU: when both have arrived
+
+    def arrive(self) -> None:
+        """Let what is computed from now on wait for the data; the host does not."""
+        if self.ready is not None:
+            stream = torch.cuda.current_stream(self.tiles.device)
+            stream.wait_event(self.ready)
+            for tensor in (self.tiles, self.tile_xy):
+                tensor.record_stream(stream)
 
 
 class Batches:
@@ -368,6 +381,7 @@ class Batches:
         self.size = sample.batch_size
         self.steps = max(1, sample.max_samples // self.size)
         self.waited = 0.0
+        self.stream = torch.cuda.Stream(world.device) if world.device.type == "cuda" else None
 
     def epoch(self, epoch: int, first_step: int) -> Iterator[tuple[int, Batch]]:
         """`(step, batch)` from `first_step` to the end of an epoch."""
@@ -375,7 +389,16 @@ class Batches:
         anchors = self.sampler.thinned(epoch, thin) if thin else None
         triplets = self.sampler.epoch(epoch, self.steps * self.size, anchors)[:, : self.config.loss.views]
         plan = triplets.reshape(self.steps, self.size, -1)
-        yield from self._ahead(lambda step: self._make(epoch, step, plan[step]), first_step)
+        for step, batch in self._ahead(lambda step: self._load(epoch, step, plan[step]), first_step):
+            batch.arrive()
+            yield step, batch
+
+    def _load(self, epoch: int, step: int, rows: np.ndarray) -> Batch:
+        """A batch; on a GPU it is put together beside the computation, on a stream of its own."""
+        if self.stream is None:
+            return self._make(epoch, step, rows)
+        with torch.cuda.stream(self.stream):
+            return dataclasses.replace(self._make(epoch, step, rows), ready=self.stream.record_event())
 
     def _make(self, epoch: int, step: int, rows: np.ndarray) -> Batch:
         rng = np.random.default_rng([self.config.device.seed, epoch, step])
@@ -389,8 +412,8 @@ class Batches:
         else:
             tiles = self.tiles.tiles(rows[own].reshape(-1))
             tile_xy = self.store.tile_xy[rows].astype(np.float64)
-        tile_xy = torch.from_numpy((tile_xy - self.store.grid.origin).astype(np.float32))
-        return Batch(tiles, tile_xy.to(self.world.device, non_blocking=True), rows)
+        place = torch.from_numpy((tile_xy - self.store.grid.origin).astype(np.float32))
+        return Batch(tiles, place.to(self.world.device, non_blocking=True), rows)
 
     def _ahead(self, make: Callable[[int], Batch], first_step: int) -> Iterator[tuple[int, Batch]]:
         workers = self.config.packing.num_workers
@@ -571,10 +594,51 @@ class Recorder:
                 tag = self.TAGS[name].format(part=part)
                 self.writer.add_scalar(f"{kind}/{tag}" if kind == "step" else tag, value, step)
 
+    def draw(self, store: TileStore, rows: np.ndarray, vectors: Tensor, step: int) -> None:
+        """The vectors on their two main axes, as a figure, coloured by what sets each tile apart."""
+        self.writer.add_figure("validation vectors", projection_figure(store, rows, vectors), step)
+
+    def project(self, store: TileStore, rows: np.ndarray, vectors: Tensor, step: int) -> None:
+        """Vectors, what they are of, and a picture of each, for TensorBoard's Projector."""
+        if self.writer is None:
+            return
+        layers = layer_names(store, rows)
+        facts = [[f"{store.zoom}/{x}/{y}", layer] for (x, y), layer in zip(store.tile_xy[rows], layers, strict=True)]
+        images = torch.from_numpy(pictures(store, rows, SPRITE_PX)).permute(0, 3, 1, 2).float().div_(255)
+        self.writer.add_embedding(
+            vectors, facts, images, global_step=step, tag="tiles", metadata_header=["tile", "layer"]
+        )
+
     def close(self) -> None:
         """Finish the files."""
         if self.writer is not None:
             self.writer.close()
+
+
+def layer_names(store: TileStore, rows: np.ndarray) -> list[str]:
+    """The layer that sets each tile apart."""
+    return [LAYERS[layer] if layer >= 0 else "blank" for layer in representative_layers(store)[rows]]
+
+
+def projection_figure(store: TileStore, rows: np.ndarray, vectors: Tensor) -> Any:
+    """A matplotlib figure of the vectors on their two main axes."""
+    from matplotlib.figure import Figure  # not above: slow to import
+
+    centred = vectors - vectors.mean(dim=0)
+    _, values, axes = torch.linalg.svd(centred, full_matrices=False)
+    points, share = (centred @ axes[:2].T).numpy(), (values[:2].square() / values.square().sum()).tolist()
+    names = np.array(layer_names(store, rows))
+    figure = Figure(figsize=(7, 6), dpi=100, layout="constrained")
+    panel = figure.add_subplot()
+    for name in np.unique(names):
+        chosen = points[names == name]
+        panel.scatter(*chosen.T, s=8, color=LAYER_COLOURS.get(name, BLANK_COLOUR), label=name, linewidths=0)
+    panel.set_title("Held-out tiles on the two main axes of their vectors")
+    panel.set_xlabel(f"first axis, {share[0]:.0%} of the variance")
+    panel.set_ylabel(f"second axis, {share[1]:.0%}")
+    panel.set_aspect("equal", "datalim")
+    panel.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, markerscale=2)
+    return figure
 
 
 def git_revision() -> str | None:
@@ -619,7 +683,13 @@ class Outcome:
 def train(config: TrainConfig) -> Outcome:
     """Train as configured; resumes when the configuration names a checkpoint."""
     with joined_world(config.device.device) as world, StopSignal() as stop:
-        return Trainer(config, world, stop).fit()
+        free = free_memory(world.device)
+        try:
+            return Trainer(config, world, stop).fit()
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise WorkError(memory_advice(config, world, free)) from error
 
 
 class Trainer:
@@ -633,6 +703,8 @@ class Trainer:
         self.at = Progress(run_name=config.run.run_name or default_run_name(config, world))
         self.config = dataclasses.replace(config, run=dataclasses.replace(config.run, run_name=self.at.run_name))
         train_rows, val_rows = split_city(self.store, config)
+        if world.device.type == "cpu" and memory_need(config, world) > (free := free_memory(world.device)):
+            raise WorkError(memory_advice(config, world, free))  # else the system would kill the process
         self.batches = Batches(self.store, config, world, train_rows)
         self.validation = Validation(self.store, config, self.batches.tiles, val_rows)
         torch.manual_seed(config.device.seed)
@@ -646,10 +718,14 @@ class Trainer:
         # Without a GPU asking for a value costs nothing; with one it would make the host wait for every step.
         self.check_every = 1 if world.device.type == "cpu" else 16
         self.unchecked: deque[tuple[int, Tensor, np.ndarray]] = deque()
+        self.warned: set[str] = set()
 
     def _network(self) -> nn.Module:
         network = across_ranks(self.encoder, self.world) if self.world.size > 1 else self.encoder
         cuda = self.world.device.type == "cuda"
+        if cuda:
+            torch.set_float32_matmul_precision("high")
+            torch.backends.cudnn.benchmark = True
         if cuda and self.config.speed.compile and self._steps_left() >= COMPILE_PAYS_STEPS:
             torch._dynamo.config.suppress_errors = True  # whatever cannot be compiled runs as it is
             network = torch.compile(network)
@@ -657,10 +733,8 @@ class Trainer:
 
     def autocast(self) -> torch.autocast:
         """Mixed precision as configured."""
-        kind = self.world.device.type
-        wanted = self.config.speed.precision
-        enabled = wanted == "bf16" or (wanted == "auto" and kind == "cuda" and torch.cuda.is_bf16_supported())
-        return torch.autocast(kind, torch.bfloat16, enabled=enabled)
+        enabled = network_dtype(self.config, self.world.device) == torch.bfloat16
+        return torch.autocast(self.world.device.type, torch.bfloat16, enabled=enabled)
 
     # the loop
 
@@ -670,6 +744,7 @@ class Trainer:
         try:
             while self.at.epoch < self.config.fit.epochs:
                 metrics = self._epoch()
+            self._project()
         finally:
             self.recorder.close()
         run = self.config.run
@@ -692,6 +767,18 @@ class Trainer:
         done = (self.batches.steps - first) * self.config.sample.batch_size * self.config.loss.views
         speed = {"tiles_per_second": done / seconds, "data_wait": self.batches.waited / seconds}
         return self._finish_epoch(self._averages() | speed)
+
+    def _project(self) -> None:
+        """Show up to so many tiles, held-out ones first, in TensorBoard's Projector."""
+        if not self.world.leads:
+            return
+        others = np.setdiff1d(np.flatnonzero(~self.store.blank), self.validation.rows)
+        room = max(0, PROJECTOR_TILES - len(self.validation.rows))
+        spread = others[np.linspace(0, len(others) - 1, min(room, len(others))).astype(int)]
+        rows = np.concatenate([self.validation.rows, spread])
+        self.encoder.eval()
+        vectors = embed_rows(self.encoder, self.batches.tiles, rows, self.autocast)
+        self.recorder.project(self.store, rows, vectors, self.at.step)
 
     def _step(self, batch: Batch, step: int) -> None:
         """One optimiser step; asks the device for nothing, so that it never waits for the host."""
@@ -737,21 +824,32 @@ class Trainer:
         at.epoch, at.step_in_epoch = at.epoch + 1, 0
         at.sums = torch.zeros_like(at.sums)
         if self.world.leads:
-            val, _ = self.validation.measure(self.encoder, self.autocast)
+            val, vectors = self.validation.measure(self.encoder, self.autocast)
             judged = val.get("loss", metrics["loss"])
             better = judged < at.best
             if better:
                 at.best, at.best_epoch = judged, at.epoch
             self.recorder.log("epoch", at.step, metrics, val, epoch=at.epoch)
+            if len(vectors) and run.figure_every and at.epoch % run.figure_every == 0:
+                self.recorder.draw(self.store, self.validation.rows, vectors, at.step)
             metrics |= {f"val_{name}": value for name, value in val.items()}
             self._save(metrics)
             if better:
                 publish(run.output_dir / LAST, run.output_dir / BEST)
             if run.save_every and at.epoch % run.save_every == 0:
                 publish(run.output_dir / LAST, run.output_dir / f"epoch_{at.epoch:03d}.pth")
+            self._warn(metrics)
             print(epoch_line(at.epoch, self.config.fit.epochs, metrics, better), flush=True)
         self.world.barrier()
         return metrics
+
+    def _warn(self, metrics: dict[str, float]) -> None:
+        """Say once when training leaves what is healthy, and how to mend it."""
+        found = unhealthy(metrics, self.config)
+        for kind, advice in found.items():
+            if kind not in self.warned:
+                warn(f"epoch {self.at.epoch}: {advice}")
+        self.warned = set(found)
 
     # learning rate
 
@@ -845,6 +943,7 @@ class Trainer:
 
 
 LAST, BEST = "last.pth", "best_model.pth"
+PROJECTOR_TILES, SPRITE_PX = 1500, 32
 COMPILE_PAYS_STEPS = 2000  # compiling takes about as long as this many steps save
 
 
@@ -856,6 +955,28 @@ def schedule_factor(step: int, total: int, warmup: float, schedule: str) -> floa
     if schedule == "constant":
         return 1.0
     return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, total - rise)))
+
+
+def unhealthy(metrics: dict[str, float], config: TrainConfig) -> dict[str, str]:
+    """What is wrong with an epoch's figures, by kind, each with its remedy; empty when all is well."""
+    found = {}
+    usage, rank, dim = metrics["usage"], metrics.get("val_rankme", math.inf), config.encoder.embedding_dim
+    if config.loss.loss_type != "ntxent" and usage < 0.2:
+        found["low usage"] = (
+            f"only {usage:.0%} of the triplets still teach anything (20-80% is healthy): try --mining semi-hard, a "
+            "larger --pos_radius and --neg_radius, a larger --margin, or --loss_type softpn"
+        )
+    if config.loss.loss_type != "ntxent" and usage > 0.8:
+        found["high usage"] = (
+            f"{usage:.0%} of the triplets are still unsolved (20-80% is healthy): give it more epochs, or try a "
+            "smaller --margin, --dropout or --pos_radius, --mining random, or --preset recommended"
+        )
+    if rank < min(4, dim / 4):
+        found["collapse"] = (
+            f"the vectors collapse: effective rank {rank:.1f} of {dim}; try --vicreg_weight 1, a smaller --lr or "
+            "--dropout, --mining random, or --preset recommended"
+        )
+    return found
 
 
 def epoch_line(epoch: int, epochs: int, metrics: dict[str, float], better: bool) -> str:
@@ -913,6 +1034,11 @@ def make_optimizer(encoder: Encoder, config: TrainConfig) -> torch.optim.Optimiz
     return torch.optim.AdamW(encoder.parameters(), config.fit.lr, weight_decay=config.fit.weight_decay, fused=fused)
 
 
+def network_dtype(config: TrainConfig, device: torch.device) -> torch.dtype:
+    """What the network computes in; weights, statistics and the loss stay float32."""
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "auto": compute_dtype(device)}[config.speed.precision]
+
+
 def rng_state(device: torch.device) -> dict[str, Tensor]:
     """State of torch's generators (dropout); batches and augmentation depend on seed, epoch and step alone."""
     state = {"cpu": torch.get_rng_state()}
@@ -933,6 +1059,68 @@ def publish(source: Path, target: Path) -> None:
             os.link(source, temporary)
         except OSError:
             shutil.copyfile(source, temporary)
+
+
+# --- memory ------------------------------------------------------------------------------------------------
+
+# Most bytes a step holds per pixel of one layer of one tile, measured on the CPU at 64 and 128 px (peak resident size).
+STEP_BYTES_PER_PIXEL = {torch.float32: 1800, torch.bfloat16: 1100}
+
+
+def memory_need(config: TrainConfig, world: World, batch_size: int | None = None, tile_size: int | None = None) -> int:
+    """Bytes that a process takes to train on batches of so many samples."""
+    edge = tile_size or config.packing.tile_size
+    weights = weight_count(dataclasses.replace(config.encoder, tile_size=edge))
+    tiles = (batch_size or config.sample.batch_size) // world.size * config.loss.views
+    per_pixel = STEP_BYTES_PER_PIXEL[network_dtype(config, world.device)]
+    return 16 * weights + per_pixel * tiles * edge**2  # weights, gradients, two moments, float32
+
+
+@functools.cache
+def weight_count(config: EncoderConfig) -> int:
+    """Number of an encoder's weights."""
+    with torch.device("meta"):
+        return sum(weights.numel() for weights in Encoder(config).parameters())
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that this process can still take, by what the device, the system and its limits allow."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if not Path("/proc/meminfo").is_file():
+        return 1 << 62  # not Linux: unknown
+    meminfo = Path("/proc/meminfo").read_text(encoding="ascii")
+    free = [int(meminfo.split("MemAvailable:")[1].split()[0]) * 1024]
+    ceiling, used = (Path("/sys/fs/cgroup") / f"memory.{name}" for name in ("max", "current"))
+    if ceiling.is_file() and (most := ceiling.read_text().strip()) != "max":
+        free.append(int(most) - int(used.read_text()))
+    import resource  # not above: Linux and macOS only
+
+    if (most := resource.getrlimit(resource.RLIMIT_AS)[0]) != resource.RLIM_INFINITY:
+        free.append(most - int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize())
+    return max(0, min(free))
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error means that the device's or the system's memory did not suffice."""
+    return not isinstance(error, RuntimeError) or any(
+        text in str(error) for text in ("out of memory", "can't allocate memory", "not enough memory")
+    )
+
+
+def memory_advice(config: TrainConfig, world: World, free: int) -> str:
+    """One sentence with the batch size or tile size that would fit into so many free bytes."""
+    size, edge = config.sample.batch_size, config.packing.tile_size
+    smaller = [n for n in range(world.size, size, world.size) if memory_need(config, world, batch_size=n) <= free]
+    coarser = [n for n in range(32, edge, 32) if memory_need(config, world, tile_size=n) <= free]
+    ways = [f"--batch_size {smaller[-1]}"] if smaller else []
+    ways += [f"--tile_size {coarser[-1]}"] if coarser else []
+    both = f"--batch_size {world.size} --tile_size 32 is the least there is"
+    return (
+        f"out of memory: a step on {size * config.loss.views} tiles of {edge} px needs about "
+        f"{memory_need(config, world) / 1e9:.1f} GB and {free / 1e9:.1f} GB were free on {world.device}; "
+        + (f"{' or '.join(ways)} would fit" if ways else both)
+    )
 
 
 def main() -> None:
