@@ -147,6 +147,13 @@ def _scan_layer(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     return np.array(codes, dtype=np.int64)[order], np.array(inodes, dtype=np.uint64)[order]
 
 
+def _folder_times(root: Path, zoom: int) -> np.ndarray:
+    """Modification times `(F,) int64` of all folders that hold tiles: they change when one comes, goes or is replaced."""
+    folders = [root / layer / str(zoom) for layer in LAYERS]
+    columns = [entry for folder in folders for entry in sorted(os.scandir(folder), key=lambda entry: entry.name)]
+    return np.array([entry.stat().st_mtime_ns for entry in columns], dtype=np.int64)
+
+
 def _tile_path(root: Path, zoom: int, tile_xy: np.ndarray, channel: int) -> str:
     x, y = map(int, tile_xy)
     return f"{root}/{LAYERS[channel]}/{zoom}/{x}/{y}.png"
@@ -364,16 +371,24 @@ def open_store(
     cache_dir: Path | str = TilesFlags.cache_dir,
     num_workers: int = StoreFlags.num_workers,
     verify: bool = False,
+    quick: bool = False,
 ) -> TileStore:
     """Open the packed tiles of a folder; pack them first when there is no pack or the tiles changed since.
 
     Planes whose files did not change are taken from the old pack. `verify` compares every plane with its digest and
-    packs again when one differs. Raises `UserError` for a folder that holds no usable tiles.
+    packs again when one differs. `quick` looks at the folders only: it notices tiles that come, go or are replaced as
+    render_tiles.py replaces them, but not a PNG overwritten in place. Raises `UserError` for a folder that holds no usable tiles.
     """
     root = Path(tiles_root)
-    scan = scan_tiles(root, zoom)
+    _check_layout(root, zoom)
     name = digest([str(root.resolve()), zoom, tile_size, shrink])[:12]
     folder = Path(cache_dir) / f"tiles-{name}"
+    times = _folder_times(root, zoom)
+    if quick and not verify:
+        store, _ = _load_store(folder, root, zoom, tile_size, shrink) or (None, None)
+        if store and np.array_equal(store.meta["folder_times"], times):
+            return store
+    scan = scan_tiles(root, zoom)
     store, old_scan = _load_store(folder, root, zoom, tile_size, shrink) or (None, None)
     if store and verify and len(store.damaged_planes()):
         warn(f"the packed tiles in {folder} are damaged; packing them again")
@@ -386,7 +401,7 @@ def open_store(
             store = None
         if not (store and _same_sources(old_scan, scan)):
             packer = _Packer(scan, root, zoom, tile_size, shrink)
-            packer.write(folder, num_workers, store and (store, old_scan))
+            packer.write(folder, num_workers, times, store and (store, old_scan))
             store, _ = _load_store(folder, root, zoom, tile_size, shrink)
     return store
 
@@ -433,7 +448,9 @@ class _Packer:
         self.blank = blank
         self.background = _find_background(scan, root)
 
-    def write(self, folder: Path, num_workers: int, old: tuple[TileStore, TileScan] | None) -> None:
+    def write(
+        self, folder: Path, num_workers: int, folder_times: np.ndarray, old: tuple[TileStore, TileScan] | None
+    ) -> None:
         started = time.perf_counter()
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in folder.glob("planes-*.bin"):
@@ -447,7 +464,7 @@ class _Packer:
                     self._keep(file, source, plane, key)
                 file.flush()
                 os.fsync(file.fileno())
-            self._write_index(folder, planes_file, time.perf_counter() - started)
+            self._write_index(folder, planes_file, folder_times, time.perf_counter() - started)
         except BaseException:
             (folder / planes_file).unlink(missing_ok=True)
             raise
@@ -509,7 +526,7 @@ class _Packer:
             file.write(np.ascontiguousarray(plane))
         self.plane_of_source[source] = self.plane_by_digest[key]
 
-    def _write_index(self, folder: Path, planes_file: str, seconds: float) -> None:
+    def _write_index(self, folder: Path, planes_file: str, folder_times: np.ndarray, seconds: float) -> None:
         plane_of = self.plane_of_source[self.scan.source_of]
         kept = (plane_of >= 0).all(axis=1)
         self._check_share(kept)
@@ -524,6 +541,7 @@ class _Packer:
         }
         meta = {
             "planes_file": planes_file,
+            "folder_times": folder_times.tolist(),
             "planes": len(self.mass),
             "background": list(self.background),
             "layer_counts": self.scan.layer_counts,

@@ -169,10 +169,15 @@ def test_touched_and_copied_tiles_have_the_same_content(tiles: Path) -> None:
     assert open_store(tiles.parent / "copy", SIZE, cache_dir=tiles.parent / "cache2").content_key == key
 
 
-def test_added_and_removed_tiles_are_noticed(tiles: Path) -> None:
-    assert len(pack(tiles)) == 144
-    any_tile(tiles).unlink()
-    assert len(pack(tiles)) == 143
+@pytest.mark.parametrize("quick", [False, True])
+def test_added_removed_and_replaced_tiles_are_noticed(quick: bool, tiles: Path) -> None:
+    key = pack(tiles, quick=quick).content_key
+    any_tile(tiles, "roads").replace(
+        any_tile(tiles, "buildings")
+    )  # as render_tiles.py replaces one; roads lack one now
+    changed = pack(tiles, quick=quick)
+    assert len(changed) == 143
+    assert changed.content_key != key
 
 
 @pytest.mark.parametrize("region", ["index", "planes", "cut short"])
