@@ -148,7 +148,7 @@ def _scan_layer(folder: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _folder_times(root: Path, zoom: int) -> np.ndarray:
-    """Modification times `(F,) int64` of all folders that hold tiles: they change when one comes, goes or is replaced."""
+    """Modification times `(F,) int64` of the folders that hold tiles: a tile that comes or goes changes one."""
     folders = [root / layer / str(zoom) for layer in LAYERS]
     columns = [entry for folder in folders for entry in sorted(os.scandir(folder), key=lambda entry: entry.name)]
     return np.array([entry.stat().st_mtime_ns for entry in columns], dtype=np.int64)
@@ -377,33 +377,24 @@ def open_store(
 
     Planes whose files did not change are taken from the old pack. `verify` compares every plane with its digest and
     packs again when one differs. `quick` looks at the folders only: it notices tiles that come, go or are replaced as
-    render_tiles.py replaces them, but not a PNG overwritten in place. Raises `UserError` for a folder that holds no usable tiles.
+    render_tiles.py replaces them, but not a PNG overwritten in place. Raises `UserError` for a folder without usable
+    tiles.
     """
-    root = Path(tiles_root)
-    _check_layout(root, zoom)
-    name = digest([str(root.resolve()), zoom, tile_size, shrink])[:12]
-    folder = Path(cache_dir) / f"tiles-{name}"
-    times = _folder_times(root, zoom)
-    if quick and not verify:
-        store, _ = _load_store(folder, root, zoom, tile_size, shrink) or (None, None)
-        if store and np.array_equal(store.meta["folder_times"], times):
-            return store
-    scan = scan_tiles(root, zoom)
-    store, old_scan = _load_store(folder, root, zoom, tile_size, shrink) or (None, None)
-    if store and verify and len(store.damaged_planes()):
-        warn(f"the packed tiles in {folder} are damaged; packing them again")
-        store = None
-    if store and _same_sources(old_scan, scan):
-        return store
-    with locked(folder.with_suffix(".lock")):
-        store, old_scan = _load_store(folder, root, zoom, tile_size, shrink) or (None, None)
-        if store and verify and len(store.damaged_planes()):
-            store = None
-        if not (store and _same_sources(old_scan, scan)):
-            packer = _Packer(scan, root, zoom, tile_size, shrink)
-            packer.write(folder, num_workers, times, store and (store, old_scan))
-            store, _ = _load_store(folder, root, zoom, tile_size, shrink)
-    return store
+    pack = _Pack(Path(cache_dir), Path(tiles_root), zoom, tile_size, shrink)
+    _check_layout(pack.root, zoom)
+    times = _folder_times(pack.root, zoom)
+    found = pack.load() if quick and not verify else None
+    if found and np.array_equal(found[0].meta["folder_times"], times):
+        return found[0]
+    scan = scan_tiles(pack.root, zoom)
+    found = pack.load(verify)
+    if not (found and _same_sources(found[1], scan)):
+        with locked(pack.folder.with_suffix(".lock")):
+            found = pack.load(verify)  # another process may have packed meanwhile
+            if not (found and _same_sources(found[1], scan)):
+                _Packer(pack, scan).write(num_workers, times, found)
+                found = pack.load()
+    return found[0]
 
 
 def _same_sources(old: TileScan, new: TileScan) -> bool:
@@ -414,62 +405,91 @@ def _same_sources(old: TileScan, new: TileScan) -> bool:
     )
 
 
-def _load_store(folder: Path, root: Path, zoom: int, size: int, shrink: str) -> tuple[TileStore, TileScan] | None:
-    try:
-        loaded = load_cache(folder / "index.l2v", f"store-{STORE_FORMAT}")
-    except DamagedFile as error:
-        warn(f"{error}; packing the tiles again")
-        return None
-    if loaded is None:
-        return None
-    arrays, meta = loaded
-    path, shape = folder / meta["planes_file"], (meta["planes"], size, size)
-    if not path.is_file() or path.stat().st_size != int(np.prod(shape)):
-        warn(f"{path} is missing or cut short; packing the tiles again")
-        return None
-    planes = np.memmap(path, dtype=np.uint8, mode="r", shape=shape)
-    names = ("tile_xy", "plane_of", "plane_mass", "plane_digest")
-    fields = {name: arrays[name][arrays["kept"]] if name in ("tile_xy", "plane_of") else arrays[name] for name in names}
-    store = TileStore(tiles_root=root, zoom=zoom, tile_size=size, shrink=shrink, planes=planes, meta=meta, **fields)
-    scan = TileScan(arrays["tile_xy"], arrays["source_of"], arrays["sources"], [], meta["layer_counts"])
-    return store, scan
+@dataclasses.dataclass(frozen=True)
+class _Pack:
+    """Where the pack of a tiles folder lies, and how it is read."""
+
+    cache_dir: Path
+    root: Path
+    zoom: int
+    size: int
+    shrink: str
+
+    @cached_property
+    def folder(self) -> Path:
+        name = digest([str(self.root.resolve()), self.zoom, self.size, self.shrink])[:12]
+        return self.cache_dir / f"tiles-{name}"
+
+    def load(self, verify: bool = False) -> tuple[TileStore, TileScan] | None:
+        """The store and the files it was packed from; None when there is none, or none to trust."""
+        try:
+            loaded = load_cache(self.folder / "index.l2v", f"store-{STORE_FORMAT}")
+        except DamagedFile as error:
+            warn(f"{error}; packing the tiles again")
+            return None
+        if loaded is None:
+            return None
+        arrays, meta = loaded
+        path, shape = self.folder / meta["planes_file"], (meta["planes"], self.size, self.size)
+        if not path.is_file() or path.stat().st_size != int(np.prod(shape)):
+            warn(f"{path} is missing or cut short; packing the tiles again")
+            return None
+        store = self._store(arrays, meta, np.memmap(path, dtype=np.uint8, mode="r", shape=shape))
+        if verify and len(store.damaged_planes()):
+            warn(f"the packed tiles in {self.folder} are damaged; packing them again")
+            return None
+        return store, TileScan(arrays["tile_xy"], arrays["source_of"], arrays["sources"], [], meta["layer_counts"])
+
+    def _store(self, arrays: dict[str, np.ndarray], meta: dict, planes: np.ndarray) -> TileStore:
+        kept = arrays["kept"]
+        return TileStore(
+            tiles_root=self.root,
+            zoom=self.zoom,
+            tile_size=self.size,
+            shrink=self.shrink,
+            tile_xy=arrays["tile_xy"][kept],
+            planes=planes,
+            plane_of=arrays["plane_of"][kept],
+            plane_mass=arrays["plane_mass"],
+            plane_digest=arrays["plane_digest"],
+            meta=meta,
+        )
 
 
 class _Packer:
     """Decodes every distinct file once, keeps every distinct plane once, writes both arrays whole."""
 
-    def __init__(self, scan: TileScan, root: Path, zoom: int, size: int, shrink: str):
-        self.scan, self.root, self.zoom, self.size, self.shrink = scan, root, zoom, size, shrink
-        blank = np.zeros((size, size), dtype=np.uint8)
+    def __init__(self, pack: _Pack, scan: TileScan):
+        self.folder, self.size, self.shrink, self.scan = pack.folder, pack.size, pack.shrink, scan
+        blank = np.zeros((pack.size, pack.size), dtype=np.uint8)
         self.plane_by_digest = {_plane_digest(blank): 0}
         self.mass = [0.0]
         self.plane_of_source = np.full(len(scan.paths), -1, dtype=np.int32)
         self.failures: list[str] = []
         self.blank = blank
-        self.background = _find_background(scan, root)
+        self.background = _find_background(scan, pack.root)
 
-    def write(
-        self, folder: Path, num_workers: int, folder_times: np.ndarray, old: tuple[TileStore, TileScan] | None
-    ) -> None:
+    def write(self, num_workers: int, folder_times: np.ndarray, old: tuple[TileStore, TileScan] | None) -> None:
+        """Write the planes, then the index that names them; the index appears last and whole."""
         started = time.perf_counter()
-        folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob("planes-*.bin"):
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for leftover in self.folder.glob("planes-*.bin"):
             if old is None or leftover.name != old[0].meta["planes_file"]:
                 leftover.unlink(missing_ok=True)
         planes_file = f"planes-{digest(time.time_ns(), os.getpid())[:12]}.bin"
         try:
-            with open(folder / planes_file, "wb") as file:
+            with open(self.folder / planes_file, "wb") as file:
                 file.write(self.blank)
                 for source, plane, key in self._planes(num_workers, old):
                     self._keep(file, source, plane, key)
                 file.flush()
                 os.fsync(file.fileno())
-            self._write_index(folder, planes_file, folder_times, time.perf_counter() - started)
+            self._write_index(planes_file, folder_times, time.perf_counter() - started)
         except BaseException:
-            (folder / planes_file).unlink(missing_ok=True)
+            (self.folder / planes_file).unlink(missing_ok=True)
             raise
         if old is not None:
-            self._remove_old(folder / old[0].meta["planes_file"])
+            self._remove_old(self.folder / old[0].meta["planes_file"])
 
     @staticmethod
     def _remove_old(path: Path) -> None:
@@ -514,7 +534,7 @@ class _Packer:
             return {}
         store, scan = old
         plane_of_source = np.full(len(scan.sources), -1, dtype=np.int64)
-        plane_of_source[scan.source_of[store_rows(scan, store)]] = store.plane_of
+        plane_of_source[scan.source_of[TileGrid(scan.tile_xy).rows(store.tile_xy)]] = store.plane_of
         known = {tuple(key): int(plane) for key, plane in zip(scan.sources.tolist(), plane_of_source, strict=True)}
         planes = [known.get(tuple(key), -1) for key in self.scan.sources.tolist()]
         return {source: plane for source, plane in enumerate(planes) if plane >= 0}
@@ -526,7 +546,7 @@ class _Packer:
             file.write(np.ascontiguousarray(plane))
         self.plane_of_source[source] = self.plane_by_digest[key]
 
-    def _write_index(self, folder: Path, planes_file: str, folder_times: np.ndarray, seconds: float) -> None:
+    def _write_index(self, planes_file: str, folder_times: np.ndarray, seconds: float) -> None:
         plane_of = self.plane_of_source[self.scan.source_of]
         kept = (plane_of >= 0).all(axis=1)
         self._check_share(kept)
@@ -548,7 +568,7 @@ class _Packer:
             "unreadable": self.failures,
             "pack_seconds": round(seconds, 3),
         }
-        save_cache(folder / "index.l2v", f"store-{STORE_FORMAT}", arrays, meta)
+        save_cache(self.folder / "index.l2v", f"store-{STORE_FORMAT}", arrays, meta)
 
     def _check_share(self, kept: np.ndarray) -> None:
         lost = int((~kept).sum())
@@ -563,11 +583,6 @@ class _Packer:
                 "(`python render_tiles.py CITY.osm.pbf --force`) or remove the damaged files"
             )
         warn(f"{text}\nThese tiles are left out")
-
-
-def store_rows(scan: TileScan, store: TileStore) -> np.ndarray:
-    """Rows of `scan` that the store kept, in the store's order."""
-    return TileGrid(scan.tile_xy).rows(store.tile_xy)
 
 
 # --- where tiles lie ---------------------------------------------------------------------------------------
