@@ -118,17 +118,19 @@ class DrawIndex:
     `points (P, 2) int32` are offsets, in units, from the corner of the object's own `origin` tile, so that what is
     computed from them never depends on who draws it. Tile t draws `pair_item[tile_start[t]:tile_start[t + 1]]` in this
     order; item j is object `item_object[j]`, drawn as `item_kind[j]` in class `item_class[j]` with
-    `item_size[j]` (line width or radius, in tiles).
+    `item_size[j]` (line width or radius, in tiles). `class_look (C, 4)` is layer, grey of points, of lines, of fills.
     """
 
     points: np.ndarray
     point_start: np.ndarray
     ring_start: np.ndarray
     origin: np.ndarray
+    osm_key: np.ndarray
     item_object: np.ndarray
     item_class: np.ndarray
     item_kind: np.ndarray
     item_size: np.ndarray
+    class_look: np.ndarray
     tile_start: np.ndarray
     pair_item: np.ndarray
 
@@ -166,10 +168,12 @@ def build_index(features: Features, style: Style, area: TileArea) -> DrawIndex:
         point_start=features.point_start,
         ring_start=features.ring_start,
         origin=origin,
+        osm_key=features.osm_key,
         item_object=features.item_object,
         item_class=features.item_class,
         item_kind=features.item_kind,
         item_size=size,
+        class_look=np.array([(row.layer, row.gray, row.gray, row.fill_gray) for row in style.classes]),
         tile_start=np.searchsorted(tile, np.arange(len(area.tile_xy) + 1)),
         pair_item=item.astype(np.int32),
     )
@@ -401,7 +405,7 @@ def _dominant_highway(features: Features, style: Style, area: TileArea) -> np.nd
 
 def _drawn_columns(style: Style, index: DrawIndex, count: int) -> dict[str, np.ndarray]:
     tile = np.repeat(np.arange(count), np.diff(index.tile_start))
-    number, owner = index.item_class[index.pair_item], index.item_object[index.pair_item]
+    number, owner = index.item_class[index.pair_item], index.osm_key[index.item_object[index.pair_item]]
     layer = np.array([row.layer for row in style.classes])[number]
     columns = {}
     for i, name in enumerate(LAYERS):

@@ -8,6 +8,7 @@ python render_tiles.py CITY.osm.pbf --bbox 30.49,50.42,30.56,50.47 --tiles_root 
 import contextlib
 import dataclasses
 import errno
+import functools
 import json
 import math
 import os
@@ -16,8 +17,8 @@ import signal
 import struct
 import threading
 import zlib
-from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from multiprocessing import get_all_start_methods, get_context, parent_process
@@ -156,10 +157,8 @@ class Painter:
     it, whatever the metatile, the box or the number of processes.
     """
 
-    def __init__(self, index: DrawIndex, style: Style, tile_px: int):
+    def __init__(self, index: DrawIndex, tile_px: int):
         self.index, self.px = index, tile_px
-        self.layer_of = np.array([row.layer for row in style.classes])
-        self.grays = [(row.gray, row.gray, row.fill_gray) for row in style.classes]  # POINT, LINE, FILL
         self.plane = np.zeros((tile_px, tile_px), dtype=np.uint8)
         surface = skia.Surface.MakeRasterDirect(skia.ImageInfo.MakeA8(tile_px, tile_px), self.plane, tile_px)
         self._surface, self.canvas = surface, surface.getCanvas()
@@ -173,7 +172,7 @@ class Painter:
     def layers(self, tile: int, x: int, y: int) -> Iterator[tuple[int, np.ndarray]]:
         """Yield `(layer, plane)` for the layers that show something; the plane is reused."""
         items = self.index.pair_item[self.index.tile_start[tile] : self.index.tile_start[tile + 1]]
-        layer_of = self.layer_of[self.index.item_class[items]]
+        layer_of = self.index.class_look[self.index.item_class[items], 0]
         for layer in dict.fromkeys(layer_of.tolist()):
             self.plane.fill(0)
             for item in items[layer_of == layer].tolist():
@@ -184,7 +183,7 @@ class Painter:
     def _draw(self, item: int, x: int, y: int) -> None:
         if item not in self.paths:
             kind = int(self.index.item_kind[item])
-            gray = self.grays[self.index.item_class[item]][kind]
+            gray = int(self.index.class_look[self.index.item_class[item], 1 + kind])
             self.paths[item] = (gray, *self._path(item, kind, x, y))
         gray, origin_x, origin_y, path = self.paths[item]
         canvas = self.canvas
@@ -312,53 +311,32 @@ class TileWriter:
 
 @dataclasses.dataclass(frozen=True)
 class _Job:
-    """What every drawing process needs to know."""
+    """What every drawing process needs to know; the index lies in `folder`."""
 
     folder: Path
     root: Path
-    style: Style
-    area: TileArea
+    zoom: int
     tile_px: int
 
 
-class _Worker:
-    """Draws metatiles; one for each process."""
-
-    current: "_Worker"
-
-    def __init__(self, job: _Job):
-        self.area = job.area
-        self.painter = Painter(DrawIndex.load(job.folder), job.style, job.tile_px)
-        self.writer = TileWriter(job.root, job.area.zoom, job.tile_px)
-
-    def draw(self, tiles: np.ndarray, missing: np.ndarray) -> int:
-        """Draw the layers of `tiles (N,)` that are `missing (N, 12)`; return the number of tiles."""
-        self.painter.paths.clear()
-        for tile, absent in zip(tiles.tolist(), missing.tolist(), strict=True):
-            x, y = self.area.tile_xy[tile].tolist()
-            for layer, plane in self.painter.layers(tile, x, y):
-                if absent[layer]:
-                    self.writer.write(f"{self.writer.folders[layer]}/{x}/{y}.png", encode_png(plane))
-                    absent[layer] = False
-            for layer in (layer for layer, left in enumerate(absent) if left):
-                self.writer.write_blank(f"{self.writer.folders[layer]}/{x}/{y}.png")
-        return len(tiles)
+@functools.lru_cache(maxsize=1)
+def _tools(job: _Job) -> tuple[Painter, TileWriter]:
+    """The painter and the writer of this process."""
+    return Painter(DrawIndex.load(job.folder), job.tile_px), TileWriter(job.root, job.zoom, job.tile_px)
 
 
-def _start_worker(job: _Job) -> None:
-    for signum in (signal.SIGINT, signal.SIGTERM):  # the parent decides when to stop
-        signal.signal(signum, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    _Worker.current = _Worker(job)
-
-
-def _end_with_parent() -> None:
-    parent_process().join()
-    os._exit(1)
-
-
-def _draw(tiles: np.ndarray, missing: np.ndarray) -> int:
-    return _Worker.current.draw(tiles, missing)
+def _draw(job: _Job, tiles: np.ndarray, tile_xy: np.ndarray, missing: np.ndarray) -> int:
+    """Draw the layers of the metatile `tiles (N,)` that are `missing (N, 12)`; return the number of tiles."""
+    painter, writer = _tools(job)
+    painter.paths.clear()
+    for tile, (x, y), absent in zip(tiles.tolist(), tile_xy.tolist(), missing.tolist(), strict=True):
+        for layer, plane in painter.layers(tile, x, y):
+            if absent[layer]:
+                writer.write(f"{writer.folders[layer]}/{x}/{y}.png", encode_png(plane))
+                absent[layer] = False
+        for layer in (layer for layer, left in enumerate(absent) if left):
+            writer.write_blank(f"{writer.folders[layer]}/{x}/{y}.png")
+    return len(tiles)
 
 
 # --- a run -------------------------------------------------------------------------------------------------
@@ -385,16 +363,16 @@ def _render(config: RenderConfig, path: Path, style: Style, box: Box | None, man
     root, scratch = config.tiles_root, config.tiles_root / PARTIAL
     shutil.rmtree(scratch, ignore_errors=True)  # what a killed run left
     scratch.mkdir()
-    features = read_features(path, style, box, scratch)
-    box = box or _data_box(features, path)
-    area = TileArea.of_box(box, config.zoom)
-    if config.clip_boundary:
-        area = clipped(area, features, path)
-    index = build_index(features, style, area)
-    missing = _missing(root, area, config.force)
-    manifest |= {"bbox": box, "tiles": len(area.tile_xy), "clip_boundary": config.clip_boundary}
-    _write_manifest(root, manifest | {"complete": False})
-    _draw_all(config, style, area, index, missing)
+    with _pool(config.jobs) as pool:
+        features = read_features(path, style, box, scratch)
+        box = box or _data_box(features, path)
+        area = TileArea.of_box(box, config.zoom)
+        area = clipped(area, features, path) if config.clip_boundary else area
+        index = build_index(features, style, area)
+        missing = _missing(root, area, config.force)
+        manifest |= {"bbox": box, "tiles": len(area.tile_xy), "clip_boundary": config.clip_boundary}
+        _write_manifest(root, manifest | {"complete": False})
+        _draw_all(config, area, index, missing, pool)
     layers = _layer_counts(root, area, style, index, config.tile_px)
     report = RenderReport(area, int(missing.any(axis=1).sum()), box, features.broken, layers)
     if config.labels:
@@ -557,7 +535,7 @@ def _layer_counts(
     """By layer: objects drawn, and tiles that show something."""
     drawn = np.unique(index.pair_item)
     layer = np.array([row.layer for row in style.classes])[index.item_class[drawn]]
-    one_each = np.unique(np.stack([layer, index.item_object[drawn]], axis=1), axis=0)[:, 0]
+    one_each = np.unique(np.stack([layer, index.osm_key[index.item_object[drawn]]], axis=1), axis=0)[:, 0]
     objects = np.bincount(one_each, minlength=len(LAYERS)).tolist()
     tiles = _inked(root, area, tile_px).sum(axis=0).tolist()
     return {name: {"objects": objects[i], "tiles": tiles[i]} for i, name in enumerate(LAYERS)}
@@ -584,13 +562,13 @@ def _labels_are_there(path: Path, key: str) -> bool:
 # --- processes ---------------------------------------------------------------------------------------------
 
 
-def _draw_all(config: RenderConfig, style: Style, area: TileArea, index: DrawIndex, missing: np.ndarray) -> None:
+def _draw_all(config: RenderConfig, area: TileArea, index: DrawIndex, missing: np.ndarray, pool: Executor) -> None:
     folder = config.tiles_root / PARTIAL
     index.save(folder)
-    job = _Job(folder, config.tiles_root, style, area, config.tile_px)
-    tasks = ((block, missing[block]) for block in _metatiles(area, missing))
+    job = _Job(folder, config.tiles_root, config.zoom, config.tile_px)
+    tasks = ((job, block, area.tile_xy[block], missing[block]) for block in _metatiles(area, missing))
     with progress(total=int(missing.any(axis=1).sum()), desc="drawing", unit=" tiles") as bar, StopSignal() as stop:
-        for done in _in_processes(job, config.jobs, tasks, stop) if config.jobs > 1 else _in_turn(job, tasks, stop):
+        for done in _in_order_of_completion(pool, tasks, 2 * config.jobs, stop):
             bar.update(done)
         stop.raise_if_requested()
 
@@ -604,32 +582,52 @@ def _metatiles(area: TileArea, missing: np.ndarray) -> list[np.ndarray]:
     return [part for part in np.split(tiles[order], edges) if len(part)]
 
 
-def _in_turn(job: _Job, tasks: Iterator[tuple], stop: StopSignal) -> Iterator[int]:
-    worker = _Worker(job)
-    for task in tasks:
-        if stop.requested:
-            return
-        yield worker.draw(*task)
+class _HereAndNow(Executor):
+    """An executor that draws in this process."""
+
+    def submit(self, fn: Callable, /, *args: Any, **kwargs: Any) -> Future:
+        future: Future = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
 
 
-def _in_processes(job: _Job, jobs: int, tasks: Iterator[tuple], stop: StopSignal) -> Iterator[int]:
-    """Draw with `jobs` processes; a few metatiles are on their way at a time, so that a stop is prompt."""
+def _pool(jobs: int) -> Executor:
+    """Processes that draw; they get ready while the extract is read."""
+    if jobs == 1:
+        return _HereAndNow()
     method = "forkserver" if "forkserver" in get_all_start_methods() else "spawn"
-    with ProcessPoolExecutor(jobs, get_context(method), _start_worker, (job,)) as pool:
-        running: set[Future] = {pool.submit(_draw, *task) for task in islice(tasks, 2 * jobs)}
-        try:
-            while running:
-                done, running = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
-                for future in done:
-                    yield future.result()
-                    running |= {pool.submit(_draw, *task) for task in islice(tasks, 0 if stop.requested else 1)}
-        except BrokenProcessPool:
-            raise WorkError(
-                "a drawing process was ended from outside (out of memory?); the same command goes on where it stopped, "
-                "--jobs 1 needs least memory"
-            ) from None
-        finally:
-            pool.shutdown(cancel_futures=True)
+    pool = ProcessPoolExecutor(jobs, get_context(method), _start_worker)
+    pool.submit(int)
+    return pool
+
+
+def _start_worker() -> None:
+    for signum in (signal.SIGINT, signal.SIGTERM):  # the parent decides when to stop
+        signal.signal(signum, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent_process().join()
+    os._exit(1)
+
+
+def _in_order_of_completion(pool: Executor, tasks: Iterator[tuple], ahead: int, stop: StopSignal) -> Iterator[int]:
+    """Draw metatiles; only `ahead` of them are on their way at a time, so that memory is bounded and a stop prompt."""
+    running: set[Future] = {pool.submit(_draw, *task) for task in islice(tasks, ahead)}
+    try:
+        while running:
+            done, running = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield future.result()
+                running |= {pool.submit(_draw, *task) for task in islice(tasks, 0 if stop.requested else 1)}
+    except BrokenProcessPool:
+        raise WorkError(
+            "a drawing process was ended from outside (out of memory?); the same command goes on where it stopped, "
+            "--jobs 1 needs least memory"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 # --- preview -----------------------------------------------------------------------------------------------
