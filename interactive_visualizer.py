@@ -9,18 +9,15 @@ import dataclasses
 import gzip
 import html
 import json
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import plotly.offline
-from PIL import Image
 from sklearn.cluster import KMeans
 
 import projections
 import similarity
-import tile_images
 from cli import (
     DeviceFlags,
     ModelFlags,
@@ -35,20 +32,21 @@ from cli import (
     run_main,
     warn,
 )
-from data_loader import LAYERS, read_manifest
-from embeddings import ZONES, City, load_city, vectors_without
+from embeddings import City, load_city, vectors_without
+from explorer_data import (
+    WEB,
+    Quantised,
+    explorer_data,
+    front_end_css,
+    front_end_script,
+    packed_projection,
+    planes,
+    sheet_order,
+)
 from files import DamagedFile, atomic_write, digest, load_cache, save_cache
-from projections import Projection
 
-WEB = Path(__file__).parent / "web"
-SCRIPTS = ("tiles", "search", "pictures", "colours", "pane", "map", "embedding", "panels", "explorer", "layout")
 PAGE_NAME = "index.html"
-PAGE_FORMAT = 1
 
-SPRITE_PX, FEW_PLANE_PX, PLANE_PX = 64, 128, 64  # pictures of tiles; layers in a page of few tiles, and of many
-FEW_TILES, FULL_BRIGHTNESS_TILES = 1_000, 2_000  # up to here: large layers; layers in 256 instead of 16 levels
-SHEET_COLUMNS = 16
-MAP_PX = 2048  # the longer edge of the city map, about
 REASON_VARIANCE = 0.998  # share of the vectors' squared length that the shortened vectors of the reasons keep
 RECALL_SAMPLE, RECALL_K = 500, 10
 
@@ -106,16 +104,6 @@ def write_page(path: Path, data: dict[str, Any]) -> None:
             file.write(parts[piece] if i % 2 else piece)
 
 
-def front_end_script() -> str:
-    """The explorer's JavaScript: plain declarations, of which `mount(root, data, options)` is the way in."""
-    return "".join((WEB / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
-
-
-def front_end_css() -> str:
-    """The explorer's styles, all of them inside `.loc2vec`."""
-    return (WEB / "explorer.css").read_text(encoding="utf-8")
-
-
 def packed_plotly() -> str:
     """Plotly's script as base64 of gzip: 2.0 MB in place of 4.8 MB."""
     return base64.b64encode(gzip.compress(plotly.offline.get_plotlyjs().encode(), 9, mtime=0)).decode("ascii")
@@ -134,90 +122,20 @@ def json_for_html(data: Any) -> str:
 
 def page_data(city: City, page: PageFlags, cache_dir: Path, seed: int) -> dict[str, Any]:
     """Everything the explorer shows, as plain JSON with typed arrays in base64; see web/tiles.js."""
-    rows = _sheet_order(city)
-    store, places = city.store, city.embeddings.take(rows)
-    store_rows = city.rows[rows]
-    vectors = Quantised.of(places.vectors, places.vectors.mean(axis=0))
+    rows = sheet_order(city)
+    places, store_rows = city.embeddings.take(rows), city.rows[rows]
     cluster = clusters_of(places.vectors, page.clusters, seed)
     reasons = reason_vectors(city, store_rows, places.vectors, places.key, cache_dir) if page.reasons else None
-    recall = quantised_recall(places.vectors, vectors.vectors())
-    facts = tile_facts(city, rows, store_rows)
-    arrays = facts | {
-        "cluster": cluster,
-        "principal_colours": tile_images.principal_colours(places.vectors),
-    }
-    return frame(city, page, len(rows)) | {
-        "dimensions": places.vectors.shape[1],
-        "vectors": vectors.packed(),
-        "arrays": {name: packed(array) for name, array in arrays.items()},
-        "clusters": named_clusters(cluster, store.layer_mass[store_rows]),
+    rounded = Quantised.of(places.vectors, places.vectors.mean(axis=0)).vectors()
+    recall = quantised_recall(places.vectors, rounded)
+    return explorer_data(city, rows, cluster, page.title) | {
         "projections": packed_projections(places.vectors, places.key, page.dr_algorithms, cache_dir, seed),
-        "sprites": sprites(city, store_rows),
         "planes": planes(city, store_rows),
-        "damaged": [tile_id(store.zoom, xy) for xy in store.tile_xy[store_rows[~store.whole(store_rows)]]],
-        "map": base_map(city),
         "reasons": reasons,
         "measured": {"recall": recall, "reason_error": reasons and reasons["error"]},
         "search_note": search_note(recall, reasons and reasons["error"]),
         "facts": city_facts(city, len(rows), recall),
     }
-
-
-def frame(city: City, page: PageFlags, count: int) -> dict[str, Any]:
-    """Titles, palettes and the recipe of the pictures."""
-    manifest = read_manifest(city.store.tiles_root)
-    name = manifest.get("extract", city.store.tiles_root.resolve().parent.name).split(".")[0]
-    content = int((~city.store.blank).sum())
-    return {
-        "format": PAGE_FORMAT,
-        "title": page.title or name.replace("_", " ").replace("-", " ").title(),
-        "subtitle": f"{count:,} of {content:,} map tiles, each a vector of {city.embeddings.vectors.shape[1]} numbers",
-        "attribution": manifest.get("attribution", "").split(",")[0],
-        "zoom": city.store.zoom,
-        "count": count,
-        "layers": [{"name": name, "colour": tile_images.LAYER_COLOURS[name]} for name in LAYERS],
-        "zones": [
-            {"name": name, "colour": colour}
-            for name, colour in zip(ZONES, tile_images.zone_palette(len(ZONES)), strict=True)
-        ],
-        "blank_colour": tile_images.BLANK_COLOUR,
-        "ramp": tile_images.SEQUENTIAL_COLOURS,
-        "paint": tile_images.paint_recipe(),
-    }
-
-
-def _sheet_order(city: City) -> np.ndarray:
-    """Rows of the embeddings with content, by squares of the map: what is seen together is decoded together."""
-    rows = np.flatnonzero(~city.embeddings.blank)
-    x, y = (city.embeddings.tile_xy[rows] - city.embeddings.tile_xy.min(axis=0)).T
-    return rows[np.lexsort((x, y, x // SHEET_COLUMNS, y // SHEET_COLUMNS))]
-
-
-def tile_facts(city: City, rows: np.ndarray, store_rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Small arrays, one entry a tile."""
-    places, store = city.embeddings, city.store
-    bits = (store.plane_of[store_rows] > 0) @ (1 << np.arange(len(LAYERS)))
-    return {
-        "tile_xy": places.tile_xy[rows],
-        "dominant_layer": places.dominant_layer[rows],
-        "representative_layer": tile_images.representative_layers(store)[store_rows],
-        "zone": places.zone[rows],
-        "density": np.round(places.density[rows] * 255).astype(np.uint8),
-        "layer_bits": bits.astype(np.uint16),
-        "layer_mass": np.round(np.sqrt(store.layer_mass[store_rows]) * 255).astype(np.uint8),
-    }
-
-
-def tile_id(zoom: int, tile_xy: np.ndarray) -> str:
-    """A tile's name in the page and in its address."""
-    return f"{zoom}/{tile_xy[0]}/{tile_xy[1]}"
-
-
-def packed(array: np.ndarray) -> dict[str, Any]:
-    """An array as JSON: its type, its shape and its little-endian bytes in base64."""
-    array = np.ascontiguousarray(array)
-    data = base64.b64encode(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
-    return {"dtype": array.dtype.name, "shape": list(array.shape), "data": data.decode("ascii")}
 
 
 def city_facts(city: City, count: int, recall: float) -> list[dict[str, str]]:
@@ -247,30 +165,6 @@ def search_note(recall: float, reason_error: float | None) -> str:
 
 
 # --- vectors in 8 bits -------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class Quantised:
-    """Vectors in 8 bits a number: `mean (D,)` + `scale (N, 1)` * `steps (N, D) int8`, brought to unit length."""
-
-    steps: np.ndarray
-    scale: np.ndarray
-    mean: np.ndarray
-
-    @classmethod
-    def of(cls, vectors: np.ndarray, mean: np.ndarray) -> "Quantised":
-        """Round what each vector has beyond `mean`, so that vectors that differ little still differ."""
-        beyond = vectors - mean
-        scale = np.maximum(np.abs(beyond).max(axis=1, keepdims=True), 1e-12) / 127
-        return cls(np.round(beyond / scale).astype(np.int8), scale.astype(np.float32), mean.astype(np.float32))
-
-    def vectors(self) -> np.ndarray:
-        """The vectors `(N, D) float32` that the page works with."""
-        return similarity.unit(self.mean + self.scale * self.steps)
-
-    def packed(self) -> dict[str, Any]:
-        """As JSON."""
-        return {name: packed(getattr(self, name)) for name in ("steps", "scale", "mean")}
 
 
 def quantised_recall(vectors: np.ndarray, rounded: np.ndarray) -> float:
@@ -367,17 +261,6 @@ def clusters_of(vectors: np.ndarray, count: int, seed: int) -> np.ndarray:
     return np.argsort(order)[labels].astype(np.int8)
 
 
-def named_clusters(cluster: np.ndarray, layer_mass: np.ndarray) -> list[dict[str, str]]:
-    """A name for each cluster by the two layers it has most of, compared with all tiles; and its colour."""
-    usual = layer_mass.mean(axis=0)
-    names = []
-    for number in range(cluster.max() + 1):
-        lift = layer_mass[cluster == number].mean(axis=0) / np.maximum(usual, 1e-9) * np.sqrt(usual)
-        names.append(f"{number + 1} · {' + '.join(LAYERS[layer] for layer in np.argsort(-lift)[:2])}")
-    colours = tile_images.category_palette(len(names))
-    return [{"name": name, "colour": colour} for name, colour in zip(names, colours, strict=True)]
-
-
 def packed_projections(
     vectors: np.ndarray, key: str, algorithms: list[str], cache_dir: Path, seed: int
 ) -> dict[str, dict[str, Any]]:
@@ -389,90 +272,6 @@ def packed_projections(
         result[f"{name}-{dimensions}"] = packed_projection(found)
     return result
 
-
-def packed_projection(projection: Projection) -> dict[str, Any]:
-    """A projection as the explorer takes it."""
-    points = np.asarray(projection.points, dtype=np.float64)
-    low, high = points.min(axis=0), points.max(axis=0)
-    steps = np.round((points - low) / np.maximum(high - low, 1e-12) * 65535).astype(np.uint16)
-    explained = projection.explained
-    return {
-        "points": packed(steps),
-        "range": np.stack([low, high], axis=1).tolist(),
-        "trustworthiness": float(projection.trustworthiness),
-        "explained": None if explained is None else np.asarray(explained, dtype=float).tolist(),
-    }
-
-
-# --- pictures ----------------------------------------------------------------------------------------------
-
-
-def sprites(city: City, store_rows: np.ndarray) -> dict[str, Any]:
-    """Composites of the tiles, in sheets of 16 × 16."""
-    size = min(SPRITE_PX, city.store.tile_size)
-    chunks = _chunks(store_rows)
-    cells = (tile_images.pictures(city.store, chunk, size) for chunk in chunks)
-    sheets = [_sheet_uri(part, quality=75) for part in progress(cells, total=len(chunks), desc="picturing tiles")]
-    return {"size": size, "columns": SHEET_COLUMNS, "per_sheet": SHEET_COLUMNS**2, "sheets": sheets}
-
-
-def planes(city: City, store_rows: np.ndarray) -> dict[str, Any]:
-    """The drawn layers of the tiles, each distinct one once, as grey masks in sheets of 16 × 16."""
-    drawn = city.store.plane_of[store_rows]
-    drawn = drawn[drawn > 0]  # by tile, then by layer: the order of "parts" in web/tiles.js
-    distinct, first, cell = np.unique(drawn, return_index=True, return_inverse=True)
-    order = np.argsort(first)  # layers of one tile stay together
-    size = min(FEW_PLANE_PX if len(store_rows) <= FEW_TILES else PLANE_PX, city.store.tile_size)
-    chunks = _chunks(distinct[order])
-    masks = (_masks(city, chunk, size, len(store_rows)) for chunk in chunks)
-    return {
-        "size": size,
-        "columns": SHEET_COLUMNS,
-        "per_sheet": SHEET_COLUMNS**2,
-        "cell_of_part": packed(np.argsort(order)[cell].astype(np.uint32)),
-        "sheets": [_sheet_uri(part) for part in progress(masks, total=len(chunks), desc="picturing layers")],
-    }
-
-
-def _masks(city: City, planes: np.ndarray, size: int, tiles: int) -> np.ndarray:
-    masks = tile_images.shrink_planes(city.store.planes[planes], size)
-    if tiles > FULL_BRIGHTNESS_TILES:
-        masks = (np.round(masks / 17) * 17).astype(np.uint8)
-    return masks
-
-
-def _chunks(rows: np.ndarray) -> list[np.ndarray]:
-    return [rows[start : start + SHEET_COLUMNS**2] for start in range(0, len(rows), SHEET_COLUMNS**2)]
-
-
-def _sheet_uri(cells: np.ndarray, quality: int | None = None) -> str:
-    """Cells `(n, S, S)` or `(n, S, S, 3)` side by side as WebP; without a quality, nothing is lost."""
-    rows, size = -(-len(cells) // SHEET_COLUMNS), cells.shape[1]
-    sheet = np.zeros((rows * SHEET_COLUMNS, *cells.shape[1:]), dtype=np.uint8)
-    sheet[: len(cells)] = cells
-    sheet = sheet.reshape(rows, SHEET_COLUMNS, size, size, -1).transpose(0, 2, 1, 3, 4)
-    shape = (rows * size, SHEET_COLUMNS * size, *cells.shape[3:])
-    image = Image.fromarray(sheet.reshape(shape))
-    if quality:
-        return tile_images.data_uri(image, "webp", quality)
-    buffer = BytesIO()
-    image.save(buffer, "WEBP", lossless=True, method=6, quality=60)
-    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
-
-
-def base_map(city: City) -> dict[str, Any]:
-    """The city drawn from all of its tiles, sampled or not."""
-    extent = city.store.tile_xy.max(axis=0) - city.store.tile_xy.min(axis=0) + 1
-    px = int(np.clip(MAP_PX // extent.max(), 4, min(64, city.store.tile_size)))
-    image, origin = tile_images.city_map(city.store, px)
-    return {
-        "image": tile_images.data_uri(image, "webp", 70),
-        "origin": list(origin),
-        "width": image.width,
-        "height": image.height,
-        "px_per_tile": px,
-        "tiles": len(city.store),
-    }
 
 
 # --- command -----------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ ROOMS = (
     ("map_index",),
     ("render_tiles", "embeddings", "train"),
     ("projections", "similarity"),
+    ("explorer_data",),
     ("evaluate", "precompute_embeddings", "visualize", "interactive_visualizer", "streamlit_app"),
     ("run_interactive_viz", "run_example", "bench"),
 )
