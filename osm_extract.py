@@ -33,6 +33,7 @@ ATTRIBUTION = "© OpenStreetMap contributors, Open Database License (ODbL) 1.0, 
 
 POINT, LINE, FILL = 0, 1, 2  # how an object is drawn
 LEVELS_TAG, ADDRESS_TAG = "building:levels", "addr:housenumber"  # never drawn: labels are made of them
+CUT_MARGIN = 0.1  # degrees; what crosses the box without a node this near to it is not seen in a file that is cut
 CUT_ABOVE_BYTES = 96 << 20  # larger files are first cut to the box, so that memory follows the box, not the file
 
 Box = tuple[float, float, float, float]  # west, south, east, north in degrees
@@ -405,13 +406,14 @@ class Features:
 def read_features(path: Path | str, style: Style, box: Box | None = None, scratch: Path | None = None) -> Features:
     """Read all objects that `style` draws. Geometries that cannot be built are counted in `broken`, not fatal.
 
-    A large file is first cut to `box` in the folder `scratch`, if both are given.
+    A large file is first cut to `box` and a margin, in the folder `scratch`, if both are given.
     """
     path = Path(path)
     try:
         if box is not None and scratch is not None and path.stat().st_size > CUT_ABOVE_BYTES:
             small = scratch / "box.osm.pbf"
-            cut_extract(path, box, small)
+            west, south, east, north = box
+            cut_extract(path, (west - CUT_MARGIN, south - CUT_MARGIN, east + CUT_MARGIN, north + CUT_MARGIN), small)
             path = small
         return _Reading(path, style).run()
     except (RuntimeError, ValueError) as error:
@@ -419,7 +421,7 @@ def read_features(path: Path | str, style: Style, box: Box | None = None, scratc
 
 
 def cut_extract(path: Path, box: Box, out: Path) -> None:
-    """Write the objects that touch `box`, with every node and way they need, to `out`.
+    """Write the objects that have a node in `box`, with every node and way they need, to `out`.
 
     Two bits of memory per object id instead of the location of every node: what makes a country's file usable.
     """

@@ -12,6 +12,7 @@ import functools
 import json
 import math
 import os
+import secrets
 import shutil
 import signal
 import struct
@@ -317,6 +318,7 @@ class _Job:
     root: Path
     zoom: int
     tile_px: int
+    token: str = dataclasses.field(default_factory=lambda: secrets.token_hex(8))  # another run, another index
 
 
 @functools.lru_cache(maxsize=1)
