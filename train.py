@@ -76,7 +76,6 @@ from model import (
     save_checkpoint,
     triplet_accuracy,
 )
-from tile_images import BLANK_COLOUR, LAYER_COLOURS, pictures, representative_layers
 
 # The better recipe, found by measuring (see the README's page on quality). Flags that are given win over a preset.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -595,19 +594,19 @@ class Recorder:
                 self.writer.add_scalar(f"{kind}/{tag}" if kind == "step" else tag, value, step)
 
     def draw(self, store: TileStore, rows: np.ndarray, vectors: Tensor, step: int) -> None:
-        """The vectors on their two main axes, as a figure, coloured by what sets each tile apart."""
+        """The vectors on their two main axes, as a figure, coloured by how much is drawn."""
         self.writer.add_figure("validation vectors", projection_figure(store, rows, vectors), step)
 
     def project(self, store: TileStore, rows: np.ndarray, vectors: Tensor, step: int) -> None:
         """Vectors, what they are of, and a picture of each, for TensorBoard's Projector."""
         if self.writer is None:
             return
-        layers = layer_names(store, rows)
-        facts = [[f"{store.zoom}/{x}/{y}", layer] for (x, y), layer in zip(store.tile_xy[rows], layers, strict=True)]
-        images = torch.from_numpy(pictures(store, rows, SPRITE_PX)).permute(0, 3, 1, 2).float().div_(255)
-        self.writer.add_embedding(
-            vectors, facts, images, global_step=step, tag="tiles", metadata_header=["tile", "layer"]
-        )
+        places = [f"{store.zoom}/{x}/{y}" for x, y in store.tile_xy[rows]]
+        shares = [[f"{share:.4f}" for share in mass] for mass in store.layer_mass[rows]]
+        facts = [[place, *mass] for place, mass in zip(places, shares, strict=True)]
+        header = ["tile", *LAYERS]
+        images = sprites(store, rows)
+        self.writer.add_embedding(vectors, facts, images, global_step=step, tag="tiles", metadata_header=header)
 
     def close(self) -> None:
         """Finish the files."""
@@ -615,9 +614,15 @@ class Recorder:
             self.writer.close()
 
 
-def layer_names(store: TileStore, rows: np.ndarray) -> list[str]:
-    """The layer that sets each tile apart."""
-    return [LAYERS[layer] if layer >= 0 else "blank" for layer in representative_layers(store)[rows]]
+def sprites(store: TileStore, rows: np.ndarray) -> Tensor:
+    """Small pictures `(n, 3, s, s)` in 0..1: what is built is red, what grows is green, water and ways are blue."""
+    colours = torch.tensor([[layer in group for layer in LAYERS] for group in SPRITE_COLOURS])
+    parts = []
+    for first in range(0, len(rows), 64):
+        tiles = to_float(torch.from_numpy(store.tiles(rows[first : first + 64])))
+        small = nn.functional.adaptive_max_pool2d(tiles, SPRITE_PX)
+        parts.append(torch.stack([small[:, chosen].amax(dim=1) for chosen in colours], dim=1))
+    return torch.cat(parts)
 
 
 def projection_figure(store: TileStore, rows: np.ndarray, vectors: Tensor) -> Any:
@@ -627,17 +632,15 @@ def projection_figure(store: TileStore, rows: np.ndarray, vectors: Tensor) -> An
     centred = vectors - vectors.mean(dim=0)
     _, values, axes = torch.linalg.svd(centred, full_matrices=False)
     points, share = (centred @ axes[:2].T).numpy(), (values[:2].square() / values.square().sum()).tolist()
-    names = np.array(layer_names(store, rows))
+    content = store.layer_mass[rows].sum(axis=1)
     figure = Figure(figsize=(7, 6), dpi=100, layout="constrained")
     panel = figure.add_subplot()
-    for name in np.unique(names):
-        chosen = points[names == name]
-        panel.scatter(*chosen.T, s=8, color=LAYER_COLOURS.get(name, BLANK_COLOUR), label=name, linewidths=0)
+    dots = panel.scatter(*points.T, s=8, c=content, cmap="viridis", linewidths=0)
+    figure.colorbar(dots, label="drawn ground, summed over the layers")
     panel.set_title("Held-out tiles on the two main axes of their vectors")
     panel.set_xlabel(f"first axis, {share[0]:.0%} of the variance")
     panel.set_ylabel(f"second axis, {share[1]:.0%}")
     panel.set_aspect("equal", "datalim")
-    panel.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, markerscale=2)
     return figure
 
 
@@ -919,7 +922,14 @@ class Trainer:
             zoom=self.store.zoom,
             shrink=self.store.shrink,
         )
-        save_checkpoint(self._last, checkpoint)
+        try:
+            save_checkpoint(self._last, checkpoint)
+        except OSError as error:
+            before = "the one written before it is whole" if self._last.is_file() else "none was written before"
+            raise WorkError(
+                f"{self._last} could not be written: {error.strerror}; {before}. Free some space, or name another "
+                f"--output_dir, then go on with --resume"
+            ) from error
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         state = dict(checkpoint.train_state)
@@ -944,6 +954,11 @@ class Trainer:
 
 LAST, BEST = "last.pth", "best_model.pth"
 PROJECTOR_TILES, SPRITE_PX = 1500, 32
+SPRITE_COLOURS = (
+    ("buildings", "amenities", "places", "power", "boundaries"),
+    ("natural-features", "landcover", "leisure"),
+    ("water", "roads", "railways", "aeroways"),
+)
 COMPILE_PAYS_STEPS = 2000  # compiling takes about as long as this many steps save
 
 

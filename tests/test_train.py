@@ -1,0 +1,509 @@
+"""Training as a user runs it: flags, files, resume to the bit, kills, full disks, several processes, plain words."""
+
+import dataclasses
+import json
+import os
+import re
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import train
+from cli import StopSignal, UserError, WorkError
+from conftest import REPO, script_env
+from data_loader import near_any, open_store
+from model import load_checkpoint
+from train import (
+    Batches,
+    Trainer,
+    World,
+    make_config,
+    memory_need,
+    parse_config,
+    schedule_factor,
+    split_city,
+    unhealthy,
+)
+
+# A network that trains in a second: 6 steps of 4 triplets of 32 px an epoch.
+SMALL = {
+    "tile_size": 32, "embedding_dim": 16, "neg_radius": 5, "batch_size": 4, "max_samples": 24, "val_samples": 20,
+    "epochs": 1, "num_workers": 1, "save_every": 0, "figure_every": 0, "device": "cpu",
+}  # fmt: skip
+TIMED = ("tiles_per_second", "data_wait")
+CPU = World(torch.device("cpu"))
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def small(tiny_tiles, cache, tmp_path, monkeypatch):
+    """`small(epochs=2, ...)`: the settings of a small run in the test's own folder."""
+    monkeypatch.chdir(tmp_path)
+    places = {"tiles_root": tiny_tiles, "cache_dir": cache, "run_name": "run"}
+    return lambda **settings: make_config(**(SMALL | places | settings))
+
+
+@pytest.fixture
+def flags(tiny_tiles, cache):
+    """The same settings as flags; `flags(epochs=2)`."""
+
+    def spell(**settings):
+        values = SMALL | {"tiles_root": tiny_tiles, "cache_dir": cache, "run_name": "run"} | settings
+        return [str(part) for name, value in values.items() for part in _flag(name, value)]
+
+    return spell
+
+
+def _flag(name, value):
+    if isinstance(value, bool):
+        return [f"--{name}" if value else f"--no_{name}"]
+    return [f"--{name}", value]
+
+
+def lines(folder: Path | str = "runs/run", kind: str = "epoch") -> list[dict]:
+    """Metrics of a run, without those that depend on the clock."""
+    found = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in TIMED} for line in found if line["kind"] == kind]
+
+
+def same_state(a: Path | str, b: Path | str) -> bool:
+    """Whether two checkpoints hold the same run, bit for bit."""
+    a, b = load_checkpoint(a), load_checkpoint(b)
+    return all(
+        _equal(x, y)
+        for x, y in [
+            (a.encoder_state, b.encoder_state),
+            ({**a.train_state, "run_name": ""}, {**b.train_state, "run_name": ""}),
+            ((a.epoch, a.step), (b.epoch, b.step)),
+        ]
+    )
+
+
+def _equal(a, b):
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_equal(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(_equal, a, b))
+    return a == b
+
+
+# --- flags -------------------------------------------------------------------------------------------------
+
+
+def test_defaults_are_those_of_the_specification():
+    config = parse_config([])
+    expected = {
+        "epochs": 50, "batch_size": 16, "lr": 0.001, "embedding_dim": 128, "margin": 0.2, "dropout": 0.5,
+        "pos_radius": 2, "neg_radius": 10, "max_samples": 10000, "loss_type": "softpn", "tile_size": 256,
+        "preset": "spec",
+    }  # fmt: skip
+    assert {name: config.flat()[name] for name in expected} == expected
+
+
+def test_a_given_flag_wins_over_the_preset_even_when_it_is_the_default():
+    config = parse_config(["--preset", "recommended", "--batch-size", "16", "--dropout", "0.25"])
+    assert (config.sample.batch_size, config.encoder.dropout) == (16, 0.25)
+    assert config.loss.loss_type == train.PRESETS["recommended"]["loss_type"] == "ntxent"
+    assert config.encoder.tile_size == config.packing.tile_size == train.PRESETS["recommended"]["tile_size"]
+
+
+def test_every_preset_names_real_settings():
+    for name, values in train.PRESETS.items():
+        flat = make_config(name).flat()
+        assert {key: flat[key] for key in values} == values
+
+
+def test_wrong_use_ends_in_one_sentence(run_script, tiny_tiles):
+    said = run_script("train.py", "--loss_typ", "triplet", check=2).stderr
+    assert "did you mean '--loss_type'" in said and "Traceback" not in said
+    said = run_script("train.py", "--tiles_root", tiny_tiles, "--tile_size", 100, check=2).stderr
+    assert "--tile_size 96" in said and "Traceback" not in said
+
+
+def test_radii_that_contradict_each_other_are_refused(small):
+    with pytest.raises(UserError, match="--neg_radius 2 must be larger than --pos_radius 2"):
+        train.train(small(neg_radius=2))
+
+
+# --- what a run computes and leaves ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_tiles, cache, tmp_path_factory):
+    """A folder with a finished run of two epochs; read it, never write to it."""
+    folder = tmp_path_factory.mktemp("finished")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        settings = SMALL | {"epochs": 2, "save_every": 1, "figure_every": 1, "log_every": 2, "run_name": "run"}
+        train.train(make_config(**settings, tiles_root=tiny_tiles, cache_dir=cache))
+    finally:
+        os.chdir(before)
+    return folder
+
+
+def test_a_run_leaves_checkpoints_and_figures(finished):
+    names = {path.name for path in (finished / "checkpoints").iterdir()}
+    assert names == {"best_model.pth", "last.pth", "epoch_001.pth", "epoch_002.pth"}
+    epochs = lines(finished / "runs/run")
+    best = min(range(2), key=lambda i: epochs[i]["val_loss"])
+    assert load_checkpoint(finished / "checkpoints/best_model.pth").epoch == best + 1
+    assert len(lines(finished / "runs/run", "step")) == 6
+    config = json.loads((finished / "runs/run/config.json").read_text())
+    assert config["seed"] == 42 and config["versions"]["torch"] == str(torch.__version__) and "git_revision" in config
+
+
+def test_tensorboard_shows_what_the_specification_lists(finished):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(finished / "runs/run"), size_guidance={"images": 0})
+    events.Reload()
+    tags = events.Tags()
+    expected = {
+        "loss/train", "loss/val", "distance/positive_train", "distance/negative_train", "distance/positive_val",
+        "triplet_usage/train", "learning_rate", "gradient_norm", "rankme", "triplet_accuracy",
+        "speed/tiles_per_second", "speed/data_wait_share", "step/loss/step",
+    }  # fmt: skip
+    assert expected <= set(tags["scalars"])
+    assert [e.step for e in events.Scalars("loss/val")] == [6, 12]
+    assert events.Scalars("loss/val")[1].value == pytest.approx(lines(finished / "runs/run")[1]["val_loss"])
+    assert "validation vectors" in tags["images"]
+
+
+def test_the_projector_gets_vectors_names_and_pictures(finished):
+    from PIL import Image
+
+    folder = next((finished / "runs/run").glob("*/tiles"))
+    vectors = np.loadtxt(folder / "tensors.tsv")
+    names = (folder / "metadata.tsv").read_text().splitlines()
+    edge = int(np.ceil(np.sqrt(len(vectors)))) * train.SPRITE_PX
+    assert vectors.shape[1] == 16 and len(names) == len(vectors) + 1 and names[1].startswith("17/766")
+    with Image.open(folder / "sprite.png") as sprite:
+        assert sprite.size == (edge, edge)
+    assert "sprite" in (finished / "runs/run/projector_config.pbtxt").read_text()
+
+
+@pytest.mark.parametrize("preset", ["spec", "recommended"])
+def test_training_learns(small, preset):
+    chosen = {"preset": preset, "epochs": 4, "batch_size": 12, "max_samples": 120, "lr": 0.001, "dropout": 0.0}
+    outcome = train.train(small(**chosen, loss_type="triplet") if preset == "spec" else small(**chosen))
+    first, last = lines()[0], lines()[-1]
+    assert last["loss"] < first["loss"] and last["lr"] < first["lr"]
+    assert outcome.metrics["val_triplet_accuracy"] > 0.6
+
+
+@pytest.mark.parametrize("jitter", [0.0, 0.4, 1.0, 2.0])
+def test_training_never_sees_a_validation_pixel(small, jitter):
+    config = small(jitter=jitter, loss_type="ntxent" if jitter else "softpn", neg_radius=6, batch_size=24)
+    store = open_store(config.tiles.tiles_root, 32, cache_dir=config.tiles.cache_dir)
+    train_rows, val_rows = split_city(store, config)
+    batches = Batches(store, config, CPU, train_rows)
+    held_out = store.tile_xy[val_rows] - store.grid.origin
+    for _, batch in batches.epoch(0, 0):
+        seen = batch.tile_xy.reshape(-1, 1, 2).double().numpy()  # a window covers [xy, xy + 1)
+        assert np.abs(seen - held_out).max(axis=2).min() >= 1 - 1e-6
+    assert not near_any(store.tile_xy[train_rows], store.tile_xy[val_rows], 1).any()
+
+
+def test_batches_do_not_depend_on_threads_or_processes(small):
+    config = small(jitter=1.0, turn=True, channel_dropout=0.3, batch_size=8)
+    store = open_store(config.tiles.tiles_root, 32, cache_dir=config.tiles.cache_dir)
+    rows = np.arange(len(store))
+
+    def made(world: World, workers: int) -> list[torch.Tensor]:
+        packing = dataclasses.replace(config.packing, num_workers=workers)
+        batches = Batches(store, dataclasses.replace(config, packing=packing), world, rows)
+        return [batches.prepared(batch, 1, step) for step, batch in batches.epoch(1, 0)]
+
+    alone = made(CPU, 0)
+    halves = [made(World(torch.device("cpu"), rank, 2), 3) for rank in (0, 1)]
+    assert len(alone) == 3 and all(torch.equal(one, torch.cat(two)) for one, *two in zip(alone, *halves, strict=True))
+
+
+def test_near_blank_anchors_are_thinned(small):
+    config = small(max_samples=4000, thin=0.3)
+    store = open_store(config.tiles.tiles_root, 32, cache_dir=config.tiles.cache_dir)
+    sampler = Batches(store, config, CPU, np.arange(len(store))).sampler
+    thinned, everything = sampler.thinned(0, 0.3), sampler.anchors
+    content = store.layer_mass.sum(axis=1)
+    assert set(everything[content[everything] >= 0.3]) <= set(thinned)
+    assert len(thinned) < len(everything) and set(thinned) <= set(everything)
+
+
+def test_schedule_warms_up_and_comes_down():
+    factors = [schedule_factor(step, 100, 0.1, "cosine") for step in range(100)]
+    assert factors[0] == pytest.approx(0.1) and factors[9] == factors[10] == 1.0
+    assert all(a >= b for a, b in pairwise(factors[10:])) and factors[-1] < 0.01
+    assert {schedule_factor(step, 100, 0.1, "constant") for step in range(10, 100)} == {1.0}
+
+
+def test_what_is_unhealthy_comes_with_its_remedy():
+    spec, pairs = make_config(), make_config("recommended")
+    assert "--mining semi-hard" in unhealthy({"usage": 0.1, "val_rankme": 40}, spec)["low usage"]
+    assert "--margin" in unhealthy({"usage": 0.9, "val_rankme": 40}, spec)["high usage"]
+    assert "--vicreg_weight" in unhealthy({"usage": 0.5, "val_rankme": 1.2}, spec)["collapse"]
+    assert not unhealthy({"usage": 0.5, "val_rankme": 40}, spec) and not unhealthy({"usage": 0.01}, pairs)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_tiles(small):
+    train.train(small())
+    good = Path("checkpoints/last.pth").read_bytes()
+    with pytest.raises(
+        WorkError, match=r"no longer a finite number at step \d+; the last good checkpoint is .*last.pth"
+    ) as said:
+        train.train(small(lr=1e30, run_name="wild"))
+    assert re.search(r"Tiles of the batch: 17/766\d\d/442\d\d", str(said.value))
+    assert Path("checkpoints/last.pth").read_bytes() == good
+    assert Path("runs/wild/nonfinite_batch.txt").read_text().startswith("17/766")
+
+
+# --- going on ----------------------------------------------------------------------------------------------
+
+WITNESS = {"epochs": 4, "turn": True, "channel_dropout": 0.2, "log_every": 1}  # dropout is 0.5
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_tiles, cache, tmp_path_factory):
+    """A folder with the same run as the disturbed ones, made in one go by the script."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    values = SMALL | WITNESS | {"tiles_root": tiny_tiles, "cache_dir": cache, "run_name": "run"}
+    spelled = [str(part) for name, value in values.items() for part in _flag(name, value)]
+    subprocess.run([sys.executable, REPO / "train.py", *spelled], cwd=folder, env=script_env(), check=True, timeout=300)
+    return folder
+
+
+def start(*args: str) -> subprocess.Popen:
+    command = [sys.executable, str(REPO / "train.py"), *args]
+    return subprocess.Popen(command, env=script_env({"PYTHONUNBUFFERED": "1"}), stdout=subprocess.PIPE, text=True)
+
+
+def wait_for_step(step: int, timeout_s: float = 120) -> None:
+    deadline = time.monotonic() + timeout_s
+    path = Path("runs/run/metrics.jsonl")
+    while time.monotonic() < deadline:
+        if path.is_file() and f'"step": {step},' in path.read_text():
+            return
+        time.sleep(0.01)
+    pytest.fail(f"no step {step} after {timeout_s} s")
+
+
+@pytest.mark.slow
+def test_sigkill_and_resume_equal_an_undisturbed_run_bit_for_bit(undisturbed, flags, run_script, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with start(*flags(**WITNESS)) as run:
+        wait_for_step(2 * 6 + 2)  # in the third epoch
+        run.kill()
+    assert load_checkpoint("checkpoints/last.pth").epoch == 2
+    run_script("train.py", "--resume", "checkpoints/last.pth")
+    for name in ("last", "best_model"):
+        assert same_state(f"checkpoints/{name}.pth", undisturbed / f"checkpoints/{name}.pth")
+    for kind in ("epoch", "step"):
+        assert lines(kind=kind) == lines(undisturbed / "runs/run", kind)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_within_an_epoch_is_saved_and_goes_on_at_that_step(
+    undisturbed, flags, run_script, tmp_path, monkeypatch, signum
+):
+    monkeypatch.chdir(tmp_path)
+    with start(*flags(**WITNESS)) as run:
+        wait_for_step(6 + 2)
+        run.send_signal(signum)
+        said = run.communicate(timeout=60)[0]
+    assert run.returncode == 128 + signum and "train.py --resume checkpoints/last.pth" in said
+    state = load_checkpoint("checkpoints/last.pth").train_state
+    assert state["epoch"] in (1, 2) and state["step"] >= 8
+    run_script("train.py", "--resume", "checkpoints/last.pth")
+    assert same_state("checkpoints/last.pth", undisturbed / "checkpoints/last.pth")
+    assert lines(kind="epoch") == lines(undisturbed / "runs/run", "epoch")
+
+
+def test_resume_with_epochs_trains_that_many_further(small, finished):
+    best = finished / "checkpoints/last.pth"
+    with pytest.raises(UserError, match="has finished its 2 epochs; `--epochs 25` trains for 25 further"):
+        train.train(parse_config(["--resume", str(best)]))
+    config = parse_config(["--resume", str(best), "--epochs", "1"])
+    assert config.fit.epochs == 3 and config.run.run_name == "run-from-002"
+    train.train(config)
+    after = load_checkpoint("checkpoints/last.pth")
+    assert after.epoch == 3 and after.step == 18
+    assert len(lines("runs/run-from-002")) == 1 and lines("runs/run-from-002")[0]["epoch"] == 3
+    assert not Path("runs/run").exists()
+
+
+def test_contradicting_flags_are_named(finished):
+    path = str(finished / "checkpoints/last.pth")
+    with pytest.raises(UserError) as said:
+        parse_config(["--resume", path, "--lr", "0.1", "--embedding_dim", "64", "--batch_size", "4", "--epochs", "3"])
+    text = str(said.value)
+    assert "--lr 0.1 (the checkpoint has 0.001)" in text and "--embedding_dim 64 (the checkpoint has 16)" in text
+    assert "batch_size" not in text and "epochs" not in text
+    assert parse_config(["--resume", path, "--num_workers", "0", "--save-every", "3"]).run.save_every == 3
+
+
+def test_resume_refuses_other_tiles_damage_and_mere_encoders(small, finished, tiny_checkpoint, tmp_path):
+    from conftest import make_tiles
+
+    other = make_tiles(tmp_path / "other", px=32, seed=9)
+    with pytest.raises(UserError, match="was trained on other tiles"):
+        train.train(
+            parse_config(
+                ["--resume", str(finished / "checkpoints/last.pth"), "--epochs", "1", "--tiles_root", str(other)]
+            )
+        )
+    with pytest.raises(UserError, match="no state of a training run"):
+        parse_config(["--resume", str(tiny_checkpoint)])
+    data = (finished / "checkpoints/last.pth").read_bytes()
+    Path("last.pth").write_bytes(data[: len(data) // 2])
+    Path("epoch_001.pth").write_bytes(data)
+    with pytest.raises(UserError, match=r"last\.pth is damaged.*epoch_001\.pth"):
+        parse_config(["--resume", "last.pth"])
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(small, run_script, flags):
+    train.train(small())
+    good = Path("checkpoints/last.pth").read_bytes()
+    limit = 2_000_000  # no file may grow beyond this, as on a disk with that much room
+    command = [sys.executable, str(REPO / "train.py"), "--resume", "checkpoints/last.pth", "--epochs", "1"]
+    result = subprocess.run(
+        command, env=script_env(), capture_output=True, text=True, timeout=300,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )  # fmt: skip
+    assert result.returncode == 1 and "Traceback" not in result.stderr, result.stderr
+    assert "last.pth could not be written" in result.stderr and "the one written before it is whole" in result.stderr
+    assert Path("checkpoints/last.pth").read_bytes() == good
+    assert sorted(path.name for path in Path("checkpoints").iterdir()) == ["best_model.pth", "last.pth"]
+
+
+# --- memory ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory the Linux way")
+def test_out_of_memory_names_what_would_fit_and_that_fits(flags):
+    room = 6 << 30
+
+    def run(batch_size: int) -> subprocess.CompletedProcess:
+        command = [sys.executable, str(REPO / "train.py"), *flags(batch_size=batch_size, max_samples=batch_size)]
+        return subprocess.run(
+            command, env=script_env(), capture_output=True, text=True, timeout=300,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (room, room)),
+        )  # fmt: skip
+
+    refused = run(100_000)
+    assert refused.returncode == 1 and "Traceback" not in refused.stderr
+    fits = int(re.search(r"out of memory: .* --batch_size (\d+) would fit", refused.stderr)[1])
+    assert 1 <= fits < 100_000
+
+
+def test_memory_need_grows_with_what_is_asked(small):
+    config = small()
+    assert memory_need(config, CPU, batch_size=8) < memory_need(config, CPU, batch_size=16)
+    assert memory_need(config, CPU, tile_size=32) < memory_need(config, CPU, tile_size=64)
+
+
+def test_an_allocation_that_fails_in_the_loop_is_explained(small):
+    config = small(batch_size=8)
+    with StopSignal() as stop:
+        trainer = Trainer(config, CPU, stop)
+    with pytest.raises(RuntimeError) as error:  # what torch says when the system gives no memory
+        torch.empty(1 << 60, dtype=torch.uint8)
+    trainer.recorder.close()
+    assert train.is_out_of_memory(error.value) and not train.is_out_of_memory(RuntimeError("shape mismatch"))
+    assert "--batch_size" in train.memory_advice(config, CPU, memory_need(config, CPU) - 1)
+
+
+# --- several processes -------------------------------------------------------------------------------------
+
+
+def torchrun(processes: int, *args: str) -> subprocess.CompletedProcess:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    launch = ["-m", "torch.distributed.run", f"--nproc_per_node={processes}", f"--master_port={port}"]
+    command = [sys.executable, *launch, str(REPO / "train.py"), *args]
+    return subprocess.run(
+        command, env=script_env({"OMP_NUM_THREADS": "1"}), capture_output=True, text=True, timeout=300
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", [
+    {"loss_type": "ntxent", "jitter": 1.0},
+    {"loss_type": "softpn", "mining": "hard", "vicreg_weight": 0.1},
+], ids=["ntxent", "softpn"])  # fmt: skip
+def test_two_processes_reach_the_loss_curve_of_one(small, flags, loss):
+    """Everything that could differ is on: batch norm, dropout, augmentation, mining, negatives of the whole batch."""
+    chosen = {"precision": "fp32", "turn": True, "channel_dropout": 0.2, "epochs": 2, "batch_size": 8, "log_every": 1}
+    chosen |= loss | {"lr": 0.0003}
+    train.train(small(**chosen))
+    result = torchrun(2, *flags(**chosen, run_name="two", output_dir="two"))
+    assert result.returncode == 0, result.stderr
+    for kind in ("step", "epoch"):
+        one, two = lines("runs/run", kind), lines("runs/two", kind)
+        for a, b in zip(one, two, strict=True):
+            for name in a.keys() - {"kind", "val_rankme", "val_triplet_accuracy", "usage", "val_usage"}:
+                assert b[name] == pytest.approx(a[name], rel=2e-3, abs=1e-4), (kind, name, a, b)
+    alone, shared = load_checkpoint("checkpoints/last.pth"), load_checkpoint("two/last.pth")
+    assert alone.encoder_state.keys() == shared.encoder_state.keys()
+    for name in ("blocks.0.1.running_var", "blocks.4.1.running_mean"):
+        assert torch.allclose(alone.encoder_state[name], shared.encoder_state[name], rtol=2e-3, atol=1e-4)
+    train.train(parse_config(["--resume", "two/last.pth", "--epochs", "1"]))  # a run of two goes on alone
+
+
+@pytest.mark.slow
+def test_a_batch_that_does_not_divide_is_refused(flags, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = torchrun(2, *flags(batch_size=5))
+    assert (
+        result.returncode != 0
+        and "--batch_size 5 does not divide among 2 processes; try --batch_size 4" in result.stderr
+    )
+
+
+# --- a GPU -------------------------------------------------------------------------------------------------
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("resident", [True, False])
+def test_cuda_trains_and_its_checkpoint_goes_on_on_the_cpu(small, monkeypatch, resident):
+    monkeypatch.setattr(train, "COMPILE_PAYS_STEPS", 1 << 30 if resident else 1)
+    if not resident:
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *_: (0, 0))
+    train.train(small(device="cuda", jitter=1.0, loss_type="ntxent"))
+    train.train(parse_config(["--resume", "checkpoints/last.pth", "--epochs", "1", "--device", "cpu"]))
+    assert load_checkpoint("checkpoints/last.pth").epoch == 2
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_the_hot_loop_never_waits_for_the_gpu(small):
+    with StopSignal() as stop:
+        trainer = Trainer(small(device="cuda"), World(torch.device("cuda")), stop)
+    steps = list(trainer.batches.epoch(0, 0))
+    trainer._step(steps[0][1], 0)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for step, batch in steps[1:4]:
+            trainer._step(batch, step)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+        trainer.recorder.close()
