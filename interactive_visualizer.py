@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import plotly.offline
-from sklearn.cluster import KMeans
 
 import projections
 import similarity
@@ -106,7 +104,9 @@ def write_page(path: Path, data: dict[str, Any]) -> None:
 
 def packed_plotly() -> str:
     """Plotly's script as base64 of gzip: 2.0 MB in place of 4.8 MB."""
-    return base64.b64encode(gzip.compress(plotly.offline.get_plotlyjs().encode(), 9, mtime=0)).decode("ascii")
+    from plotly.offline import get_plotlyjs
+
+    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), 9, mtime=0)).decode("ascii")
 
 
 def json_for_html(data: Any) -> str:
@@ -144,7 +144,7 @@ def city_facts(city: City, count: int, recall: float) -> list[dict[str, str]]:
         "Tiles shown": f"{count:,}",
         "Tiles of the city": f"{len(city.store):,}, {city.store.blank.mean():.0%} of them blank",
         "The network saw": f"12 layers of {city.store.tile_size} × {city.store.tile_size} pixels",
-        "Trained for": f"{city.checkpoint.epoch:,} epochs",
+        "Trained for": f"{city.checkpoint.epoch:,} epoch{'s' * (city.checkpoint.epoch != 1)}",
         "Search in this page": f"{recall:.1%} of the exact ten nearest",
     }
     return [{"name": name, "value": value} for name, value in facts.items()]
@@ -255,6 +255,8 @@ def _contribution(vectors: tuple[np.ndarray, np.ndarray], a: int, b: int, part_a
 
 def clusters_of(vectors: np.ndarray, count: int, seed: int) -> np.ndarray:
     """A cluster for each vector `(N,) int8`, the largest first (k-means; on unit vectors that groups by angle)."""
+    from sklearn.cluster import KMeans
+
     count = min(count, len(np.unique(vectors, axis=0)), 100)
     labels = KMeans(count, n_init=3, random_state=seed).fit_predict(vectors)
     order = np.argsort(-np.bincount(labels, minlength=count), kind="stable")
@@ -271,7 +273,6 @@ def packed_projections(
         found = projections.project(vectors, name, dimensions, seed=seed, cache_dir=cache_dir, key=key)
         result[f"{name}-{dimensions}"] = packed_projection(found)
     return result
-
 
 
 # --- command -----------------------------------------------------------------------------------------------

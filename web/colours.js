@@ -32,6 +32,11 @@ function rampColour(ramp, share) {
   return ramp[low].map((part, c) => Math.round(mix(part, ramp[low + 1][c], at - low)));
 }
 
+function quantile(values, share) {
+  const sorted = Float32Array.from(values).sort();
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))];
+}
+
 // {colours: 3 bytes a tile, legend}; the legend is {kind: "categories", items}, {kind: "ramp", ...} or {kind: "rgb"}.
 class Colouring {
   constructor(data, tiles) {
@@ -49,7 +54,8 @@ class Colouring {
     if (kind === "principal") return { colours: this.tiles.principal, legend: { kind: "rgb" } };
     if (kind === "density") {
       const values = Float32Array.from(this.tiles.density, (value) => value / 255);
-      return this.ramped(values, 0, 1, ["0 %", "100 %"], "of the tile has something drawn on it");
+      const high = Math.max(0.01, quantile(values, 0.99));
+      return this.ramped(values, 0, high, ["0 %", `${Math.round(high * 100)} %`], "how full the layers are, on average");
     }
     if (kind === "similarity") return this.bySimilarity(similarities);
     return this.categorical(kind, dark);
@@ -82,9 +88,9 @@ class Colouring {
       for (let row = 0; row < this.tiles.count; row++) colours.set(this.blank, 3 * row);
       return { colours, legend: { kind: "hint", text: "Pick a tile to see how alike every other one is." } };
     }
-    const sorted = Float32Array.from(similarities).sort();
-    const low = sorted[Math.floor(sorted.length * 0.02)];
-    return this.ramped(similarities, low, 1, [low.toFixed(2), "1.00"], "cosine similarity to the picked tile");
+    const low = quantile(similarities, 0.02);
+    const label = low.toFixed(low > 0.98 ? 4 : 2);
+    return this.ramped(similarities, low, 1, [label, "1"], "cosine similarity to the picked tile");
   }
 
   ramped(values, low, high, labels, caption) {

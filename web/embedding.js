@@ -1,7 +1,7 @@
 // The embedding: Plotly draws the dots; what is pointed at, selected and moved is worked out here.
 
 const TRANSITION_MS = 750;
-const GREY_ALPHA = 0.55;
+const MOST_STRETCH = 1.6;
 
 class EmbeddingPane extends Pane {
   constructor(host, view, data, Plotly) {
@@ -102,7 +102,7 @@ class EmbeddingPane extends Pane {
     const color = Array.from(this.order, (row) => (greyed(row) ? ink.grey : nameOf(row)));
     const size = this.dotSize();
     const line = size >= 6 && !this.solid ? { width: 0.8, color: ink.dotEdge } : { width: 0 };
-    return { color, size: this.solid ? size * 0.75 : size, opacity: this.solid ? 1 : 0.9, line };
+    return { color, size: this.solid ? size * 0.6 : size, opacity: this.solid ? 1 : 0.9, line };
   }
 
   dotSize() {
@@ -130,11 +130,18 @@ class EmbeddingPane extends Pane {
     };
     return {
       xaxis: axis, yaxis: axis, zaxis: axis, aspectmode: "cube", uirevision: "camera",
-      camera: { eye: { x: 1.15, y: 1.15, z: 0.75 }, center: { x: 0, y: 0, z: -0.08 } }, dragmode: "orbit",
+      camera: this.homeCamera(), dragmode: "orbit",
     };
   }
 
-  // Ranges that show every dot, with the same scale along both axes.
+  // Far enough away that the cube fits into a pane that is higher than wide.
+  homeCamera() {
+    const away = 1.02 * Math.max(1, this.height / (this.width || 1)) ** 0.8;
+    return { eye: { x: 1.3 * away, y: 1.3 * away, z: 0.8 * away }, center: { x: 0, y: 0, z: -0.06 } };
+  }
+
+  // Ranges that show every dot. PCA keeps one scale along both axes; elsewhere distances far apart mean little, and
+  // the dots may stretch to fill the pane.
   homeRanges() {
     const points = this.coordinates();
     const bounds = [[Infinity, -Infinity], [Infinity, -Infinity]];
@@ -143,10 +150,12 @@ class EmbeddingPane extends Pane {
       if (value < bound[0]) bound[0] = value;
       if (value > bound[1]) bound[1] = value;
     });
-    const spans = bounds.map(([low, high]) => (high - low || 1) * 1.08);
-    const unitsPerPx = Math.max(spans[0] / (this.width || 1), spans[1] / (this.height || 1));
+    const sizes = [this.width || 1, this.height || 1];
+    const unitsPerPx = bounds.map(([low, high], d) => ((high - low || 1) * 1.12) / sizes[d]);
+    const widest = Math.max(...unitsPerPx);
+    const stretch = this.algorithm === "PCA" ? 1 : MOST_STRETCH;
     return bounds.map(([low, high], d) => {
-      const half = ((d ? this.height : this.width) * unitsPerPx) / 2 || 1;
+      const half = (sizes[d] * Math.max(unitsPerPx[d], widest / stretch)) / 2;
       return [(low + high) / 2 - half, (low + high) / 2 + half];
     });
   }
@@ -159,7 +168,7 @@ class EmbeddingPane extends Pane {
     this.camera = { turn: 0.7, lift: 0.45, distance: 1 };
     if (this.canvas3d) return this.relocate();
     const [x, y] = this.solid ? [] : this.homeRanges();
-    const change = this.solid ? { "scene.camera": this.scene().camera } : { "xaxis.range": x, "yaxis.range": y };
+    const change = this.solid ? { "scene.camera": this.homeCamera() } : { "xaxis.range": x, "yaxis.range": y };
     return this.Plotly.relayout(this.plot, change).then(() => this.follow());
   }
 
@@ -321,21 +330,23 @@ class EmbeddingPane extends Pane {
 
   // Tiles in place of dots, as many as fit without hiding each other.
   drawPictures(context) {
-    const side = Math.round(Math.min(40, Math.max(20, Math.sqrt((this.width * this.height) / this.data.count) * 1.1)));
+    const side = Math.round(Math.min(44, Math.max(24, Math.sqrt((this.width * this.height) / this.data.count) * 1.3)));
     const taken = new Set();
     const { colours, greyed, pictures } = this.view;
     for (let i = this.order.length - 1; i >= 0; i--) {
       const row = this.order[i];
       const [x, y] = [this.positions[2 * row], this.positions[2 * row + 1]];
-      if (!(x > 0 && y > 0 && x < this.width && y < this.height) || greyed(row)) continue;
+      if (!(x > 0 && y > 0 && x < this.width && y < this.height)) continue;
       const cell = `${Math.floor(x / side)},${Math.floor(y / side)}`;
       if (taken.has(cell)) continue;
       taken.add(cell);
       const [left, top] = [Math.floor(x / side) * side, Math.floor(y / side) * side];
+      context.globalAlpha = greyed(row) ? 0.22 : 1;
       context.fillStyle = `rgb(${colours[3 * row]},${colours[3 * row + 1]},${colours[3 * row + 2]})`;
       context.fillRect(left + 1, top + 1, side - 2, side - 2);
       pictures.draw(context, row, left + 3, top + 3, side - 6, this.view.state.preview);
     }
+    context.globalAlpha = 1;
   }
 
   // --- from one projection to the next ---

@@ -42,6 +42,7 @@ class Explorer {
 
   async start() {
     const { embedding, map } = this;
+    this.parts.embedding.classList.toggle("pictured", this.state.dots === "pictures");
     for (const pane of [embedding, map]) pane.resized();
     this.refresh();
     await embedding.show(this.state.alg, this.state.dim, { animate: false });
@@ -53,6 +54,7 @@ class Explorer {
 
   destroy() {
     this.stops.abort();
+    this.measuring.disconnect();
     this.embedding.destroy();
     this.map.destroy();
     this.root.replaceChildren();
@@ -149,6 +151,7 @@ class Explorer {
     if (changed("colour", "theme") || (changed("tile") && this.state.colour === "similarity")) this.recolour();
     if (changed("tool")) this.setTool(this.state.tool);
     if (changed("map")) this.map.draw();
+    this.parts.embedding.classList.toggle("pictured", this.state.dots === "pictures");
     if (changed("tile") && this.state.tile >= 0) this.map.show(this.state.tile);
     this.refresh();
   }
@@ -322,6 +325,10 @@ class Explorer {
 
   listen() {
     const { signal } = this.stops;
+    this.measuring = new ResizeObserver(() => this.measureWidth());
+    this.measuring.observe(this.root);
+    this.root.addEventListener("keydown", () => { this.root.dataset.keys = "on"; }, { signal, capture: true });
+    this.root.addEventListener("pointerdown", () => { delete this.root.dataset.keys; }, { signal, capture: true });
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
       if (this.state.theme !== "system") return;
       this.applyTheme();

@@ -4,6 +4,7 @@ const CARD_PX = 104;
 
 Object.assign(Explorer.prototype, {
   build() {
+    this.measureWidth();
     const parts = (this.parts = {});
     parts.embedding = element("div", { class: "pane-body", tabindex: "0", role: "application", "data-pane": "embedding",
       "aria-label": "Embedding: one dot for each tile. Arrow keys move from dot to dot, Enter picks, plus and minus zoom." });
@@ -21,6 +22,12 @@ Object.assign(Explorer.prototype, {
       "WebGL is not available here: dots are drawn without it, a little slower.");
     this.root.replaceChildren(this.header(), this.main(), parts.status, parts.card);
     this.fillTabs();
+  },
+
+  // How much room there is decides the arrangement: a page or a part of another one.
+  measureWidth() {
+    const width = this.root.clientWidth;
+    this.root.dataset.width = width > 1100 ? "wide" : width > 700 ? "medium" : "narrow";
   },
 
   header() {
@@ -96,7 +103,7 @@ Object.assign(Explorer.prototype, {
   // --- find ---
 
   finder() {
-    const input = element("input", { type: "search", placeholder: "Tile 17/x/y or latitude, longitude", "aria-label": "Find a tile",
+    const input = element("input", { type: "search", placeholder: `${this.tiles.zoom}/x/y or latitude, longitude`, "aria-label": "Find a tile",
       autocomplete: "off", spellcheck: "false" });
     const message = element("span", { class: "find-message", role: "alert" });
     const find = (event) => {
@@ -231,7 +238,7 @@ Object.assign(Explorer.prototype, {
   fillCard(row) {
     const { card } = this.parts;
     const { id, layer, zone, density } = this.tiles.facts(row);
-    const lines = [id, `${zone} · ${Math.round(density * 100)} % filled`];
+    const lines = [id, `${zone} · ${Math.round(density * 100)} % dense`];
     if (this.state.tile >= 0 && this.state.tile !== row) lines.push(`similarity ${this.similarities(this.state.tile)[row].toFixed(3)}`);
     card.dataset.tile = id;
     card.replaceChildren(tileCanvas(this, row, CARD_PX),

@@ -67,7 +67,7 @@ class Pane {
   onDown(event) {
     if (event.button || event.target.closest("button, a")) return;
     this.downAt = this.at(event);
-    this.host.focus({ preventScroll: true });
+    this.host.focus({ preventScroll: true, focusVisible: false });
     if (this.tool === "pan") return;
     event.preventDefault();
     event.stopPropagation();
@@ -83,8 +83,13 @@ class Pane {
     const outline = this.outline;
     this.outline = [];
     if (still) this.view.pick(this.rowAt(point), this.groundAt(point));
-    else if (outline.length) this.view.select(this.rowsWithin(this.asPolygon(outline)), event.shiftKey);
+    else if (outline.length) this.finishOutline(outline, event.shiftKey);
     this.drawMarks();
+  }
+
+  finishOutline(outline, add) {
+    this.view.hover(-1, this, null);
+    this.view.select(this.rowsWithin(this.asPolygon(outline)), add);
   }
 
   onCancel() {
@@ -286,6 +291,6 @@ function element(tag, attributes = {}, ...children) {
     else if (value === true) node.setAttribute(name, "");
     else if (value !== false && value != null) node.setAttribute(name, value);
   }
-  node.append(...children.flat().filter((child) => child != null && child !== false));
+  node.append(...children.flat(Infinity).filter((child) => child != null && child !== false));
   return node;
 }

@@ -66,8 +66,8 @@ function tilePanel(view) {
           ["Tile", facts.id],
           ["Centre", `${lat.toFixed(5)}, ${lon.toFixed(5)}`],
           ["Zone", facts.zone],
-          ["Density", `${Math.round(facts.density * 100)} %`],
-          ["Cluster", view.clusterName(row)],
+          ["Density", `density ${Math.round(facts.density * 100)} %`],
+          ["Cluster", `cluster ${view.clusterName(row)}`],
         ]),
         element("a", { href: view.tiles.osmLink(row), target: "_blank", rel: "noopener noreferrer" }, "Open in OpenStreetMap"),
         element("div", { class: "abc" }, ["a", "b", "c"].map((slot) =>
@@ -124,8 +124,8 @@ function welcomePanel(view) {
   const { data } = view;
   return element("section", { class: "welcome", "aria-label": "About this page" },
     element("h2", {}, "Where else is it like here?"),
-    element("p", {}, "Each dot is a piece of the city, about a city block or two wide. Pieces that work alike lie close "
-      + "together on the left; the map shows where they are. Point at one to see it, click it to keep it."),
+    element("p", {}, "Each dot is a piece of the city, a block or two wide. Pieces that work alike lie close together "
+      + "among the dots; the map shows where they are. Point at one to see it, click it to keep it."),
     factList(data.facts.map(({ name, value }) => [name, value])),
     button("Show me a place", () => view.pickRandom(), { class: "button primary" }));
 }

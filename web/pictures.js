@@ -76,7 +76,7 @@ class Pictures {
   // The small composite of a tile, or its most representative layer.
   draw(context, row, x, y, size, style = "composite") {
     if (style === "layer" && this.planes && !this.damaged.has(row)) {
-      const picture = this.layerPicture(row, this.tiles.representative[row]);
+      const picture = this.layerPicture(row, this.tiles.dominant[row]);
       if (picture) return context.drawImage(picture, x, y, size, size);
     }
     return this.sprites?.draw(context, this.damaged.has(row) ? -1 : row, x, y, size);

@@ -52,7 +52,6 @@ class Tiles {
     this.zones = data.zones;
     this.xy = arrayOf(arrays.tile_xy);
     this.dominant = arrayOf(arrays.dominant_layer);
-    this.representative = arrayOf(arrays.representative_layer) || this.dominant;
     this.zone = arrayOf(arrays.zone);
     this.cluster = arrayOf(arrays.cluster);
     this.density = arrayOf(arrays.density);

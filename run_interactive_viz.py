@@ -1,0 +1,113 @@
+"""Explore the embeddings: one HTML file to share, or the live app.
+
+python run_interactive_viz.py html --max_tiles 500
+python run_interactive_viz.py html --model_path checkpoints/best_model.pth --output_dir my_visualizations
+python run_interactive_viz.py streamlit --model_path checkpoints/best_model.pth --tiles_root 12_layer_tiles/tiles
+"""
+
+import argparse
+import dataclasses
+import importlib.util
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import interactive_visualizer
+from cli import (
+    DeviceFlags,
+    ModelFlags,
+    Parser,
+    TilesFlags,
+    UserError,
+    add_flags,
+    flag,
+    positive_int,
+    read_flags,
+    run_main,
+)
+
+APP = Path(__file__).resolve().parent / "streamlit_app.py"
+FIRST_PORT, PORTS_TRIED = 8501, 100
+
+
+@dataclasses.dataclass(frozen=True)
+class ServerFlags:
+    """Server."""
+
+    port: int | None = flag(
+        None, f"port on this machine (default: {FIRST_PORT}, or the next free one)", type=positive_int
+    )
+    max_tiles: int | None = flag(None, "show at most this many tiles, spread evenly (default: all)", type=positive_int)
+
+
+def main() -> int:
+    """Read the mode and its flags, and start it."""
+    parser = Parser(__doc__)
+    modes = parser.add_subparsers(dest="mode", required=True, metavar="html|streamlit")
+    page = modes.add_parser("html", doc=interactive_visualizer.__doc__, help="write one HTML file that needs no server")
+    interactive_visualizer.add_page_flags(page)
+    app = modes.add_parser("streamlit", doc="Start the live app on this machine.", help="start the live app")
+    for config in (TilesFlags, ModelFlags, DeviceFlags, ServerFlags):
+        add_flags(app, config)
+    args = parser.parse_args()
+    if args.mode == "html":
+        interactive_visualizer.run(args)
+        return 0
+    return serve(args)
+
+
+def serve(args: argparse.Namespace) -> int:
+    """Run the app until it ends; a signal to this process reaches it."""
+    if importlib.util.find_spec("streamlit") is None:
+        raise UserError("Streamlit is not installed; `pip install -r requirements.txt` (or `make init`) installs it")
+    port = choose_port(args.port)
+    options = {"server.address": "localhost", "server.port": port, "browser.gatherUsageStats": "false"}
+    command = [sys.executable, "-m", "streamlit", "run", str(APP)]
+    command += [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    with subprocess.Popen([*command, "--", *app_flags(args)]) as app:
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, lambda *_: app.terminate())
+        code = app.wait()
+    return code if code >= 0 else 128 - code
+
+
+def app_flags(args: argparse.Namespace) -> list[str]:
+    """The flags that the app takes itself, as typed after `--`."""
+    settings: dict[str, object] = {}
+    for config in (TilesFlags, ModelFlags, DeviceFlags):
+        settings |= dataclasses.asdict(read_flags(config, args))
+    settings["max_tiles"] = args.max_tiles
+    return [part for name, value in settings.items() if value is not None for part in (f"--{name}", str(value))]
+
+
+def choose_port(wanted: int | None) -> int:
+    """The port asked for, or the first free one; says so in a line when the usual one is taken."""
+    first = wanted or FIRST_PORT
+    if is_free(first):
+        return first
+    free = next((port for port in range(first + 1, min(first + PORTS_TRIED, 65536)) if is_free(port)), None)
+    if free is None:
+        raise UserError(f"port {first} is taken, and so are the ports after it; name a free one with --port")
+    if wanted:
+        raise UserError(f"port {wanted} is taken; the next free one is {free}: pass --port {free}")
+    print(f"port {first} is taken; the app opens at http://localhost:{free} (--port {free})")
+    return free
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on `port` of this machine."""
+    if port > 65535:
+        raise UserError(f"--port {port} is not a port; name one from 1 to 65535")
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+if __name__ == "__main__":
+    run_main(main)
