@@ -1,0 +1,30 @@
+// A grid of tile pictures for the live app; a click or Enter on one tells Python its id.
+// data: { items: [{ id, picture, title, note, marked }], edge: pixels, label: what the grid shows }
+
+export default function ({ data, parentElement, setTriggerValue }) {
+  const grid = parentElement.querySelector(".gallery");
+  grid.style.setProperty("--edge", `${data.edge}px`);
+  grid.setAttribute("aria-label", data.label);
+  grid.replaceChildren(...data.items.map((item) => card(item, () => setTriggerValue("pick", item.id))));
+}
+
+function card(item, pick) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = item.marked ? "card marked" : "card";
+  button.dataset.id = item.id;
+  if (item.marked) button.setAttribute("aria-current", "true");
+  button.addEventListener("click", pick);
+  const picture = document.createElement("img");
+  picture.src = item.picture;
+  picture.alt = `Tile ${item.id}`;
+  button.append(picture, line("title", item.title), line("note", item.note));
+  return button;
+}
+
+function line(kind, text) {
+  const span = document.createElement("span");
+  span.className = kind;
+  span.textContent = text ?? "";
+  return span;
+}
