@@ -9,7 +9,7 @@ import hashlib
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from datetime import timedelta
@@ -206,7 +206,7 @@ def load_city(
     cache = _VectorCache(tiles, checkpoint)
     rows = pick_rows(store, max_tiles, seed)
     content = tile_contents(store, rows)
-    todo = content if force else cache.missing(content)
+    todo = ranks.share(content if force else cache.missing(content))
     if len(todo) and not cached_only:
         if not store.whole(rows[np.isin(content, todo)]).all():
             with ranks.first_then_others():
@@ -313,6 +313,7 @@ class _VectorCache:
         name = digest([str(Path(tiles.tiles_root).resolve()), tiles.zoom, self.model_key])[:16]
         self.path = Path(tiles.cache_dir) / f"vectors-{name}.l2v"
         self.dimension = checkpoint.encoder_config["embedding_dim"]
+        self.damaged = False
         self.read()
 
     def read(self) -> None:
@@ -321,7 +322,9 @@ class _VectorCache:
         try:
             loaded = load_cache(self.path, _FORMAT_KEY)
         except DamagedFile as error:
-            warn(f"{error}; embedding its tiles again")
+            if not self.damaged:
+                warn(f"{error}; its tiles have to be embedded again")
+            self.damaged = True
         empty = {"content": np.empty(0, np.uint64), "vectors": np.empty((0, self.dimension), np.float32)}
         self.known = loaded[0] if loaded else empty
 
@@ -343,29 +346,29 @@ class _VectorCache:
         """Embed what is missing (or all with `force`), write it, and return the content that was embedded."""
         with locked(self.path.with_suffix(".lock")) if ranks.first else nullcontext():
             self.read()
-            todo = np.unique(work.content) if force else self.missing(work.content)
-            todo = ranks.share(todo)
+            todo = ranks.share(np.unique(work.content) if force else self.missing(work.content))
             mine = np.array_split(todo, ranks.count)[ranks.rank]
-            fresh = np.zeros((len(mine), self.dimension), dtype=np.float32)
-            done = 0
+            parts: list[np.ndarray] = [np.empty((0, self.dimension), np.float32)]
             try:
                 rows = work.rows[_first_of(work.content, mine)]
-                for vectors in embed_batches(work.encoder, work.store, rows, work.batch_size):
-                    fresh[done : done + len(vectors)] = vectors
-                    done += len(vectors)
-            finally:
-                if done and ranks.count == 1:
-                    self._write(work.store, mine[:done], fresh[:done])
-            if ranks.count > 1:
-                fresh = ranks.gather(fresh, len(todo))
-                if ranks.first:
-                    self._write(work.store, todo, fresh)
-                ranks.wait()
+                parts.extend(embed_batches(work.encoder, work.store, rows, work.batch_size))
+            except BaseException:
+                if ranks.count == 1:
+                    self._write(work.store, mine, np.concatenate(parts))
+                raise
+            fresh = ranks.gather(np.concatenate(parts), len(todo))
+            if ranks.first:
+                self._write(work.store, todo, fresh)
+            ranks.wait()
         self.read()
         return todo
 
     def _write(self, store: TileStore, content: np.ndarray, vectors: np.ndarray) -> None:
-        """Write the fresh vectors and the known ones that some tile of the city still needs."""
+        """Write the fresh vectors and the known ones that some tile of the city still needs.
+
+        `vectors` may be fewer than `content` when the work was stopped: they belong to the first ones.
+        """
+        content = content[: len(vectors)]
         kept = np.isin(self.known["content"], tile_contents(store, np.arange(len(store))))
         kept &= ~np.isin(self.known["content"], content)
         content = np.concatenate([self.known["content"][kept], content])
@@ -431,6 +434,8 @@ class Ranks:
 
     def gather(self, part: np.ndarray, total: int) -> np.ndarray:
         """All parts `(n_rank, D)`, as `np.array_split` cut them, put together `(total, D)`, in the first process."""
+        if self.count == 1:
+            return part
         whole = torch.zeros((total, part.shape[1]))
         mine = np.array_split(np.arange(total), self.count)[self.rank]
         whole[torch.from_numpy(mine)] = torch.from_numpy(part)
@@ -462,9 +467,8 @@ def embed_tiles(
     batch_size: int | None = None,
 ) -> np.ndarray:
     """The vectors `(n, D) float32` of the store's `rows`; `device` moves the encoder there first."""
-    _move(encoder, device)
-    parts = list(embed_batches(encoder, store, np.asarray(rows), batch_size))
-    return np.concatenate([np.empty((0, encoder.config.embedding_dim), np.float32), *parts])
+    _moved(encoder, device)
+    return _joined(encoder, embed_batches(encoder, store, np.asarray(rows), batch_size))
 
 
 def embed_batches(
@@ -474,7 +478,7 @@ def embed_batches(
     device = next(encoder.parameters()).device
     batch_size = batch_size or default_batch_size(device, store.tile_size)
     tiles = DeviceTiles(store, device)
-    chunks = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+    chunks = _chunks(rows, batch_size)
     with progress(total=len(rows), desc="embedding tiles", unit="tile") as bar:
         for vectors in _forward_all(encoder, tiles.tiles, chunks):
             yield vectors
@@ -549,9 +553,19 @@ def _cpu_has_bfloat16() -> bool:
     return torch.backends.mkldnn.is_available() and any(getattr(torch.cpu, name, bool)() for name in checks)
 
 
-def _move(encoder: Encoder, device: torch.device | str | None) -> None:
+def _moved(encoder: Encoder, device: torch.device | str | None) -> torch.device:
+    """Move the encoder to `device`, if one is named, and tell where it is."""
     if device is not None:
         encoder.to(device)
+    return next(encoder.parameters()).device
+
+
+def _chunks(items: np.ndarray, size: int) -> list[np.ndarray]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def _joined(encoder: Encoder, parts: Iterable[np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.empty((0, encoder.config.embedding_dim), np.float32), *parts])
 
 
 def embed_places(
@@ -562,20 +576,18 @@ def embed_places(
     Each place's window, one tile wide, is cut around it out of up to four tiles. Raises `UserError` for a place on
     which no tile lies.
     """
-    _move(encoder, device)
-    at = tile_of_latlon(*_check_latlon(latlon).T, store.zoom)
+    latlon = _checked_latlon(latlon)
+    at = tile_of_latlon(*latlon.T, store.zoom)
     outside = store.grid.rows(np.floor(at).astype(np.int64)) < 0
     if outside.any():
-        raise UserError(f"{_outside(store, np.asarray(latlon, dtype=np.float64).reshape(-1, 2)[outside][0])}")
+        raise UserError(_outside(store, latlon[outside][0]))
     origin = np.round((at - 0.5) * store.tile_size).astype(np.int64)
-    device = next(encoder.parameters()).device
-    step = default_batch_size(device, store.tile_size)
-    chunks = [origin[start : start + step] for start in range(0, len(origin), step)]
-    parts = _forward_all(encoder, DeviceTiles(store, device).windows, chunks)
-    return np.concatenate([np.empty((0, encoder.config.embedding_dim), np.float32), *parts])
+    device = _moved(encoder, device)
+    chunks = _chunks(origin, default_batch_size(device, store.tile_size))
+    return _joined(encoder, _forward_all(encoder, DeviceTiles(store, device).windows, chunks))
 
 
-def _check_latlon(latlon: np.ndarray) -> np.ndarray:
+def _checked_latlon(latlon: np.ndarray) -> np.ndarray:
     latlon = np.asarray(latlon, dtype=np.float64).reshape(-1, 2)
     wrong = ~((np.abs(latlon[:, 0]) <= 85.05) & (np.abs(latlon[:, 1]) <= 180))
     if wrong.any():
@@ -598,21 +610,11 @@ def _outside(store: TileStore, place: np.ndarray) -> str:
 # --- why two tiles match -----------------------------------------------------------------------------------
 
 
-def vectors_without_layers(
-    encoder: Encoder, store: TileStore, rows: np.ndarray, device: torch.device | str | None = None
-) -> np.ndarray:
-    """The vectors `(n, 12, D) float32` of the store's `rows` with each layer blanked in turn."""
-    layers = len(LAYERS)
-    pairs = np.stack(np.meshgrid(np.asarray(rows), np.arange(layers), indexing="ij"), axis=-1).reshape(-1, 2)
-    return vectors_without(encoder, store, pairs, device).reshape(len(rows), layers, -1)
-
-
 def vectors_without(
     encoder: Encoder, store: TileStore, pairs: np.ndarray, device: torch.device | str | None = None
 ) -> np.ndarray:
     """The vectors `(M, D) float32` of tiles with one layer blanked, for `pairs (M, 2)` of a store's row and a layer."""
-    _move(encoder, device)
-    device = next(encoder.parameters()).device
+    device = _moved(encoder, device)
     tiles = DeviceTiles(store, device)
 
     def load(chunk: np.ndarray) -> Tensor:
@@ -620,10 +622,8 @@ def vectors_without(
         batch[torch.arange(len(chunk)), torch.from_numpy(chunk[:, 1])] = 0
         return batch
 
-    step = default_batch_size(device, store.tile_size)
-    chunks = [pairs[start : start + step] for start in range(0, len(pairs), step)]
-    parts = list(_forward_all(encoder, load, chunks))
-    return np.concatenate([np.empty((0, encoder.config.embedding_dim), np.float32), *parts])
+    chunks = _chunks(np.asarray(pairs), default_batch_size(device, store.tile_size))
+    return _joined(encoder, _forward_all(encoder, load, chunks))
 
 
 def layer_contributions(
@@ -642,8 +642,9 @@ def layer_contributions(
     rows, inverse = np.unique(pairs, return_inverse=True)
     inverse = inverse.reshape(pairs.shape)
     whole = embed_tiles(encoder, store, rows, device)
-    without = vectors_without_layers(encoder, store, rows)
-    without = np.where((store.plane_of[rows] == 0)[..., None], whole[:, None], without)
+    without = np.repeat(whole[:, None], len(LAYERS), axis=1)
+    at, layer = np.nonzero(store.plane_of[rows])
+    without[at, layer] = vectors_without(encoder, store, np.column_stack([rows[at], layer]))
     a, b = inverse[..., 0], inverse[..., 1]
     similarity = (whole[a] * whole[b]).sum(axis=-1)
     return similarity[..., None] - (without[a] * without[b]).sum(axis=-1)

@@ -1,0 +1,350 @@
+"""Vectors: the same whatever the batch, the cache or the process; facts about tiles that a person would agree with."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import embeddings
+from cli import TilesFlags, UserError, progress_listener
+from conftest import make_tiles, png_bytes, save_untrained
+from data_loader import LAYERS, TileStore, latlon_of_tile, to_float
+from embeddings import (
+    ZONES,
+    City,
+    compass_zones,
+    content_density,
+    dominant_layers,
+    embed_places,
+    embed_tiles,
+    layer_contributions,
+    load_city,
+    pick_rows,
+)
+
+
+@pytest.fixture
+def flags(tiny_tiles: Path, tmp_path: Path) -> TilesFlags:
+    return TilesFlags(tiny_tiles, 17, tmp_path / "cache")
+
+
+@pytest.fixture
+def own_flags(tiny_tiles: Path, tmp_path: Path) -> TilesFlags:
+    """Tiles that the test may change."""
+    shutil.copytree(tiny_tiles, tmp_path / "tiles")
+    return TilesFlags(tmp_path / "tiles", 17, tmp_path / "cache")
+
+
+@pytest.fixture(scope="module")
+def city(tiny_tiles: Path, tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> City:
+    return load_city(TilesFlags(tiny_tiles, 17, tmp_path_factory.mktemp("cache")), tiny_checkpoint, device="cpu")
+
+
+def vector_file(flags: TilesFlags) -> Path:
+    (path,) = flags.cache_dir.glob("vectors-*.l2v")
+    return path
+
+
+def drawn_tile(city: City) -> tuple[int, int]:
+    """Coordinates of a tile with content that no other tile looks like."""
+    alone = np.isin(city.embeddings.content, np.unique(city.embeddings.content, return_counts=True)[0])
+    x, y = city.embeddings.tile_xy[np.flatnonzero(alone & ~city.embeddings.blank)[0]]
+    return int(x), int(y)
+
+
+def reference(city: City, tiles: np.ndarray) -> np.ndarray:
+    """What the plain encoder says in float32."""
+    with torch.inference_mode():
+        return city.encoder(to_float(torch.from_numpy(tiles))).numpy()
+
+
+# --- vectors -----------------------------------------------------------------------------------------------
+
+
+def test_vectors_are_those_of_the_plain_encoder_whatever_the_batch(city: City) -> None:
+    rows = np.flatnonzero(~city.store.blank)[:40]
+    plain = reference(city, city.store.tiles(rows))
+    for batch_size in (1, 7, 64):
+        vectors = embed_tiles(city.encoder, city.store, rows, batch_size=batch_size)
+        assert vectors.dtype == np.float32 and vectors.shape == (40, 16)
+        assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+        assert (vectors * plain).sum(axis=1).min() > 0.99999
+    again = embed_tiles(city.encoder, city.store, rows, batch_size=64)
+    assert np.array_equal(again, vectors)
+
+
+def test_memory_is_bounded_by_the_batch(city: City, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[int] = []
+    tiles = embeddings.DeviceTiles.tiles
+    monkeypatch.setattr(
+        embeddings.DeviceTiles, "tiles", lambda self, rows: loaded.append(len(rows)) or tiles(self, rows)
+    )
+    for finished, _ in enumerate(embeddings.embed_batches(city.encoder, city.store, np.arange(60), 10)):
+        assert len(loaded) <= finished + 3  # the one in work, the one just finished, the one prefetched
+    assert max(loaded) == 10 and sum(loaded) == 60
+
+
+def test_a_place_at_a_tile_centre_has_the_vector_of_the_tile(city: City) -> None:
+    places = city.embeddings.with_content()
+    vectors = embed_places(city.encoder, city.store, places.latlon[:12])
+    assert (vectors * places.vectors[:12]).sum(axis=1).min() > 0.99999
+
+
+def test_a_place_between_tiles_sees_all_four(city: City) -> None:
+    x, y = city.store.tile_xy[len(city.store) // 2] + 1
+    rows = city.store.grid.rows(np.array([(x - 1, y - 1), (x, y - 1), (x - 1, y), (x, y)]))
+    upper_left, upper_right, lower_left, lower_right = city.store.tiles(rows)
+    both = np.concatenate(
+        [np.concatenate([upper_left, upper_right], 2), np.concatenate([lower_left, lower_right], 2)], 1
+    )
+    window = both[:, 16:48, 16:48]
+    assert window.any()
+    vector = embed_places(city.encoder, city.store, latlon_of_tile(np.array([x, y])))
+    assert (vector * reference(city, window[None])).sum() > 0.99999
+
+
+def test_a_place_outside_the_tiles_is_an_error_that_says_what_is_covered(city: City) -> None:
+    with pytest.raises(UserError, match=r"no tile lies at latitude 48\.8, longitude 2\.3.*cover latitude 50\."):
+        embed_places(city.encoder, city.store, np.array([[48.8, 2.3]]))
+    with pytest.raises(UserError, match="latitude first"):
+        embed_places(city.encoder, city.store, np.array([[130.5, 50.4]]))
+
+
+def test_layer_contributions_are_what_blanking_the_layer_in_both_changes(city: City) -> None:
+    busy = np.argsort((city.store.plane_of > 0).sum(axis=1))[-2:]
+    a, b = city.store.tiles(busy)
+    expected = np.zeros(len(LAYERS))
+    for layer in range(len(LAYERS)):
+        blanked = np.stack([a, b])
+        blanked[:, layer] = 0
+        whole, without = reference(city, np.stack([a, b])), reference(city, blanked)
+        expected[layer] = whole[0] @ whole[1] - without[0] @ without[1]
+    found = layer_contributions(city.encoder, city.store, *busy)
+    assert found.shape == (12,)
+    assert np.abs(found - expected).max() < 2e-5
+    lacking = (city.store.plane_of[busy] == 0).all(axis=0)
+    assert lacking.any() and (found[lacking] == 0).all()
+    pairs = layer_contributions(city.encoder, city.store, busy, busy[::-1])
+    assert pairs.shape == (2, 12) and np.abs(pairs - found).max() < 1e-5
+
+
+# --- facts -------------------------------------------------------------------------------------------------
+
+
+def store_of_masses(masses: list[list[float]]) -> TileStore:
+    """A store of tiles in a row whose layers have these masses; only the facts can be asked of it."""
+    mass = np.array(masses, dtype=np.float32)
+    plane_mass, plane_of = np.unique(np.append(mass.ravel(), np.float32(0)), return_inverse=True)
+    tile_xy = np.stack([np.arange(len(mass)), np.zeros(len(mass))], axis=1).astype(np.int32)
+    none = np.empty(0, dtype=np.uint8)
+    planes = plane_of[:-1].reshape(mass.shape).astype(np.int32)
+    return TileStore(Path(), 17, 32, "mean", tile_xy, none, planes, plane_mass, none, {})
+
+
+def masses(**layers: float) -> list[float]:
+    return [layers.get(layer.replace("-", "_"), 0.0) for layer in LAYERS]
+
+
+def test_the_dominant_layer_is_what_a_person_would_name() -> None:
+    field = masses(landcover=0.35)
+    quarter = masses(landcover=0.3, buildings=0.09, roads=0.04, power=0.001)
+    pylons = masses(landcover=0.4, power=0.003)
+    lake = masses(water=0.6, landcover=0.1)
+    yard = masses(railways=0.12, landcover=0.3, buildings=0.02)
+    lone_line = masses(power=0.002)
+    usual = [masses(landcover=0.3, buildings=0.04, roads=0.04, railways=0.02)] * 6
+    store = store_of_masses([field, quarter, pylons, lake, yard, lone_line, masses(), *usual])
+    found = dominant_layers(store)
+    names = ["landcover", "buildings", "landcover", "water", "railways", "power"]
+    assert [LAYERS[i] for i in found[:6]] == names
+    assert found[6] == -1
+
+
+def test_density_counts_layers_not_fill() -> None:
+    forest = masses(landcover=0.9)
+    crossing = masses(landcover=0.3, buildings=0.08, roads=0.08, amenities=0.02, railways=0.03)
+    density = content_density(store_of_masses([masses(), forest, crossing, *[masses(landcover=0.4)] * 5]))
+    assert density[0] == 0
+    assert 0 < density[1] < density[2] <= 1
+
+
+def test_zones_are_true_compass_directions_and_the_centre_a_ninth() -> None:
+    xy = np.stack(np.meshgrid(np.arange(60), np.arange(90)), axis=-1).reshape(-1, 2) + 76600
+    zone = compass_zones(xy)
+    names = {tuple(p): ZONES[z] for p, z in zip(xy - 76600, zone, strict=True)}
+    assert names[30, 45] == "Centre"
+    assert (names[30, 0], names[30, 89], names[0, 45], names[59, 45]) == ("North", "South", "West", "East")
+    assert (names[59, 10], names[0, 10], names[0, 80], names[59, 80]) == (
+        "Northeast",
+        "Northwest",
+        "Southwest",
+        "Southeast",
+    )
+    assert abs((zone == 0).mean() - 1 / 9) < 0.01
+
+
+def test_blank_tiles_are_embedded_but_not_searched(city: City) -> None:
+    places = city.embeddings.with_content()
+    assert city.embeddings.blank.any() and not places.blank.any()
+    assert (city.embeddings.dominant_layer[city.embeddings.blank] == -1).all()
+    assert (city.embeddings.density[city.embeddings.blank] == 0).all()
+    assert (places.dominant_layer >= 0).all() and (places.density > 0).all()
+    assert places.with_content() is places
+
+
+def test_rows_and_take_go_by_coordinates(city: City) -> None:
+    taken = city.embeddings.take(np.array([7, 3]))
+    assert np.array_equal(taken.tile_xy, city.embeddings.tile_xy[[7, 3]])
+    assert taken.rows(taken.tile_xy).tolist() == [0, 1]
+    assert taken.rows(np.array([[0, 0]])).tolist() == [-1]
+    assert taken.key != city.embeddings.key
+    assert np.abs(taken.latlon - city.embeddings.latlon[[7, 3]]).max() == 0
+
+
+# --- sampling ----------------------------------------------------------------------------------------------
+
+
+def test_a_sample_is_spread_evenly_over_what_is_drawn(city: City) -> None:
+    drawn = np.flatnonzero(~city.store.blank)
+    rows = pick_rows(city.store, 24)
+    assert len(rows) == 24 == len(np.unique(rows))
+    assert not city.store.blank[rows].any()
+    assert np.array_equal(rows, pick_rows(city.store, 24))
+    assert not np.array_equal(rows, pick_rows(city.store, 24, seed=1))
+    middle = np.median(city.store.tile_xy[drawn], axis=0)
+    for quarter in range(4):
+        inside = [(city.store.tile_xy[r] >= middle) @ [1, 2] == quarter for r in (drawn, rows)]
+        assert abs(inside[0].mean() - inside[1].mean()) < 0.1
+    assert np.array_equal(pick_rows(city.store, 10**6), drawn)
+
+
+def test_neighbours_on_the_curve_are_neighbours_on_the_ground() -> None:
+    xy = np.stack(np.meshgrid(np.arange(16), np.arange(16)), axis=-1).reshape(-1, 2)
+    order = np.argsort(embeddings._hilbert(xy))
+    assert (np.abs(np.diff(xy[order], axis=0)).sum(axis=1) == 1).all()
+
+
+# --- the cache ---------------------------------------------------------------------------------------------
+
+
+def test_a_second_load_computes_nothing(flags: TilesFlags, tiny_checkpoint: Path) -> None:
+    first = load_city(flags, tiny_checkpoint, device="cpu")
+    second = load_city(flags, tiny_checkpoint, device="cpu")
+    assert (first.computed, first.reused) == (144, 0)
+    assert (second.computed, second.reused) == (0, 144)
+    assert np.array_equal(first.embeddings.vectors, second.embeddings.vectors)
+    assert first.embeddings.key == second.embeddings.key
+
+
+def test_a_sample_and_the_whole_city_share_their_vectors(flags: TilesFlags, tiny_checkpoint: Path) -> None:
+    sample = load_city(flags, tiny_checkpoint, device="cpu", max_tiles=20)
+    assert (sample.computed, len(sample.embeddings)) == (20, 20)
+    whole = load_city(flags, tiny_checkpoint, device="cpu")
+    assert whole.reused >= 20
+    drawn = load_city(flags, tiny_checkpoint, device="cpu", max_tiles=1000)
+    assert drawn.computed == 0
+    assert drawn.embeddings.key == whole.embeddings.with_content().key
+
+
+def test_one_changed_tile_is_one_tile_embedded(own_flags: TilesFlags, tiny_checkpoint: Path) -> None:
+    before = load_city(own_flags, tiny_checkpoint, device="cpu")
+    x, y = drawn_tile(before)
+    path = own_flags.tiles_root / f"water/17/{x}/{y}.png"
+    path.write_bytes(png_bytes(np.random.default_rng(5).integers(0, 255, (64, 64), dtype=np.uint8)))
+    after = load_city(own_flags, tiny_checkpoint, device="cpu")
+    assert (after.computed, after.reused) == (1, 143)
+    assert after.embeddings.key != before.embeddings.key
+    changed = (after.embeddings.vectors != before.embeddings.vectors).any(axis=1)
+    assert after.embeddings.tile_xy[changed].tolist() == [[x, y]]
+
+
+def test_another_checkpoint_is_another_cache(flags: TilesFlags, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    first = load_city(flags, tiny_checkpoint, device="cpu")
+    save_untrained(tmp_path / "other.pth", seed=1)
+    other = load_city(flags, tmp_path / "other.pth", device="cpu")
+    assert other.computed == 144
+    assert other.embeddings.key != first.embeddings.key
+    assert load_city(flags, tiny_checkpoint, device="cpu").computed == 0
+
+
+def test_the_key_does_not_depend_on_where_the_tiles_lie(
+    city: City, own_flags: TilesFlags, tiny_checkpoint: Path
+) -> None:
+    moved = load_city(own_flags, tiny_checkpoint, device="cpu")
+    assert moved.embeddings.key == city.embeddings.key
+
+
+def test_force_embeds_all_anew(flags: TilesFlags, tiny_checkpoint: Path) -> None:
+    load_city(flags, tiny_checkpoint, device="cpu")
+    assert load_city(flags, tiny_checkpoint, device="cpu", force=True).computed == 144
+
+
+def test_cached_only_says_what_is_missing(flags: TilesFlags, tiny_checkpoint: Path) -> None:
+    load_city(flags, tiny_checkpoint, device="cpu", max_tiles=20)
+    with pytest.raises(UserError, match=r"of 144 tiles have no cached vector.*without --skip_embeddings"):
+        load_city(flags, tiny_checkpoint, device="cpu", cached_only=True)
+
+
+@pytest.mark.parametrize("where", [0, 9, 60, 200, 0.5, 0.999])
+def test_any_damage_is_noticed_and_mended(
+    flags: TilesFlags, tiny_checkpoint: Path, where: float, capsys: pytest.CaptureFixture
+) -> None:
+    good = load_city(flags, tiny_checkpoint, device="cpu").embeddings.vectors.copy()
+    path = vector_file(flags)
+    content = bytearray(path.read_bytes())
+    content[int(where * len(content)) if 0 < where < 1 else int(where)] ^= 0x40
+    path.write_bytes(content)
+    again = load_city(flags, tiny_checkpoint, device="cpu")
+    assert again.computed == 144
+    assert np.array_equal(again.embeddings.vectors, good)
+    assert capsys.readouterr().err.count("embedded again") == 1
+    assert load_city(flags, tiny_checkpoint, device="cpu").computed == 0
+
+
+@pytest.mark.parametrize("left", [0, 30, 3000])
+def test_a_cut_cache_is_mended(flags: TilesFlags, tiny_checkpoint: Path, left: int) -> None:
+    load_city(flags, tiny_checkpoint, device="cpu")
+    path = vector_file(flags)
+    path.write_bytes(path.read_bytes()[:left])
+    assert load_city(flags, tiny_checkpoint, device="cpu").computed == 144
+
+
+def test_damaged_pixels_in_the_pack_never_become_vectors(
+    flags: TilesFlags, tiny_checkpoint: Path, capsys: pytest.CaptureFixture
+) -> None:
+    city = load_city(flags, tiny_checkpoint, device="cpu")
+    good = city.embeddings.vectors.copy()
+    (planes,) = flags.cache_dir.glob("tiles-*/planes-*.bin")
+    content = bytearray(planes.read_bytes())
+    content[32 * 32 : 5 * 32 * 32] = b"\x7f" * (4 * 32 * 32)
+    planes.write_bytes(content)
+    vector_file(flags).unlink()
+    again = load_city(flags, tiny_checkpoint, device="cpu")
+    assert "packing them again" in capsys.readouterr().err
+    assert np.array_equal(again.embeddings.vectors, good)
+
+
+def test_what_was_embedded_before_a_stop_is_kept(flags: TilesFlags, tiny_checkpoint: Path) -> None:
+    class StoppedError(Exception):
+        pass
+
+    def stop(desc: str, done: int, _total: int | None) -> None:
+        if desc.startswith("embedding") and done >= 30:
+            raise StoppedError
+
+    with pytest.raises(StoppedError), progress_listener(stop):
+        load_city(flags, tiny_checkpoint, device="cpu", batch_size=10)
+    rest = load_city(flags, tiny_checkpoint, device="cpu")
+    assert rest.reused >= 30 and rest.computed + rest.reused == 144
+    (flags.cache_dir / "x").mkdir()
+    fresh = load_city(dataclasses.replace(flags, cache_dir=flags.cache_dir / "x"), tiny_checkpoint, device="cpu")
+    assert (fresh.embeddings.vectors * rest.embeddings.vectors).sum(axis=1).min() > 0.99999
+
+
+def test_tiles_of_another_zoom_are_refused(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    make_tiles(tmp_path / "tiles", nx=2, ny=2, zoom=16)
+    with pytest.raises(UserError, match="trained on tiles of zoom 17, these have zoom 16"):
+        load_city(TilesFlags(tmp_path / "tiles", 16, tmp_path / "cache"), tiny_checkpoint)
