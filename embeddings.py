@@ -186,11 +186,12 @@ def load_city(
     seed: int = 42,
     force: bool = False,
     cached_only: bool = False,
+    quick: bool = False,
 ) -> City:
     """Open a city's tiles as the checkpoint wants them and get a vector for each, from the cache where it has one.
 
     `max_tiles` picks that many tiles with content, spread evenly over the city. `force` embeds all of them anew;
-    `cached_only` raises `UserError` instead of embedding. Under `torchrun` the ranks share the tiles out and rank 0
+    `cached_only` raises `UserError` instead of embedding; `quick` opens the pack as `open_store` describes it. Under `torchrun` the ranks share the tiles out and rank 0
     writes. When the work is stopped, the vectors that are finished are kept.
     """
     started = time.perf_counter()
@@ -202,7 +203,7 @@ def load_city(
         )
     ranks = Ranks()
     with ranks.first_then_others():
-        store = _open(tiles, checkpoint)
+        store = _open(tiles, checkpoint, quick=quick)
     cache = _VectorCache(tiles, checkpoint)
     rows = pick_rows(store, max_tiles, seed)
     content = tile_contents(store, rows)
@@ -221,7 +222,7 @@ def load_city(
     return city
 
 
-def _open(tiles: TilesFlags, checkpoint: Checkpoint, verify: bool = False) -> TileStore:
+def _open(tiles: TilesFlags, checkpoint: Checkpoint, verify: bool = False, quick: bool = False) -> TileStore:
     return open_store(
         tiles.tiles_root,
         checkpoint.tile_size,
@@ -229,6 +230,7 @@ def _open(tiles: TilesFlags, checkpoint: Checkpoint, verify: bool = False) -> Ti
         shrink=checkpoint.shrink,
         cache_dir=tiles.cache_dir,
         verify=verify,
+        quick=quick,
     )
 
 
