@@ -191,8 +191,9 @@ def load_city(
     """Open a city's tiles as the checkpoint wants them and get a vector for each, from the cache where it has one.
 
     `max_tiles` picks that many tiles with content, spread evenly over the city. `force` embeds all of them anew;
-    `cached_only` raises `UserError` instead of embedding; `quick` opens the pack as `open_store` describes it. Under `torchrun` the ranks share the tiles out and rank 0
-    writes. When the work is stopped, the vectors that are finished are kept.
+    `cached_only` raises `UserError` instead of embedding; `quick` opens the pack as `open_store` describes it. Under
+    `torchrun` the ranks share the tiles out and rank 0 writes. When the work is stopped, the vectors that are finished
+    are kept.
     """
     started = time.perf_counter()
     checkpoint = load_checkpoint(model_path)
