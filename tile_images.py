@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from data_loader import LAYERS, TileStore
+from projections import principal_components
 
 LAYER_COLOURS = {
     "natural-features": "#1b7a3d",
@@ -66,6 +67,8 @@ SEQUENTIAL_COLOURS = [
     "#d2e21b",
     "#fde725",
 ]
+
+PRINCIPAL_RANGE = (56, 244)  # darkest and brightest red, green, blue of a principal component
 
 SPRITE_LIMIT_PX = 8192  # the largest sheet that the TensorBoard Projector takes
 REPRESENTATIVE = "representative"
@@ -259,22 +262,11 @@ def _layer_name(layer: int | str) -> str:
     return layer if isinstance(layer, str) else LAYERS[layer]
 
 
-def representative_layers(store: TileStore) -> np.ndarray:
-    """Channel `(N,) int8` of the layer that sets each tile apart, -1 for blank tiles.
-
-    That is the layer with the most mass compared with what it usually has in this city where it is drawn; plain mass
-    would name the landcover under nearly everything.
-    """
-    mass = store.layer_mass
-    drawn = (mass > 0).sum(axis=0)
-    usual = mass.sum(axis=0) / np.maximum(drawn, 1)
-    standing = np.sqrt(mass) * mass / np.maximum(usual, 1e-9)
-    return np.where(store.blank, -1, standing.argmax(axis=1)).astype(np.int8)
-
-
 def representative_layer(store: TileStore, row: int) -> int:
-    """Channel of the layer that sets tile `row` apart, -1 for a blank tile; see `representative_layers`."""
-    return int(representative_layers(store)[row])
+    """Channel of the layer that sets tile `row` apart from the rest of the city, -1 for a blank tile."""
+    from embeddings import dominant_layers  # here, since drawing tiles needs no network
+
+    return int(dominant_layers(store)[row])
 
 
 def preview(store: TileStore, row: int, size: int = 64, layer: int | str | None = None) -> Image.Image:
@@ -432,14 +424,8 @@ def principal_colours(vectors: np.ndarray) -> np.ndarray:
 
     Each is stretched so that its middle 96 % fill the range; fewer components leave their colour in the middle.
     """
-    centred = np.asarray(vectors, dtype=np.float64)
-    centred = centred - centred.mean(axis=0)
-    axes = np.linalg.eigh(centred.T @ centred)[1][:, ::-1][:, :3]
-    axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])  # eigh leaves the sign open
-    parts = centred @ axes
+    parts, _ = principal_components(vectors, 3)
     low, high = np.percentile(parts, [2, 98], axis=0)
-    spread = high - low
-    scaled = np.where(spread > 1e-9, (parts - low) / np.where(spread > 1e-9, spread, 1), 0.5)
-    colours = np.full((len(parts), 3), 0.5)
-    colours[:, : scaled.shape[1]] = np.clip(scaled, 0, 1)
-    return np.round(24 + colours * 216).astype(np.uint8)
+    spread = np.where(high - low > 1e-9, high - low, np.inf)  # a component that does not exist stays at its middle
+    scaled = np.clip((parts - (low + high) / 2) / spread + 0.5, 0, 1)
+    return np.round(PRINCIPAL_RANGE[0] + scaled * np.ptp(PRINCIPAL_RANGE)).astype(np.uint8)
