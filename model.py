@@ -150,6 +150,9 @@ class LossConfig:
     softpn_scale: float = flag(1.0, "steepness s of softpn; 1 as published", type=positive_float)
     temperature: float = flag(0.1, "temperature of ntxent", type=positive_float)
     vicreg_weight: float = flag(0.0, "weight of the variance/covariance term against collapse", type=count_float)
+    profile_weight: float = flag(
+        0.0, "weight of telling what each layer of a tile shows from its vector", type=count_float
+    )
 
     @property
     def views(self) -> int:
@@ -244,6 +247,45 @@ def vicreg_penalty(vectors: Tensor) -> Tensor:
     missing = F.relu(1 - (variance + 1e-4).sqrt()).mean()
     crossed = (covariance.square().sum() - variance.square().sum()) / vectors.shape[1]
     return missing + crossed / 25
+
+
+# --- what a tile shows -------------------------------------------------------------------------------------
+
+PROFILE_CLASSES = 16  # of brightness, in each layer
+PROFILE_FLOOR, PROFILE_LIMIT = 0.01, 6.0  # a class that hardly ever occurs must not outweigh all others
+
+
+def brightness_profile(tiles: Tensor) -> Tensor:
+    """Roots of the shares of its pixels that each class of brightness has in each layer of a tile.
+
+    `tiles (B, C, S, S) uint8` to `(B, C * 16) float32`; ground on which nothing is drawn is in no class. The root
+    keeps a few dots from vanishing beside whole areas. Turning a tile changes nothing.
+    """
+    pixels = tiles.flatten(2)
+    high = pixels >> 4
+    counts = torch.stack([(high == level).sum(dim=2) for level in range(PROFILE_CLASSES)], dim=2)
+    counts[:, :, 0] -= (pixels == 0).sum(dim=2)
+    return (counts.float() / pixels.shape[2]).sqrt().flatten(1)
+
+
+class ProfileHead(nn.Module):
+    """Tells a tile's brightness profile from its vector while training; no viewer needs it.
+
+    The map is linear, so that what the layers show stays in the vector for every linear model that reads it. Training
+    on views with blanked layers, it must also tell what a layer shows from the others.
+    """
+
+    def __init__(self, embedding_dim: int, profiles: Tensor):
+        super().__init__()
+        self.linear = nn.Linear(embedding_dim, profiles.shape[1])
+        self.register_buffer("mean", profiles.mean(dim=0))
+        self.register_buffer("scale", (profiles.var(dim=0, correction=0) + PROFILE_FLOOR**2).sqrt())
+
+    def forward(self, vectors: Tensor, profiles: Tensor) -> Tensor:
+        """Loss of each tile `(B,)`: Huber's, over standardised profiles; `vectors (B, D)` have unit length."""
+        wanted = ((profiles - self.mean) / self.scale).clamp(-PROFILE_LIMIT, PROFILE_LIMIT)
+        told = self.linear(vectors * vectors.shape[1] ** 0.5)
+        return F.smooth_l1_loss(told, wanted, reduction="none").mean(dim=1)
 
 
 # --- how good vectors are, without labels ------------------------------------------------------------------

@@ -65,8 +65,10 @@ from model import (
     Encoder,
     EncoderConfig,
     LossConfig,
+    ProfileHead,
     TripletTerms,
     batch_loss,
+    brightness_profile,
     compute_dtype,
     encoder_state,
     library_versions,
@@ -712,7 +714,8 @@ class Trainer:
         self.validation = Validation(self.store, config, self.batches.tiles, val_rows)
         torch.manual_seed(config.device.seed)
         self.encoder = Encoder(config.encoder).to(world.device, memory_format=torch.channels_last)
-        self.optimizer = make_optimizer(self.encoder, config)
+        self.profile_head = profile_head(self.batches.tiles, train_rows, config) if config.loss.profile_weight else None
+        self.optimizer = make_optimizer(self._learners(), config)
         if checkpoint:
             self._restore(checkpoint)
         self.at.sums = self.at.sums.to(world.device)
@@ -722,6 +725,10 @@ class Trainer:
         self.check_every = 1 if world.device.type == "cpu" else 16
         self.unchecked: deque[tuple[int, Tensor, np.ndarray]] = deque()
         self.warned: set[str] = set()
+
+    def _learners(self) -> nn.ModuleList:
+        """What is trained: the encoder and, where the loss has one, the head that tells profiles from vectors."""
+        return nn.ModuleList([self.encoder, self.profile_head] if self.profile_head else [self.encoder])
 
     def _network(self) -> nn.Module:
         network = across_ranks(self.encoder, self.world) if self.world.size > 1 else self.encoder
@@ -810,7 +817,17 @@ class Trainer:
         with self.autocast():
             vectors = self.network(tiles)
         vectors = self.world.gather(vectors).view(*batch.tile_xy.shape[:2], -1)
-        return batch_loss(self.config.loss, vectors, batch.tile_xy, jitter or sample.pos_radius, sample.neg_radius)
+        terms = batch_loss(self.config.loss, vectors, batch.tile_xy, jitter or sample.pos_radius, sample.neg_radius)
+        return self._with_profile(terms, vectors, batch) if self.profile_head else terms
+
+    def _with_profile(self, terms: TripletTerms, vectors: Tensor, batch: Batch) -> TripletTerms:
+        """Add how badly the vectors tell what the tiles show, layers blanked by chance included.
+
+        Every process sees all the batch's vectors and profiles, so the head stays equal in all without being synced.
+        """
+        profiles = self.world.gather(brightness_profile(batch.tiles))
+        missed = self.profile_head(vectors.flatten(0, 1), profiles).view(vectors.shape[:2]).mean(dim=1)
+        return dataclasses.replace(terms, loss=terms.loss + self.config.loss.profile_weight * missed)
 
     def _log_step(self, values: list[float]) -> None:
         metrics = dict(zip(SUMMED, values, strict=False)) | {"lr": self._learning_rate(self.at.step - 1)}
@@ -911,6 +928,8 @@ class Trainer:
         at, config = self.at, self.config
         state = {field.name: getattr(at, field.name) for field in dataclasses.fields(at)}
         state |= {"sums": at.sums.cpu(), "optimizer": self.optimizer.state_dict(), "rng": rng_state(self.world.device)}
+        if self.profile_head:
+            state["profile_head"] = encoder_state(self.profile_head)
         checkpoint = Checkpoint(
             encoder_config=dataclasses.asdict(config.encoder),
             encoder_state=encoder_state(self.encoder),
@@ -939,6 +958,8 @@ class Trainer:
                 "name the same --tiles_root, or leave --resume out to start a new run"
             )
         self.encoder.load_state_dict(checkpoint.encoder_state)
+        if self.profile_head:
+            self.profile_head.load_state_dict(state["profile_head"])
         self.optimizer.load_state_dict(state["optimizer"])
         restore_rng(state["rng"], self.world.device)
         fields = {field.name: state[field.name] for field in dataclasses.fields(Progress)}
@@ -1043,10 +1064,21 @@ def split_city(store: TileStore, config: TrainConfig) -> tuple[np.ndarray, np.nd
     return spatial_split(store.tile_xy, config.fit.val_share, seed=config.device.seed, buffer=buffer)
 
 
-def make_optimizer(encoder: Encoder, config: TrainConfig) -> torch.optim.Optimizer:
+PROFILE_SAMPLE = 4096  # tiles from which the profiles' mean and spread are taken
+
+
+def profile_head(tiles: DeviceTiles, rows: np.ndarray, config: TrainConfig) -> ProfileHead:
+    """The head that tells profiles from vectors, for the profiles of the training tiles with content."""
+    rows = rows[~tiles.store.blank[rows]]
+    chosen = rows[np.linspace(0, len(rows) - 1, min(PROFILE_SAMPLE, len(rows))).astype(int)]
+    parts = [brightness_profile(tiles.tiles(chosen[i : i + 128])) for i in range(0, len(chosen), 128)]
+    return ProfileHead(config.encoder.embedding_dim, torch.cat(parts)).to(tiles.device)
+
+
+def make_optimizer(learners: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """AdamW, in one kernel where the device has it."""
-    fused = next(encoder.parameters()).device.type in ("cpu", "cuda")
-    return torch.optim.AdamW(encoder.parameters(), config.fit.lr, weight_decay=config.fit.weight_decay, fused=fused)
+    fused = next(learners.parameters()).device.type in ("cpu", "cuda")
+    return torch.optim.AdamW(learners.parameters(), config.fit.lr, weight_decay=config.fit.weight_decay, fused=fused)
 
 
 def network_dtype(config: TrainConfig, device: torch.device) -> torch.dtype:

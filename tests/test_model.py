@@ -20,7 +20,9 @@ from model import (
     Encoder,
     EncoderConfig,
     LossConfig,
+    ProfileHead,
     batch_loss,
+    brightness_profile,
     build_encoder,
     encoder_state,
     load_checkpoint,
@@ -317,3 +319,39 @@ def test_checkpoints_travel_between_cuda_and_cpu(tmp_path):
     on_cpu, _ = load_encoder(tmp_path / "a.pth", "cpu")
     on_gpu, _ = load_encoder(tmp_path / "a.pth", "cuda")
     assert torch.allclose(on_cpu(tiles), on_gpu(tiles.cuda()).cpu(), atol=1e-3)
+
+
+# --- what a tile shows -------------------------------------------------------------------------------------
+
+
+def test_a_profile_holds_the_roots_of_shares_of_brightness():
+    tiles = torch.zeros(1, 12, 8, 8, dtype=torch.uint8)
+    tiles[0, 4, :2] = 255  # a quarter
+    tiles[0, 4, 4, :4] = 20  # a sixteenth
+    tiles[0, 11, 0, 0] = 1
+    profile = brightness_profile(tiles).view(12, 16)
+    expected = torch.zeros(12, 16)
+    expected[4, 15], expected[4, 1], expected[11, 0] = 0.5, 0.25, 0.125
+    torch.testing.assert_close(profile, expected)
+
+
+def test_a_profile_does_not_change_when_the_tile_turns():
+    tiles = torch.randint(256, (3, 12, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    torch.testing.assert_close(brightness_profile(tiles.rot90(1, (2, 3))), brightness_profile(tiles))
+
+
+def test_the_profile_head_learns_what_vectors_hold_and_cannot_learn_what_they_lack():
+    generator = torch.Generator().manual_seed(0)
+    vectors = F.normalize(torch.randn(200, 8, generator=generator), dim=1)
+    held = vectors @ torch.randn(8, 5, generator=generator)
+    profiles = torch.cat([held, torch.randn(200, 5, generator=generator), torch.zeros(200, 1)], dim=1)
+    head = ProfileHead(8, profiles)
+    optimizer = torch.optim.Adam(head.parameters(), 0.05)
+    for _ in range(300):
+        optimizer.zero_grad()
+        head(vectors, profiles).mean().backward()
+        optimizer.step()
+    told = head.linear(vectors * 8**0.5) * head.scale + head.mean
+    missed = ((told - profiles) ** 2).mean(dim=0)
+    assert missed[:5].max() < 0.01 and missed[5:10].min() > 0.5 and missed[10] < 1e-4
+    assert head(vectors, profiles).shape == (200,)

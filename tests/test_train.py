@@ -207,6 +207,19 @@ def test_training_learns(small, preset):
     assert outcome.metrics["val_triplet_accuracy"] > 0.6
 
 
+def test_the_profile_term_is_learned_and_goes_on_after_a_stop(small):
+    chosen = {"loss_type": "ntxent", "jitter": 1.0, "dropout": 0.0, "batch_size": 12, "max_samples": 120, "epochs": 2}
+    train.train(small(**chosen, profile_weight=10.0))
+    first, last = lines()
+    assert last["loss"] < first["loss"] - 0.5
+    state = load_checkpoint("checkpoints/last.pth").train_state["profile_head"]
+    train.train(parse_config(["--resume", "checkpoints/last.pth", "--epochs", "1"]))
+    further = load_checkpoint("checkpoints/last.pth").train_state["profile_head"]
+    assert not torch.equal(state["linear.weight"], further["linear.weight"])
+    assert torch.equal(state["mean"], further["mean"])
+    assert lines(kind="epoch")[-1]["loss"] < last["loss"] + 0.5
+
+
 @pytest.mark.parametrize("jitter", [0.0, 0.4, 1.0, 2.0])
 def test_training_never_sees_a_validation_pixel(small, jitter):
     config = small(jitter=jitter, loss_type="ntxent" if jitter else "softpn", neg_radius=6, batch_size=24)
@@ -444,7 +457,7 @@ def torchrun(processes: int, *args: str) -> subprocess.CompletedProcess:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", [
-    {"loss_type": "ntxent", "jitter": 1.0},
+    {"loss_type": "ntxent", "jitter": 1.0, "profile_weight": 1.0},
     {"loss_type": "softpn", "mining": "hard", "vicreg_weight": 0.1},
 ], ids=["ntxent", "softpn"])  # fmt: skip
 def test_two_processes_reach_the_loss_curve_of_one(small, flags, loss):
