@@ -301,10 +301,16 @@ def extract_info(path: Path | str) -> ExtractInfo:
             header = reader.header()
     except (RuntimeError, ValueError) as error:
         raise UserError(unreadable(path, error)) from None
-    box = header.box()
-    corners = (box.bottom_left.lon, box.bottom_left.lat, box.top_right.lon, box.top_right.lat) if box.valid() else None
     date = header.get("osmosis_replication_timestamp") or header.get("timestamp") or None
-    return ExtractInfo(corners, date)
+    return ExtractInfo(_header_box(path), date)
+
+
+def _header_box(path: Path) -> Box | None:
+    with osmium.io.Reader(str(path), osmium.osm.NOTHING) as reader:
+        box = reader.header().box()
+    if not box.valid():
+        return None
+    return box.bottom_left.lon, box.bottom_left.lat, box.top_right.lon, box.top_right.lat
 
 
 def unreadable(path: Path, error: Exception) -> str:
@@ -412,10 +418,10 @@ def read_features(path: Path | str, style: Style, box: Box | None = None, scratc
     try:
         if box is not None and scratch is not None and path.stat().st_size > CUT_ABOVE_BYTES:
             small = scratch / "box.osm.pbf"
-            west, south, east, north = box
-            cut_extract(path, (west - CUT_MARGIN, south - CUT_MARGIN, east + CUT_MARGIN, north + CUT_MARGIN), small)
+            box = box[0] - CUT_MARGIN, box[1] - CUT_MARGIN, box[2] + CUT_MARGIN, box[3] + CUT_MARGIN
+            cut_extract(path, box, small)
             path = small
-        return _Reading(path, style).run()
+        return _Reading(path, style, box).run()
     except (RuntimeError, ValueError) as error:
         raise UserError(unreadable(path, error)) from None
 
@@ -441,10 +447,12 @@ def cut_extract(path: Path, box: Box, out: Path) -> None:
 
 
 class _Reading:
-    """One pass over an extract; its lists become `Features`."""
+    """One pass over an extract; its lists become `Features`. The sea ends at `frame`, or where the header says."""
 
-    def __init__(self, path: Path, style: Style):
+    def __init__(self, path: Path, style: Style, frame: Box | None):
         self.path, self.style = path, style
+        self.frame = _header_box(path) or frame
+        self.coast: list[bytes] = []
         self.lonlat, self.point_counts, self.ring_counts = array("d"), array("q"), array("q")
         self.osm_key = array("q")
         self.items = array("q")  # object, class, kind
@@ -470,7 +478,20 @@ class _Reading:
             elif found.is_node():
                 self._node(found)
         self.broken["relations that are incomplete or do not close"] += len(surfaces)
+        self._sea()
         return self._features()
+
+    def _sea(self) -> None:
+        """Add the surfaces that the coastlines bound, as objects tagged `natural=sea`."""
+        classes = [i for i in self.style.classes_of({"natural": "sea"}) if self.style.classes[i].draws(FILL)]
+        lines = [shapely.linestrings(np.frombuffer(part).reshape(-1, 2)) for part in self.coast]
+        if not classes or not lines:
+            return
+        frame = self.frame or tuple(shapely.total_bounds(lines))
+        surfaces, doubtful = sea_surfaces(lines, frame)
+        self.broken["parts of the sea whose coastline has gaps"] += doubtful
+        for number, surface in enumerate(surfaces):
+            self._add(-1 - number, list(_wkb_rings(shapely.to_wkb(surface, byte_order=1))), classes, FILL)
 
     def _relations(self) -> tuple[dict[int, list[int]], set[int]]:
         """Classes that relations lend to their member ways as lines, and relations that should give surfaces."""
@@ -520,7 +541,10 @@ class _Reading:
             self.broken["ways that should close and do not"] += 1
         drawn.extend(number for number in lent if number not in drawn)
         if drawn:
-            for part in self._line_parts(way):
+            parts = self._line_parts(way)
+            if way.tags.get("natural") == "coastline":
+                self.coast += parts
+            for part in parts:
                 self._add(way.id * 4 + 1, [part], drawn, LINE)
 
     def _line_parts(self, way: Any) -> list[bytes]:
@@ -601,6 +625,44 @@ class _Reading:
             broken={what: count for what, count in self.broken.items() if count},
             boundaries=self.boundaries,
         )
+
+
+COAST_SNAP = 0.02  # degrees; coastlines that an extract cuts off this near to its edge are led on to the edge
+
+
+def sea_surfaces(lines: list[shapely.LineString], frame: Box) -> tuple[list[shapely.MultiPolygon], int]:
+    """The sea inside `frame`, from coastlines (water lies to their right), and the number of doubtful parts left out.
+
+    A part is doubtful when it lies to the left of more than a twentieth of the coast that it lies to the right of.
+    """
+    window = shapely.box(*frame)
+    coast = shapely.line_merge(shapely.MultiLineString(lines), directed=True)
+    ends = [shapely.Point(line.coords[i]) for line in shapely.get_parts(coast) if not line.is_closed for i in (0, -1)]
+    cut_off = [end for end in ends if window.contains(end) and end.distance(window.exterior) < COAST_SNAP]
+    bridges = [shapely.shortest_line(end, window.exterior) for end in cut_off]
+    net = shapely.union_all([coast, window.exterior, *bridges])
+    parts = shapely.get_parts(shapely.polygonize(shapely.get_parts(net)))
+    parts = parts[shapely.contains(window, shapely.point_on_surface(parts))]
+    right, left = _shores(lines, parts)
+    wet = right > 0
+    sure = wet & (left <= right / 20)
+    order = sorted(np.flatnonzero(sure), key=lambda i: parts[i].bounds)
+    return [shapely.MultiPolygon([parts[i]]) for i in order], int((wet & ~sure & (right >= left)).sum())
+
+
+def _shores(lines: list[shapely.LineString], parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How much coast has each part on its right and on its left: lengths, told by points beside the segments."""
+    points = [shapely.get_coordinates(line) for line in lines]
+    start, end = np.concatenate([p[:-1] for p in points]), np.concatenate([p[1:] for p in points])
+    along = end - start
+    length = np.linalg.norm(along, axis=1)
+    aside = np.stack([along[:, 1], -along[:, 0]], axis=1) / np.maximum(length, 1e-12)[:, None] * 1e-6
+    tree = shapely.STRtree(parts)
+    sums = []
+    for side in (aside, -aside):
+        which, part = tree.query(shapely.points((start + end) / 2 + side), predicate="within")
+        sums.append(np.bincount(part, length[which], minlength=len(parts)))
+    return sums[0], sums[1]
 
 
 def _starts(counts: array) -> np.ndarray:

@@ -77,7 +77,7 @@ SAMPLE_EXTRACT = Path(__file__).with_name("sample_data") / "astana.osm.pbf"
 SAMPLE_BBOX: Box = (71.3644409, 51.1224889, 71.4962769, 51.2051626)
 
 METATILE = 8  # tiles are drawn and handed to processes in blocks of 8 x 8
-LONG_PATH = 256  # points; longer ones are thinned to what a metatile can see
+LONG_PATH = 256  # points; longer ones are thinned to what a tile can see
 BLANK_NAME = "blank-{}.png"
 PARTIAL = ".partial"  # files on their way; whatever lies here was never finished
 
@@ -182,11 +182,12 @@ class Painter:
                 yield layer, self.plane
 
     def _draw(self, item: int, x: int, y: int) -> None:
-        if item not in self.paths:
-            kind = int(self.index.item_kind[item])
-            gray = int(self.index.class_look[self.index.item_class[item], 1 + kind])
-            self.paths[item] = (gray, *self._path(item, kind, x, y))
-        gray, origin_x, origin_y, path = self.paths[item]
+        look = self.paths.get(item)
+        if look is None:
+            look = self._look(item, x, y)
+            if not self._is_long(item):
+                self.paths[item] = look
+        gray, origin_x, origin_y, path = look
         canvas = self.canvas
         self.paint.setAlpha(gray)
         canvas.save()
@@ -194,30 +195,37 @@ class Painter:
         canvas.drawPath(path, self.paint)
         canvas.restore()
 
-    def _path(self, item: int, kind: int, x: int, y: int) -> tuple[int, int, Any]:
-        """The item's outline in pixels from its origin tile, ready to be filled."""
+    def _is_long(self, item: int) -> bool:
+        """Whether the item is thinned for each tile, so that its path serves no other."""
+        first, last = self.index.ring_start[self.index.item_object[item] + np.array([0, 1])]
+        return bool(np.diff(self.index.point_start[first : last + 1]).max() > LONG_PATH)
+
+    def _look(self, item: int, x: int, y: int) -> tuple[int, int, int, Any]:
+        """Brightness, origin tile, and the outline in pixels from there, ready to be filled."""
         index = self.index
-        owner = index.item_object[item]
+        owner, kind = index.item_object[item], int(index.item_kind[item])
+        gray = int(index.class_look[index.item_class[item], 1 + kind])
         origin_x, origin_y = index.origin[owner].tolist()
-        block = np.array([x // METATILE * METATILE - origin_x, y // METATILE * METATILE - origin_y])
-        scale, size = self.px / UNIT, float(index.item_size[item]) * self.px
+        scale, size = self.px / UNIT, float(index.item_size[item])
         path = skia.Path()
         if kind == POINT:
-            (px, py) = (index.points[index.point_start[index.ring_start[owner]]] * scale).tolist()
-            path.addCircle(px, py, size)
-            return origin_x, origin_y, path
+            px, py = (index.points[index.point_start[index.ring_start[owner]]] * scale).tolist()
+            path.addCircle(px, py, size * self.px)
+            return gray, origin_x, origin_y, path
         path.setFillType(skia.PathFillType.kEvenOdd)
+        margin = 1 + math.ceil(size)
+        window = np.array([x - origin_x - margin, y - origin_y - margin, x - origin_x + margin, y - origin_y + margin])
         for ring in range(index.ring_start[owner], index.ring_start[owner + 1]):
             points = index.points[index.point_start[ring] : index.point_start[ring + 1]]
-            runs = [points] if len(points) <= LONG_PATH else _thinned(points, block, kind)
+            runs = [points] if len(points) <= LONG_PATH else _thinned(points, window, kind)
             for run in runs:
                 _append(path, (run * scale).tolist(), close=kind == FILL)
         if kind == LINE:
-            self.stroke.setStrokeWidth(size)
+            self.stroke.setStrokeWidth(size * self.px)
             outline = skia.Path()
             self.stroke.getFillPath(path, outline)
             path = outline
-        return origin_x, origin_y, path
+        return gray, origin_x, origin_y, path
 
 
 def _append(path: Any, points: list[list[float]], close: bool) -> None:
@@ -228,20 +236,21 @@ def _append(path: Any, points: list[list[float]], close: bool) -> None:
         path.close()
 
 
-def _thinned(points: np.ndarray, block: np.ndarray, kind: int) -> list[np.ndarray]:
-    """Leave out points that a metatile (with one tile around it) cannot see.
+def _thinned(points: np.ndarray, window: np.ndarray, kind: int) -> list[np.ndarray]:
+    """Leave out points that the tiles of `window` (first x, first y, last x, last y) cannot see.
 
-    A run of points that are all beyond the same edge marks nothing inside, wherever it wanders: a ring keeps the ends
-    of such a run, a line is cut there. What remains inside is untouched, to the last bit.
+    What wanders beyond the same edge marks nothing inside: a ring keeps the ends of such a run, a line is cut there.
+    The window belongs to the tile that is drawn, never to the metatile: Skia's coverage depends a little on the
+    edges that lie outside, and a pixel shall depend on its tile alone.
     """
-    low, high = (block - 1) * UNIT, (block + METATILE + 1) * UNIT
+    low, high = window[:2] * UNIT, (window[2:] + 1) * UNIT
     code = (points < low) @ np.array([1, 2]) + (points >= high) @ np.array([4, 8])
     unseen = (code[1:] & code[:-1]) != 0  # segments beyond one edge
     if kind == LINE:
         changes = np.flatnonzero(np.diff(np.concatenate([[True], unseen, [True]]).astype(np.int8)))
         return [points[start : end + 1] for start, end in changes.reshape(-1, 2)]
     keep = np.ones(len(points), dtype=bool)
-    keep[1:-1] = (code[1:-1] & code[:-2] & code[2:]) == 0
+    keep[1:-1] = (code[1:-1] == 0) | (code[1:-1] != code[:-2]) | (code[1:-1] != code[2:])
     return [points[keep]]
 
 
