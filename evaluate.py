@@ -72,7 +72,9 @@ PREFIX_DRAWN = "drawn:"  # columns of the labels file that count what the masks 
 class EvaluateFlags:
     """Evaluation."""
 
-    labels: Path | None = flag(None, "Parquet or CSV keyed by x,y or lat,lon (render_tiles.py --labels)", type=Path)
+    labels: Path | None = flag(
+        None, "Parquet (render_tiles.py --labels) or CSV keyed by x,y or lat,lon, or an .osm.pbf", type=Path
+    )
     vectors: Path | None = flag(None, "evaluate these vectors (Parquet or CSV) instead of a checkpoint's", type=Path)
     vs: list[Path] | None = flag(None, "compare two checkpoints", type=Path, nargs=2, metavar=("A", "B"))
     baselines: bool = flag(False, "evaluate the baselines too")
@@ -206,6 +208,20 @@ def read_table(path: Path) -> dict[str, np.ndarray]:
     return {name: _column(table[name]) for name in table.column_names}
 
 
+def read_extract(path: Path, tile_xy: np.ndarray, zoom: int) -> dict[str, np.ndarray]:
+    """The columns that `render_tiles.py --labels` would write for these tiles."""
+    from map_index import TileArea, build_index, labels_table
+    from osm_extract import load_style, read_features
+
+    style = load_style()
+    features = read_features(path, style)
+    x0, y0 = tile_xy.min(axis=0).tolist()
+    columns, rows = (tile_xy.max(axis=0) - tile_xy.min(axis=0) + 1).tolist()
+    area = TileArea(zoom, x0, y0, np.ones((rows, columns), dtype=bool))
+    table = labels_table(features, style, area, build_index(features, style, area))
+    return {name: _column(table[name]) for name in table.column_names}
+
+
 def _column(column: pa.ChunkedArray) -> np.ndarray:
     kind = column.type
     if pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind) or pa.types.is_large_list(kind):
@@ -237,12 +253,12 @@ def take_keys(table: dict[str, np.ndarray], path: Path, zoom: int) -> np.ndarray
 
 
 def read_labels(path: Path, tile_xy: np.ndarray, zoom: int) -> tuple[list[Target], dict[str, np.ndarray]]:
-    """Targets and the counts of drawn objects, aligned with `tile_xy (N, 2)`.
+    """Targets and the counts of drawn objects, aligned with `tile_xy (N, 2)`, of a table or an `.osm.pbf` extract.
 
     Several rows of one tile are averaged, of a class label the most frequent counts. Whole, non-negative numbers are
     counts and enter as log(1 + n). Labels on too few tiles are left out; `drawn:` columns are no targets.
     """
-    table = read_table(path)
+    table = read_extract(path, tile_xy, zoom) if path.suffix.lower() == ".pbf" else read_table(path)
     rows = TileGrid(tile_xy).rows(take_keys(table, path, zoom))
     inside = rows >= 0
     if not inside.any():

@@ -14,7 +14,7 @@ from sklearn.linear_model import Ridge
 
 import evaluate
 from cli import TilesFlags, UserError
-from conftest import make_tiles, save_untrained
+from conftest import REPO, make_tiles, save_untrained
 from data_loader import LAYERS, blocks_of, latlon_of_tile, open_store
 
 X0, Y0 = 76600, 44200
@@ -320,3 +320,12 @@ def test_the_same_seed_gives_the_same_figures():
     first = evaluate.principal(np.random.default_rng(0).normal(size=(50, 20)), 5, 0)
     torch.manual_seed(9)
     np.testing.assert_array_equal(first, evaluate.principal(np.random.default_rng(0).normal(size=(50, 20)), 5, 0))
+
+
+@pytest.mark.slow
+def test_labels_come_straight_from_an_extract():
+    x, y = np.meshgrid(np.arange(91540, 91570), np.arange(43770, 43800), indexing="ij")
+    xy = np.stack([x, y], axis=-1).reshape(-1, 2).astype(np.int32)
+    targets, drawn = evaluate.read_labels(REPO / "sample_data" / "astana.osm.pbf", xy, 17)
+    assert {"levels", "addresses", "landuse", "highway"} <= {target.name for target in targets}
+    assert {f"drawn:{layer}" for layer in LAYERS} <= set(drawn)
