@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
-from multiprocessing import get_all_start_methods, get_context, parent_process
+from multiprocessing import get_all_start_methods, get_context, parent_process, resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -477,9 +477,7 @@ def _claim(root: Path, manifest: dict[str, Any], force: bool) -> dict[str, Any]:
     if not differing:
         return former
     if not force:
-        what = ", ".join(
-            f"{key} {former.get(key)} there, {manifest[key]} now" for key in ("extract", *differing) if former.get(key)
-        )
+        what = ", ".join(f"{key} {former.get(key)} there, {manifest[key]} now" for key in differing if former.get(key))
         raise UserError(
             f"{root} holds tiles drawn otherwise ({what}); name another --tiles_root, or --force redraws them"
         )
@@ -608,13 +606,26 @@ def _pool(jobs: int) -> Executor:
         return _HereAndNow()
     method = "forkserver" if "forkserver" in get_all_start_methods() else "spawn"
     pool = ProcessPoolExecutor(jobs, get_context(method), _start_worker)
-    pool.submit(int)
+    with _deaf_children():
+        pool.submit(int)  # starts them all
     return pool
 
 
+@contextlib.contextmanager
+def _deaf_children() -> Iterator[None]:
+    """Processes started here never hear the signals that a terminal sends to all: the parent decides when to stop."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # it would lift the block
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_worker() -> None:
-    for signum in (signal.SIGINT, signal.SIGTERM):  # the parent decides when to stop
-        signal.signal(signum, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -517,7 +517,10 @@ def test_a_signal_ends_the_run_cleanly(signum, code, tmp_path):
     process = start(SAMPLE_EXTRACT, "--tiles_root", root, "--jobs", 2, start_new_session=True)
     wait_for_tiles(root, process, 500)
     os.killpg(process.pid, signum)
-    _, stderr = process.communicate(timeout=120)
+    try:
+        _, stderr = process.communicate(timeout=240)
+    finally:
+        process.kill()
     assert process.returncode == code, stderr.decode()
     assert b"Traceback" not in stderr
     assert not json.loads((root / "manifest.json").read_text())["complete"]
