@@ -354,16 +354,19 @@ def ridge_all(x: np.ndarray, y: np.ndarray, x_test: np.ndarray) -> np.ndarray:
     return np.stack([test @ (s[:, None] * weights) for s in shrunk]) + center
 
 
-def r2(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Coefficient of determination of each column; `truth (m, T)`, `predicted (..., m, T)`; NaN if constant."""
-    spread = ((truth - truth.mean(axis=0)) ** 2).sum(axis=0)
-    error = ((truth - predicted) ** 2).sum(axis=-2)
-    return 1 - error / np.where(spread > 0, spread, np.nan)
+def r2(truth: np.ndarray, predicted: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    """Share of each column's variance that is explained; `truth (m, T)`, `predicted (..., m, T)`.
+
+    The yardstick is the variance `(T,)` over all evaluated tiles, not over one fold: a quarter in which a label hardly
+    varies would otherwise outweigh all others. The mean over folds is the R2 of all held-out predictions together.
+    """
+    error = ((truth - predicted) ** 2).mean(axis=-2)
+    return 1 - error / np.where(variance > 0, variance, np.nan)
 
 
 def ridge_scores(vectors: np.ndarray, values: np.ndarray, folds: Folds) -> np.ndarray:
     """R2 of ridge regression on each fold, `(F, T)`: the penalty is chosen on the other folds for each label."""
-    scores = np.full((FOLDS, values.shape[1]), np.nan)
+    scores, variance = np.full((FOLDS, values.shape[1]), np.nan), values.var(axis=0)
     for i, (train, test) in enumerate(folds.parts()):
         if test.sum() < 10 or train.sum() < 2 * FOLDS:
             continue
@@ -372,13 +375,13 @@ def ridge_scores(vectors: np.ndarray, values: np.ndarray, folds: Folds) -> np.nd
         for j, (inner_train, inner_test) in enumerate(folds.parts()):
             fit, check = train & inner_train, train & inner_test
             if j != i and check.sum() >= 10 and fit.sum() >= 10:
-                inner.append(r2(values[check], ridge_all(x[fit], values[fit], x[check])))
+                inner.append(r2(values[check], ridge_all(x[fit], values[fit], x[check]), variance))
         best = (
             np.nan_to_num(np.mean(inner, axis=0)).argmax(axis=0)
             if inner
             else np.full(values.shape[1], len(ALPHAS) // 2)
         )
-        outer = r2(values[test], ridge_all(x[train], values[train], x[test]))
+        outer = r2(values[test], ridge_all(x[train], values[train], x[test]), variance)
         scores[i] = outer[best, np.arange(len(best))]
     return scores
 
@@ -398,7 +401,7 @@ def knn_scores(vectors: np.ndarray, values: np.ndarray, folds: Folds) -> np.ndar
         if test.sum() >= 10 and train.sum() >= NEIGHBOURS:
             x = standardise(vectors, train)
             found = nearest(x[test], x[train], NEIGHBOURS)
-            scores[i] = r2(values[test], values[train][found].mean(axis=1))
+            scores[i] = r2(values[test], values[train][found].mean(axis=1), values.var(axis=0))
     return scores
 
 

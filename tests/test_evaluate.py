@@ -125,6 +125,11 @@ def test_probes_find_what_is_there_and_nothing_else():
     assert evaluate.logistic_scores(vectors, codes, folds).min() > 0.9
 
 
+def test_a_quarter_without_variance_does_not_outweigh_the_others():
+    truth, predicted = np.array([[1.0], [1.0]]), np.array([[1.1], [0.9]])
+    assert evaluate.r2(truth, predicted, np.array([4.0])) == pytest.approx(1 - 0.01 / 4)
+
+
 def test_a_label_on_some_tiles_is_probed_on_those_alone():
     xy = grid(60, 60)
     rng = np.random.default_rng(0)
