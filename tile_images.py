@@ -14,25 +14,27 @@ from PIL import Image, ImageDraw
 from data_loader import LAYERS, TileStore
 from projections import principal_components
 
+# Chosen so that the least difference of two of them is as large as can be (CIELAB 26) in the eyes of people with any
+# kind of colour blindness; a test measures it.
 LAYER_COLOURS = {
-    "natural-features": "#1b7a3d",
-    "boundaries": "#a349a4",
-    "landcover": "#b9bd4a",
-    "buildings": "#7d4a36",
-    "amenities": "#d7263d",
-    "railways": "#2b2b33",
-    "aeroways": "#8fd3f4",
-    "leisure": "#3fbf9b",
-    "places": "#f2a0c0",
-    "water": "#1f6fc4",
-    "roads": "#f28e1c",
-    "power": "#8c8c99",
+    "natural-features": "#0e530d",
+    "boundaries": "#850883",
+    "landcover": "#c6d472",
+    "buildings": "#5b3849",
+    "amenities": "#de3547",
+    "railways": "#080831",
+    "aeroways": "#9db3f8",
+    "leisure": "#20af7c",
+    "places": "#f8bbd5",
+    "water": "#4c61db",
+    "roads": "#d2790a",
+    "power": "#9c779f",
 }
 BLANK_COLOUR = "#d5d2cb"  # tiles on which nothing is drawn
 GROUND = (246, 242, 234)  # where a tile shows nothing
 MISSING = (190, 190, 190)  # a tile that could not be read
 
-# Okabe and Ito's palette without its black, most distinct first; a grey and a wine red follow.
+# Okabe and Ito's palette without its yellow, which is lost on white, and without black; the rest keep as far from it.
 CATEGORY_COLOURS = (
     "#0072b2",
     "#e69f00",
@@ -40,14 +42,14 @@ CATEGORY_COLOURS = (
     "#cc79a7",
     "#56b4e9",
     "#d55e00",
-    "#f0e442",
-    "#882255",
-    "#6f6f6f",
-    "#332288",
-    "#999933",
-    "#44aa99",
+    "#c2c26f",
+    "#760867",
+    "#553808",
+    "#51088c",
+    "#8d703f",
+    "#08e7ad",
 )
-CENTRE_COLOUR = "#3a3a3a"
+CENTRE_COLOUR = "#262924"
 # Viridis (Smith and van der Walt), every 17th of its 256 colours.
 SEQUENTIAL_COLOURS = [
     "#440154",
