@@ -1,0 +1,139 @@
+"""The README and the pages it links: flags, defaults and links are true."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conftest import REPO, script_env
+from flag_tables import PAGE, SCRIPTS, flag_rows, page, parser_of
+
+PAGES = [REPO / "README.md", *sorted((REPO / "docs").glob("*.md"))]
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """The words of every shell command in the text's bash blocks."""
+    for block in re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            if words := shlex.split(line, comments=True):
+                yield words
+
+
+def script_commands() -> dict[str, list[str]]:
+    """Every command of the pages that runs a script of this project, by its text; `NAME` stands for one's own word."""
+    found = {}
+    for path in PAGES:
+        text = path.read_text(encoding="utf-8")
+        inline = "".join(f"```bash\n{code}\n```\n" for code in re.findall(r"`((?:python|streamlit) [^`\n]*)`", text))
+        for words in commands(text + "\n" + inline):
+            if set(words) & set(SCRIPTS) and "NAME" not in words:
+                found[shlex.join(words)] = words
+    return found
+
+
+def script_and_arguments(words: list[str]) -> tuple[str, list[str]]:
+    at = next(i for i, word in enumerate(words) if word in SCRIPTS)
+    return words[at], [word for word in words[at + 1 :] if word != "--"]
+
+
+def test_the_page_of_all_flags_is_what_the_parsers_say() -> None:
+    assert page() == PAGE.read_text(encoding="utf-8"), "run `python tests/flag_tables.py`"
+
+
+def test_the_readme_table_of_training_parameters_is_what_the_parser_says() -> None:
+    text = (REPO / "README.md").read_text(encoding="utf-8")
+    table = dict(re.findall(r"^\| `(--\w+)` \| (\S+) \|", text, flags=re.MULTILINE))
+    defaults = {name: default for name, default, _ in flag_rows(parser_of("train.py"))}
+    assert len(table) == 10
+    assert table == {name: defaults[name] for name in table}
+
+
+@pytest.mark.parametrize("command", script_commands())
+def test_every_command_is_understood_by_its_script(command: str) -> None:
+    script, arguments = script_and_arguments(shlex.split(command))
+    parser_of(script).parse_args(arguments)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_links_and_pictures_are_there(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#\s]+)", text):
+        if "://" not in target:
+            assert (path.parent / target).exists(), f"{path.name} links {target}"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_no_gap_is_left(path: Path) -> None:
+    assert not re.search(r"<!--|TODO|FIXME|XXX", path.read_text(encoding="utf-8"))
+
+
+def test_the_structure_lists_every_module() -> None:
+    text = (REPO / "README.md").read_text(encoding="utf-8")
+    for module in REPO.glob("*.py"):
+        assert f"── {module.name} " in text, f"the README's structure lacks {module.name}"
+
+
+# --- every command, run as written -------------------------------------------------------------------------
+
+ENDLESS = ("train.py", "streamlit", "run_example.py")  # ended by a signal once they are at work
+ELSEWHERE = (
+    "--city kyiv",
+    "bench.py",
+    "torchrun",
+    "tiles_of_b",
+    "my_tiles",
+)  # a download, figures, folders of one's own
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as the README's reader has it after training: an extract, its tiles and labels, a checkpoint."""
+    folder = tmp_path_factory.mktemp("home")
+    shutil.copy(REPO / "sample_data" / "astana.osm.pbf", folder / "CITY.osm.pbf")
+    box = "71.40,51.115,71.46,51.145"
+    run(folder, "render_tiles.py", "CITY.osm.pbf", "--bbox", box, "--labels", "labels.parquet")
+    small = ["--tile_size", 32, "--epochs", 1, "--max_samples", 64, "--embedding_dim", 16]
+    run(folder, "train.py", *small)
+    shutil.copy(folder / "checkpoints" / "best_model.pth", folder / "kept.pth")
+    return folder
+
+
+def run(folder: Path, script: str, *arguments: object) -> str:
+    command = [sys.executable, str(REPO / script), *map(str, arguments)]
+    result = subprocess.run(command, cwd=folder, env=script_env(), capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def runnable() -> list[str]:
+    return [command for command in script_commands() if not any(words in command for words in ELSEWHERE)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", runnable())
+def test_every_command_runs_as_written(command: str, home: Path) -> None:
+    shutil.copy(home / "kept.pth", home / "checkpoints" / "best_model.pth")
+    for name in ("A.pth", "B.pth"):
+        shutil.copy(home / "kept.pth", home / "checkpoints" / name)
+    words = shlex.split(command)
+    at = next(i for i, word in enumerate(words) if word in SCRIPTS)
+    words[at] = str(REPO / words[at])
+    words[0] = sys.executable if words[0] == "python" else str(Path(sys.executable).with_name(words[0]))
+    process = subprocess.Popen(
+        words, cwd=home, env=script_env(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        said, _ = process.communicate(timeout=60 if any(word in command for word in ENDLESS) else 280)
+        ended = (0,)
+    except subprocess.TimeoutExpired:
+        assert any(word in command for word in ENDLESS), f"{command} did not end"
+        process.terminate()
+        said, _ = process.communicate(timeout=120)
+        ended = (0, 143, -15)
+    assert process.returncode in ended, said
+    assert "Traceback" not in said
