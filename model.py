@@ -62,10 +62,19 @@ class Encoder(nn.Module):
             for a, b in pairwise(sizes)
         ]
         self.head = nn.Sequential(nn.Flatten(), *hidden, nn.Linear(sizes[-1], config.embedding_dim))
+        self.apply(_start_spread)
 
     def forward(self, tiles: Tensor) -> Tensor:
         """Vectors of unit length, float32, for `tiles (B, 12, S, S)`."""
         return F.normalize(self.head(self.blocks(tiles)).float(), dim=1)
+
+
+def _start_spread(module: nn.Module) -> None:
+    """He et al. 2015: signals keep their size through ReLUs; torch's own start lets all vectors begin nearly equal."""
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 def _block(channels_in: int, channels_out: int) -> nn.Sequential:
@@ -293,7 +302,7 @@ class ProfileHead(nn.Module):
 
 def rank_me(vectors: Tensor) -> float:
     """Effective rank of `vectors (N, D)`: exp of the entropy of the singular values (Garrido et al. 2023)."""
-    values = torch.linalg.svdvals(vectors.double().cpu())
+    values = torch.linalg.svdvals(vectors.detach().double().cpu())
     share = values / values.sum().clamp(min=1e-12) + 1e-12
     return float(torch.exp(-(share * share.log()).sum()))
 

@@ -79,6 +79,12 @@ def test_encoder_is_the_published_one_at_256_px():
     assert linear == [(32768, 1024), (1024, 512), (512, 128)]
 
 
+def test_an_untrained_encoder_tells_tiles_apart():
+    torch.manual_seed(0)
+    vectors = Encoder(EncoderConfig(embedding_dim=32, tile_size=32, dropout=0.0))(torch.rand(64, 12, 32, 32))
+    assert rank_me(vectors) > 8
+
+
 def test_a_tile_size_that_does_not_fit_is_refused_with_one_that_does():
     with pytest.raises(UserError, match="multiple of 32; try --tile_size 96"):
         EncoderConfig(tile_size=100)
