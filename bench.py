@@ -21,10 +21,24 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader, Dataset
 
-from cli import DeviceFlags, Parser, UserError, add_flags, flag, positive_int, read_flags, run_main
-from data_loader import LAYERS, TileStore, TripletSampler, open_store, read_tile, resize_tile, scan_tiles
-from model import pick_device
+from cli import DeviceFlags, Parser, StopSignal, UserError, add_flags, flag, positive_int, read_flags, run_main
+from data_loader import (
+    LAYERS,
+    DeviceTiles,
+    TileStore,
+    TripletSampler,
+    open_store,
+    read_tile,
+    resize_tile,
+    scan_tiles,
+)
+from embeddings import default_batch_size, embed_tiles, fast_forward, network_input, precision_name
+from model import Checkpoint, Encoder, EncoderConfig, encoder_state, pick_device, save_checkpoint
+from projections import ALGORITHMS, TITLES, project
+from similarity import Search, measure, open_search, unit
+from train import Trainer, World, make_config
 
 HERE = Path(__file__).resolve().parent
 
@@ -179,11 +193,265 @@ def bench_loader(bench: Bench) -> Iterator[Figure]:
     )
 
 
+# --- train -------------------------------------------------------------------------------------------------
+
+TRAIN_BATCHES = {"cpu": {64: 32, 128: 8}, "cuda": {256: 256}}  # samples a batch, by tile size
+TRAIN_STEPS = {"cpu": 2, "cuda": 20}
+
+
+def bench_train(bench: Bench) -> Iterator[Figure]:
+    """A training step on real tiles against the same step on a tensor that is there; and against the naive way."""
+    for size, batch_size in TRAIN_BATCHES[bench.device.type].items():
+        yield from bench_step(bench, size, batch_size, TRAIN_STEPS[bench.device.type])
+    yield from bench_naive(bench)
+
+
+def bench_step(bench: Bench, size: int, batch_size: int, steps: int) -> Iterator[Figure]:
+    """Steps with everything the recommended recipe does to a batch: windows at any pixel, turns, blanked layers."""
+    trainer = bench_trainer(bench, size, batch_size)
+    stream = trainer.batches.epoch(0, 0)
+    step, batch = next(stream)
+    tiles = trainer.batches.prepared(batch, 0, step)
+
+    def real() -> None:
+        for _ in range(steps):
+            step, batch = next(stream)
+            trainer.learn(trainer.batches.prepared(batch, 0, step), batch)
+        wait(bench.device)
+
+    def there() -> None:
+        for _ in range(steps):
+            trainer.learn(tiles, batch)
+        wait(bench.device)
+
+    yield bench.compare(
+        f"{steps} training steps, batch {batch_size}, {size} px",
+        real,
+        there,
+        unit="s",
+        tiles=steps * len(tiles),
+        note="floor: the same steps on a tensor already on the device; at most 1.05 is asked for",
+    )
+    stream.close()
+    trainer.recorder.close()
+
+
+def bench_naive(bench: Bench, size: int = 256, batch_size: int = 4) -> Iterator[Figure]:
+    """The way every other loc2vec goes: 36 PNGs decoded per triplet, float32, no `channels_last`."""
+    trainer = bench_trainer(bench, size, batch_size, preset="spec")
+    plain = bench_trainer(bench, size, batch_size, preset="spec", precision="fp32")
+    plain.network.to(memory_format=torch.contiguous_format)
+    naive = DataLoader(NaiveTriplets(bench.store(size), 64), batch_size, num_workers=os.cpu_count() or 1)
+    ours, theirs = trainer.batches.epoch(0, 0), iter(naive)
+    batches = [next(ours) for _ in range(2)]
+
+    def load_naively() -> None:
+        for tiles in DataLoader(naive.dataset, batch_size, num_workers=os.cpu_count() or 1):
+            tiles.to(bench.device)
+        wait(bench.device)
+
+    def load() -> None:
+        rows = trainer.batches.sampler.epoch(0, 64).reshape(-1, batch_size, 3)
+        for step, part in enumerate(rows):
+            trainer.batches.prepared(trainer.batches.load(0, step, part), 0, step)
+        wait(bench.device)
+
+    yield bench.compare(
+        f"loading 64 triplets naively, {size} px", load_naively, load, unit="s", tiles=192, note="floor: ours"
+    )
+
+    def step_naively() -> None:
+        tiles = next(theirs).flatten(0, 1)
+        plain.learn(tiles.to(bench.device), batches[0][1])
+        wait(bench.device)
+
+    def step_ours() -> None:
+        step, batch = batches[1]
+        batch = trainer.batches.load(0, step, batch.rows)
+        trainer.learn(trainer.batches.prepared(batch, 0, step), batch)
+        wait(bench.device)
+
+    yield bench.compare(
+        f"a whole naive step, {size} px", step_naively, step_ours, unit="s", tiles=3 * batch_size, note="floor: ours"
+    )
+    for each in (trainer, plain):
+        each.recorder.close()
+
+
+class NaiveTriplets(Dataset):
+    """Triplets as everybody reads them: one PNG per layer and tile, decoded each time. `(3, 12, S, S) float32`."""
+
+    def __init__(self, store: TileStore, count: int):
+        self.store, self.triplets = store, TripletSampler(store, 2, 10).epoch(0, count)
+
+    def __len__(self) -> int:
+        return len(self.triplets)
+
+    def __getitem__(self, i: int) -> torch.Tensor:
+        root, zoom = self.store.tiles_root, self.store.zoom
+        tiles = [
+            [np.asarray(Image.open(f"{root}/{layer}/{zoom}/{x}/{y}.png"), np.float32) / 255 for layer in LAYERS]
+            for x, y in self.store.tile_xy[self.triplets[i]]
+        ]
+        return torch.from_numpy(np.array(tiles))
+
+
+def bench_trainer(bench: Bench, size: int, batch_size: int, preset: str = "recommended", **settings: object) -> Trainer:
+    """A training run that writes into the scratch folder only."""
+    folders = {"output_dir": bench.scratch / "checkpoints", "log_dir": bench.scratch / "runs"}
+    places = {"tiles_root": bench.tiles_root, "cache_dir": bench.scratch / "cache"}
+    config = make_config(
+        preset,
+        **(folders | places | settings),
+        tile_size=size,
+        batch_size=batch_size,
+        max_samples=batch_size * 1000,
+        val_samples=8,
+        device=bench.device.type,
+    )
+    with StopSignal() as stop:
+        return Trainer(config, World(bench.device), stop)
+
+
+def wait(device: torch.device) -> None:
+    """Until the device has done all it was told to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+# --- embed -------------------------------------------------------------------------------------------------
+
+EMBED_TILES = {64: 1024, 128: 256, 256: 64}  # on a CPU; a GPU takes every tile
+
+
+def bench_embed(bench: Bench) -> Iterator[Figure]:
+    """Embedding tiles against the bare forward passes, and a `precompute` that has nothing to do against its imports."""
+    for size, count in EMBED_TILES.items():
+        store = bench.store(size)
+        encoder = untrained_encoder(size).to(bench.device, memory_format=torch.channels_last).eval()
+        rows = np.flatnonzero(~store.blank)
+        rows = rows if bench.device.type == "cuda" else rows[:count]
+        batch = network_input(DeviceTiles(store, bench.device).tiles, rows[: default_batch_size(bench.device, size)])
+        forward, batches = fast_forward(encoder), -(-len(rows) // len(batch))
+
+        def bare(forward: Callable = forward, batch: torch.Tensor = batch, batches: int = batches) -> None:
+            for _ in range(batches):
+                vectors = forward(batch)
+            vectors.cpu()
+
+        figure = bench.compare(
+            f"embed {len(rows):,} tiles, {size} px",
+            lambda encoder=encoder, store=store, rows=rows: embed_tiles(encoder, store, rows),
+            bare,
+            unit="s",
+            tiles=len(rows),
+        )
+        rate = f"{len(rows) / figure.value:,.0f} tiles/s, {precision_name(bench.device)}; floor: bare forward passes"
+        yield dataclasses.replace(figure, note=rate)
+    yield second_precompute(bench)
+
+
+def untrained_encoder(tile_size: int) -> Encoder:
+    """An encoder with random weights: as quick as a trained one."""
+    torch.manual_seed(0)
+    return Encoder(EncoderConfig(tile_size=tile_size))
+
+
+def second_precompute(bench: Bench) -> Figure:
+    """The second run of precompute_embeddings.py against importing what it imports."""
+    encoder, path = untrained_encoder(64), bench.scratch / "untrained.pth"
+    save_checkpoint(path, Checkpoint(dataclasses.asdict(encoder.config), encoder_state(encoder)))
+    flags = ("--tiles_root", bench.tiles_root, "--model_path", path, "--cache_dir", bench.scratch / "cache")
+
+    def run() -> None:
+        script("precompute_embeddings.py", *flags, "--device", bench.device.type)
+
+    def imports() -> None:
+        subprocess.run([sys.executable, "-c", "import precompute_embeddings, annoy"], cwd=HERE, check=True)
+
+    run()
+    figure = bench.compare("second precompute run", run, imports, unit="s", tiles=len(bench.store(64)))
+    own = f"{figure.value - figure.floor:.2f} s beside the imports; floor: the imports"
+    return dataclasses.replace(figure, note=own)
+
+
+# --- search ------------------------------------------------------------------------------------------------
+
+SEARCH_SIZES = (22_000, 200_000)  # beside the sample city's
+SEARCH_TREES = (50, 100, 200, 500)
+
+
+def bench_search(bench: Bench) -> Iterator[Figure]:
+    """The ten nearest of one vector: exact, and Annoy by trees with its recall, against exact search."""
+    for count in (int((~bench.store(64).blank).sum()), *SEARCH_SIZES):
+        vectors = made_up_vectors(count)
+        exact = measure(Search(vectors, "angular"), sample=300)
+        note = f"p99 {exact.p99_ms:.2f} ms, recall@10 {exact.recall:.3f}; floor: itself"
+        name, cpu = f"search {count:,} x 128", f"{processor_name()}, {os.cpu_count()} cores"
+        yield Figure(f"{name}, exact", exact.p50_ms, "ms", exact.p50_ms, 1.0, cpu, count, note)
+        for trees in SEARCH_TREES:
+            with tempfile.TemporaryDirectory(dir=bench.scratch) as folder:
+                index = open_search(vectors, trees=trees, key=f"bench {count}", cache_dir=folder, exact=False)
+                found = measure(index, sample=300)
+            note = (
+                f"p99 {found.p99_ms:.2f} ms, recall@10 {found.recall:.3f}, built in {index.seconds:.1f} s; floor: exact"
+            )
+            ratio = found.p50_ms / exact.p50_ms
+            yield Figure(f"{name}, Annoy {trees} trees", found.p50_ms, "ms", exact.p50_ms, ratio, cpu, count, note)
+
+
+def made_up_vectors(count: int, dimension: int = 128, inner: int = 16) -> np.ndarray:
+    """Unit vectors as an encoder gives them: clouds round a few hundred centres, along `inner` directions, and noise."""
+    rng = np.random.default_rng(0)
+    centres, axes = rng.normal(size=(300, inner)), rng.normal(size=(inner, dimension))
+    clouds = centres[rng.integers(300, size=count)] + 0.5 * rng.normal(size=(count, inner))
+    return unit(clouds @ axes + 0.1 * rng.normal(size=(count, dimension))).astype(np.float32)
+
+
+# --- project -----------------------------------------------------------------------------------------------
+
+PROJECT_COUNTS = (2_300, 22_000)
+
+
+def bench_project(bench: Bench) -> Iterator[Figure]:
+    """Each projection, its trustworthiness included, against PCA of the same vectors; once each, libraries warm."""
+    for algorithm in ALGORITHMS:  # imports and compiles
+        project(manifold_vectors(200), algorithm, progress=lambda _: None)
+    for count in PROJECT_COUNTS:
+        vectors = manifold_vectors(count)
+        for dimensions in (2, 3):
+            base = statistics.median(project(vectors, "PCA", dimensions).seconds for _ in range(bench.flags.repeats))
+            for algorithm in ALGORITHMS:
+                done = project(vectors, algorithm, dimensions)
+                yield Figure(
+                    f"{TITLES[algorithm]} {dimensions}-D of {count:,} vectors",
+                    done.seconds,
+                    "s",
+                    base,
+                    done.seconds / base,
+                    processor_name(),
+                    count,
+                    f"trustworthiness {done.trustworthiness:.3f}, {done.fitted:,} fitted; floor: PCA",
+                )
+
+
+def manifold_vectors(count: int, dimension: int = 128) -> np.ndarray:
+    """Made-up unit vectors `(count, dimension)` of 24 kinds that differ in eight ways, as an encoder's do."""
+    rng = np.random.default_rng(0)
+    hidden = rng.normal(size=(24, 8))[rng.integers(24, size=count)] + 0.5 * rng.normal(size=(count, 8))
+    vectors = np.tanh(hidden @ rng.normal(size=(8, dimension))) + 0.05 * rng.normal(size=(count, dimension))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
 # --- the command -------------------------------------------------------------------------------------------
 
 BENCHES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "pack": bench_pack,
     "loader": bench_loader,
+    "train": bench_train,
+    "embed": bench_embed,
+    "search": bench_search,
+    "project": bench_project,
 }
 
 
