@@ -48,7 +48,6 @@ from files import DamagedFile, digest, file_digest, load_cache, save_cache
 from projections import ALGORITHMS, DEFAULT_SETTINGS, Projection
 from similarity import METRICS, Search, SearchQuality
 
-WEB = Path(__file__).parent / "web"
 URL = "query-params"  # widgets bound to the address: a link opens the same view
 NAMES = projections.TITLES
 COLOURINGS = {
@@ -169,11 +168,19 @@ class Jobs:
     def join(self, key: str, title: str, work: Callable[[], Any], session: str) -> Job:
         """The job `key`, started unless another session did; `session` waits for it from now on."""
         with self.lock:
-            job = self.by_key.get(key)
-            if job is None or job.future.cancelled():
-                job = self.by_key[key] = Job(title, self.pool, work, session)
-            job.waiting.add(session)
-            return job
+            if not self.pending(key):
+                self.by_key[key] = Job(title, self.pool, work, session)
+            self.by_key[key].waiting.add(session)
+            return self.by_key[key]
+
+    def pending(self, key: str) -> bool:
+        """Whether the job `key` waits or runs; a finished one is none, whoever still looks at it."""
+        return key in self.by_key and not self.by_key[key].future.done()
+
+    def error_of(self, key: str) -> BaseException | None:
+        """Why the job `key` failed, if it did; it stays so until someone starts it again."""
+        job = self.by_key.get(key)
+        return job.future.exception() if job and job.future.done() and not job.future.cancelled() else None
 
     def leave(self, key: str, session: str) -> None:
         """`session` waits no longer; the last one to leave ends the job."""
@@ -205,35 +212,29 @@ def run_job(place: Any, key: str, title: str, work: Callable[[], Any], offer: st
     """
     start = partial(jobs().join, key, title, work, me())
     with place:
-        if key not in jobs().by_key:
+        if jobs().pending(key):
+            st.fragment(_show_job, run_every=0.5)(key, start())
+        elif error := jobs().error_of(key):
+            show_error(error)
+            st.button("Try again", key=f"start {key}", on_click=start)
+        elif offer or st.session_state.get(f"cancelled {key}"):
             if offer:
                 st.info(offer, icon=":material/hourglass_empty:")
-            if offer or st.session_state.get(f"cancelled {key}"):
-                st.button(title, key=f"start {key}", type="primary", on_click=start)
-                return
-        st.fragment(_show_job, run_every=0.5)(key, start())
+            st.button(title, key=f"start {key}", type="primary", on_click=start)
+        else:
+            st.fragment(_show_job, run_every=0.5)(key, start())
 
 
 def _show_job(key: str, job: Job) -> None:
     if job.future.done():
-        jobs().leave(key, me())
-        if (error := _error_of(job.future)) is None:
-            st.session_state["warnings"] = job.warnings
-            st.rerun(scope="app")
-        show_error(error)
-        if st.button("Try again", key=f"again {key}"):
-            st.rerun(scope="app")
-        return
+        st.session_state["warnings"] = job.warnings
+        st.rerun(scope="app")
     left, right = st.columns([5, 1], vertical_alignment="bottom")
     left.progress(job.share, text=f"{job.title}: {job.step}, {job.share:.0%}")
     if right.button("Cancel", key=f"cancel {key}", width="stretch"):
         jobs().leave(key, me())
         st.session_state[f"cancelled {key}"] = True
         st.rerun(scope="app")
-
-
-def _error_of(future: Future) -> BaseException | None:
-    return None if future.cancelled() else future.exception()
 
 
 def show_error(error: BaseException) -> None:
@@ -256,6 +257,7 @@ def load_city(source: Source) -> City:
         device=source.device.device,
         max_tiles=source.max_tiles,
         seed=source.device.seed,
+        quick=True,
     )
     drawn = city.embeddings.with_content()
     if not len(drawn):
@@ -279,7 +281,7 @@ def open_city(source: Source) -> City:
     place = st.container()
     stamp = source.stamp()
     missing = "being computed"
-    if stamp not in jobs().by_key:
+    if not jobs().pending(stamp):
         try:
             return ready_city(source)
         except NotReady as step:
@@ -376,9 +378,12 @@ def choose_source(flags: tuple) -> Source:
 
 
 def choose_path(label: str, key: str, options: list[str]) -> Path:
-    """A path out of `options`, or another one typed in."""
+    """A path out of `options`, or another one typed in or named by the address."""
+    typed = st.session_state.get(key) or st.query_params.get(key)
+    options = list(dict.fromkeys([*options, *([typed] if typed else [])]))
     help_text = "Choose, or type another path and press Enter"
-    return Path(st.selectbox(label, options, key=key, bind=URL, accept_new_options=True, help=help_text) or options[0])
+    chosen = st.selectbox(label, options, key=key, bind=URL, accept_new_options=True, help=help_text)
+    return Path(chosen or options[0])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -435,7 +440,7 @@ def projector_page(source: Source) -> None:
     tabs = st.tabs(["Picked tile", "Any place", "Statistics"], key="below", bind=URL)
     panels = (
         lambda: show_alike(source, city, picked_place(city, "projector")),
-        lambda: show_alike(source, city, choose_by_latlon(city, "place")),
+        lambda: show_alike(source, city, choose_any_place(city)),
         lambda: show_statistics(city, open_projection(source, city, view)),
     )
     show_open_tab(tabs, panels)
@@ -479,23 +484,37 @@ def show_alike(source: Source, city: City, place: "Place | None") -> None:
         rows, found = nearest(index_of(source, city), place, city, NEIGHBOURS)
         st.markdown("##### Most alike")
         notes = [f"distance {distance:.3f}" for distance in found]
-        clicked = gallery("alike", city, city.embeddings.tile_xy[rows], notes, edge=84)
+        gallery("alike", city, city.embeddings.tile_xy[rows], notes, slot="projector", edge=84)
         st.markdown("##### Layers")
         show_layers(place)
-    if clicked:
-        keep_picked("projector", clicked)
-        st.rerun()
+
+
+# --- components --------------------------------------------------------------------------------------------
+
+
+def web(name: str) -> str:
+    """A file of the front end."""
+    return (explorer.WEB / name).read_text(encoding="utf-8")
+
+
+@st.cache_resource(show_spinner=False)
+def components() -> dict[str, Callable]:
+    """What the browser runs: the gallery, the linked view, and what it needs once: Plotly and the city."""
+    make = st.components.v2.component
+    gallery_parts = {"css": web("live_gallery.css"), "js": web("live_gallery.js")}
+    view_parts = {
+        "css": explorer.front_end_css() + web("live_view.css"),
+        "js": explorer.front_end_script() + web("live_view.js"),
+    }
+    return {
+        "gallery": make("loc2vec_gallery", html='<div class="gallery" role="group"></div>', **gallery_parts),
+        "view": make("loc2vec_view", html='<div class="live-root"></div>', isolate_styles=False, **view_parts),
+        "city": make("loc2vec_city", js=web("live_city.js")),
+        "plotly": make("loc2vec_plotly", js=f"{get_plotlyjs()}\nexport default function () {{}}"),
+    }
 
 
 # --- pictures and small parts ------------------------------------------------------------------------------
-
-
-_gallery = st.components.v2.component(
-    "loc2vec_gallery",
-    html='<div class="gallery" role="group"></div>',
-    css=(WEB / "live_gallery.css").read_text(encoding="utf-8"),
-    js=(WEB / "live_gallery.js").read_text(encoding="utf-8"),
-)
 
 
 def gallery(
@@ -504,11 +523,11 @@ def gallery(
     tile_xy: np.ndarray,
     notes: list[str],
     *,
+    slot: str,
     marked: tuple[int, int] | None = None,
     edge: int = 112,
-) -> tuple[int, int] | None:
-    """A grid of tile pictures `tile_xy (n, 2)` with a note under each; the tile that was just clicked, if any."""
-    tiles = [(int(x), int(y)) for x, y in tile_xy]
+) -> None:
+    """A grid of tile pictures `tile_xy (n, 2)` with a note under each; a click on one keeps it under `slot`."""
     items = [
         {
             "id": f"{xy[0]}/{xy[1]}",
@@ -517,10 +536,17 @@ def gallery(
             "note": note,
             "marked": xy == marked,
         }
-        for xy, note in zip(tiles, notes, strict=True)
+        for xy, note in zip([(int(x), int(y)) for x, y in tile_xy], notes, strict=True)
     ]
-    answer = _gallery(key=key, data={"items": items, "edge": edge, "label": key}, on_pick_change=lambda: None)
-    return parse_tile(answer.pick)
+    keep = partial(keep_from_gallery, key, slot)
+    components()["gallery"](key=key, data={"items": items, "edge": edge, "label": key}, on_pick_change=keep)
+
+
+def keep_from_gallery(key: str, slot: str) -> None:
+    """Keep the tile that was just clicked in the gallery `key`."""
+    tile = parse_tile(st.session_state[key].get("pick"))
+    if tile:
+        keep_picked(slot, tile)
 
 
 def tile_name(xy: tuple[int, int]) -> str:
@@ -617,10 +643,16 @@ def show_layers(place: Place, edge: int = 84) -> None:
 # --- choosing a place --------------------------------------------------------------------------------------
 
 
-def choose_place(city: City, key: str) -> Place | None:
-    """A tile at random, by coordinates or from the gallery, or any latitude and longitude; None until chosen."""
-    way = st.segmented_control("Query", WAYS, default=WAYS[0], key=f"{key}_way", bind=URL, required=True)
-    return WAYS_TO_CHOOSE[way](city, key)
+def choose_place(city: City, key: str) -> Place:
+    """A tile at random, by coordinates or from the gallery, or any latitude and longitude; stops until one is."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        way = st.segmented_control("Query", WAYS, default=WAYS[0], key=f"{key}_way", bind=URL, required=True)
+        place = WAYS_TO_CHOOSE[way](city, key) if way != "Browse gallery" else None
+    if way == "Browse gallery":
+        place = choose_from_gallery(city, key)
+    if place is None:
+        st.stop()
+    return place
 
 
 def choose_at_random(city: City, key: str) -> Place:
@@ -632,18 +664,15 @@ def choose_at_random(city: City, key: str) -> Place:
     return tile_place(city, row)
 
 
-def choose_by_tile(city: City, key: str) -> Place | None:
+def choose_by_tile(city: City, key: str) -> Place:
     """The tile at typed coordinates (x, y)."""
     shown = city.embeddings
     middle = shown.tile_xy[len(shown) // 2]
     low, high = shown.tile_xy.min(axis=0), shown.tile_xy.max(axis=0)
-    columns = st.columns(2)
-    xy = [
-        columns[axis].number_input(
-            f"{name} ({low[axis]}–{high[axis]})", value=int(middle[axis]), step=1, key=f"{key}_{name}", bind=URL
-        )
-        for axis, name in enumerate("xy")
-    ]
+    xy = []
+    for axis, name in enumerate("xy"):
+        label = f"{name} ({low[axis]}–{high[axis]})"
+        xy.append(st.number_input(label, value=int(middle[axis]), step=1, key=f"{key}_{name}", bind=URL, width=190))
     row = int(shown.rows(np.array([xy]))[0])
     if row < 0:
         raise UserError(
@@ -653,23 +682,22 @@ def choose_by_tile(city: City, key: str) -> Place | None:
     return tile_place(city, row)
 
 
-def choose_by_latlon(city: City, key: str) -> Place | None:
+def choose_by_latlon(city: City, key: str) -> Place:
     """Any place at typed latitude and longitude, between tile centres too."""
     low, high = city.embeddings.latlon.min(axis=0), city.embeddings.latlon.max(axis=0)
     middle = city.embeddings.latlon[len(city.embeddings) // 2]
-    columns = st.columns(2)
-    latlon = tuple(
-        columns[axis].number_input(
-            f"{name} ({low[axis]:.4f} to {high[axis]:.4f})",
-            value=round(float(middle[axis]), 5),
-            step=0.001,
-            format="%.5f",
-            key=f"{key}_{name[:3].lower()}",
-            bind=URL,
-        )
-        for axis, name in enumerate(("Latitude", "Longitude"))
-    )
-    return any_place(city, latlon)
+    latlon = []
+    for axis, name in enumerate(("Latitude", "Longitude")):
+        label, field = f"{name} ({low[axis]:.4f} to {high[axis]:.4f})", f"{key}_{name[:3].lower()}"
+        value, options = round(float(middle[axis]), 5), {"step": 0.001, "format": "%.5f", "bind": URL, "width": 240}
+        latlon.append(st.number_input(label, value=value, key=field, **options))
+    return any_place(city, tuple(latlon))
+
+
+def choose_any_place(city: City) -> Place:
+    """The place typed in, or the point last clicked on the map."""
+    with st.container(horizontal=True):
+        return choose_by_latlon(city, "place")
 
 
 def choose_from_gallery(city: City, key: str) -> Place | None:
@@ -681,10 +709,7 @@ def choose_from_gallery(city: City, key: str) -> Place | None:
     row = picked_row(city, key)
     notes = [LAYERS[shown.dominant_layer[r]] for r in rows]
     marked = None if row < 0 else tuple(map(int, shown.tile_xy[row]))
-    clicked = gallery(f"{key} gallery", city, shown.tile_xy[rows], notes, marked=marked, edge=92)
-    if clicked:
-        keep_picked(key, clicked)
-        row = picked_row(city, key)
+    gallery(f"{key} gallery", city, shown.tile_xy[rows], notes, slot=key, marked=marked, edge=92)
     return None if row < 0 else tile_place(city, row)
 
 
@@ -709,22 +734,6 @@ def keep_picked(key: str, xy: Any) -> None:
 
 
 # --- the linked view ---------------------------------------------------------------------------------------
-
-
-def web(name: str) -> str:
-    """A file of the front end."""
-    return (WEB / name).read_text(encoding="utf-8")
-
-
-_plotly = st.components.v2.component("loc2vec_plotly", js=f"{get_plotlyjs()}\nexport default function () {{}}")
-_city = st.components.v2.component("loc2vec_city", js=web("live_city.js"))
-_view = st.components.v2.component(
-    "loc2vec_view",
-    html='<div class="live-root"></div>',
-    css=explorer.front_end_css() + web("live_view.css"),
-    js=explorer.front_end_script() + web("live_view.js"),
-    isolate_styles=False,
-)
 
 
 @once(max_entries=4)
@@ -760,7 +769,7 @@ def open_payload(source: Source, city: City) -> bytes | None:
     place = st.container()
     cache_dir = str(source.tiles.cache_dir)
     name = digest("payload", city_key(city))
-    if name not in jobs().by_key:
+    if not jobs().pending(name):
         try:
             return ready_payload(city, cache_dir)
         except NotReady:
@@ -785,8 +794,9 @@ def show_linked_view(
     picked: int = -1,
     marked: Iterable[int] = (),
     panes: str = "both",
+    slot: str | None = None,
 ) -> None:
-    """The embedding and the map, linked; `marked` rows are ringed in their order. A click is kept under `key`."""
+    """The embedding and the map, linked; `marked` rows are ringed in their order. A click is kept under `slot`."""
     payload = open_payload(source, city)
     if payload is None:
         return
@@ -801,21 +811,22 @@ def show_linked_view(
         "panes": panes,
         "theme": st.context.theme.type or "system",
     }
-    answer = _view(key=f"view {key}", data=data, on_click_change=lambda: None)
-    _plotly(key=f"plotly {key}")
-    _city(key=f"city {key}", data=payload)
-    if answer.click:
-        keep_click(key, answer.click)
-        st.rerun()
+    name = f"view {key}"
+    components()["view"](key=name, data=data, on_click_change=partial(keep_click, name, slot or key))
+    components()["plotly"](key=f"plotly {key}")
+    components()["city"](key=f"city {key}", data=payload)
 
 
-def keep_click(key: str, click: dict) -> None:
-    """Write what was clicked into the address: the tile, and the point on the map."""
+def keep_click(key: str, slot: str) -> None:
+    """Keep what was just clicked in the view `key`: the tile, and the very point on the map."""
+    click = st.session_state[key].get("click") or {}
     tile, point = click.get("tile"), click.get("point")
     if tile:
-        keep_picked(key, (tile["x"], tile["y"]))
+        keep_picked(slot, (tile["x"], tile["y"]))
+        if f"{slot}_way" in st.session_state:
+            st.session_state[f"{slot}_way"] = WAYS[0]
     elif not point:
-        st.query_params.pop(f"{key}_tile", None)
+        st.query_params.pop(f"{slot}_tile", None)
     if point:
         st.session_state["place_lat"], st.session_state["place_lon"] = round(point["lat"], 5), round(point["lon"], 5)
 
@@ -857,14 +868,12 @@ def search_page(source: Source) -> None:
     city = open_city(source)
     other = choose_other_city(source, city)
     show_heading(source, city)
-    left, right = st.columns([1, 2.6], gap="large")
+    place = choose_place(other, "query" if other is city else "other")
+    left, right = st.columns([1, 3], gap="large")
     with left:
-        place = choose_place(other, "query" if other is city else "other")
-        if place is None:
-            st.stop()
         show_place(place)
-    index = index_of(source, city, settings.metric, settings.trees)
     with right:
+        index = index_of(source, city, settings.metric, settings.trees)
         rows, found = ask(index, place, city, settings)
         chosen = show_results(city, rows, found, settings)
     if not len(rows):
@@ -932,10 +941,7 @@ def show_results(city: City, rows: np.ndarray, found: np.ndarray, settings: Sear
     chosen = chosen if chosen in rows else int(rows[0])
     notes = [f"{rank}. distance {distance:.3f}" for rank, distance in enumerate(found, start=1)]
     marked = tuple(map(int, city.embeddings.tile_xy[chosen]))
-    clicked = gallery("results", city, city.embeddings.tile_xy[rows], notes, marked=marked)
-    if clicked and clicked != marked:
-        keep_picked("result", clicked)
-        st.rerun()
+    gallery("most alike", city, city.embeddings.tile_xy[rows], notes, slot="result", marked=marked)
     return chosen
 
 
@@ -1027,29 +1033,26 @@ def compare_page(source: Source) -> None:
         other_path = choose_path("Compare with", "with", find_checkpoints(source.model_path))
     pair = [source, source.with_(model_path=other_path)]
     cities = same_tiles([open_city(one) for one in pair])
+    place = choose_place(cities[0], "query")
     left, *columns = st.columns([1, 2, 2], gap="medium")
     with left:
-        place = choose_place(cities[0], "query")
-        if place is None:
-            st.stop()
         show_place(place)
     near = []
-    for one, city, column in zip(pair, cities, columns, strict=True):
+    for side, one, city, column in zip(("left", "right"), pair, cities, columns, strict=True):
         with column:
-            near.append(show_one_model(one, city, view, place))
+            near.append(show_one_model(side, one, city, view, place))
     show_agreement(cities, near)
 
 
-def show_one_model(source: Source, city: City, view: View, place: Place) -> np.ndarray:
+def show_one_model(side: str, source: Source, city: City, view: View, place: Place) -> np.ndarray:
     """One checkpoint's embedding and its tiles most like the place; their rows."""
     show_heading(source, city)
     here = place if place.city is city else see_again(place, city)
     rows, found = nearest(index_of(source, city), here, city, NEIGHBOURS)
     own = int(city.embeddings.rows(np.array([place.xy]))[0]) if place.xy else -1
-    key = f"query of {source.model_path}"
-    show_linked_view(source, city, view, key=key, picked=own, marked=rows, panes="embedding")
+    show_linked_view(source, city, view, key=side, slot="query", picked=own, marked=rows, panes="embedding")
     notes = [f"distance {distance:.3f}" for distance in found]
-    gallery(f"alike {source.model_path}", city, city.embeddings.tile_xy[rows], notes, edge=84)
+    gallery(f"{side} alike", city, city.embeddings.tile_xy[rows], notes, slot="query", edge=84)
     return rows
 
 
@@ -1159,8 +1162,8 @@ PAGES = {
 
 def main() -> None:
     """Read the flags, let the sidebar choose what is open and how, show that page."""
-    st.set_page_config("Loc2Vec explorer", page_icon=str(WEB / "icon.svg"), layout="wide")
-    st.html(WEB / "live_app.css")
+    st.set_page_config("Loc2Vec explorer", page_icon=str(explorer.WEB / "icon.svg"), layout="wide")
+    st.html(explorer.WEB / "live_app.css")
     try:
         flags = read_app_flags()
         st.sidebar.title("Loc2Vec")

@@ -1,0 +1,389 @@
+"""The live app without a browser: every mode, every failure, what is kept and what is never computed twice."""
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+import cli
+import embeddings
+import projections
+import similarity
+from conftest import REPO, make_tiles, save_untrained
+from data_loader import latlon_of_tile
+
+PROJECTOR, SEARCH, COMPARE = "Embedding projector", "Similarity Search (Annoy)", "Compare checkpoints"
+TIMEOUT_S = 120
+
+
+@pytest.fixture(scope="session")
+def warm_cache(tiny_tiles: Path, tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder that already holds the tiny city's vectors: copy it, never write to it."""
+    cache = tmp_path_factory.mktemp("warm") / "cache"
+    embeddings.load_city(cli.TilesFlags(tiles_root=tiny_tiles, cache_dir=cache), tiny_checkpoint, device="cpu")
+    return cache
+
+
+@pytest.fixture
+def cache(warm_cache: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(warm_cache, tmp_path / "cache")
+
+
+@pytest.fixture
+def open_app(
+    tiny_tiles: Path, tiny_checkpoint: Path, cache: Path, tmp_path: Path, monkeypatch
+) -> Callable[..., AppTest]:
+    """`open_app(mode, flag=value, address={...})`: the app as a visitor meets it, run until nothing is pending."""
+    st.cache_data.clear()
+    st.cache_resource.clear()
+    monkeypatch.chdir(tmp_path)
+
+    def run(mode: str = PROJECTOR, *, address: dict | None = None, **flags: object) -> AppTest:
+        flags = {"model_path": tiny_checkpoint, "tiles_root": tiny_tiles, "cache_dir": cache, "device": "cpu"} | flags
+        argv = [part for name, value in flags.items() for part in (f"--{name}", str(value))]
+        monkeypatch.setattr(sys, "argv", ["streamlit_app.py", *argv])
+        app = AppTest.from_file(str(REPO / "streamlit_app.py"), default_timeout=TIMEOUT_S)
+        for name, value in {"mode": mode, **(address or {})}.items():
+            app.query_params[name] = str(value)
+        return settle(app.run())
+
+    return run
+
+
+def settle(app: AppTest) -> AppTest:
+    """Run the app as its own timer would until no work is shown any more."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while app.get("progress") and time.monotonic() < deadline:
+        time.sleep(0.1)
+        app.run()
+    assert not app.exception, app.exception
+    return app
+
+
+def said(app: AppTest) -> str:
+    """Everything the page says in words."""
+    elements = [*app.markdown, *app.caption, *app.info, *app.warning, *app.error]
+    return "\n".join(str(element.value) for element in elements)
+
+
+def component(app: AppTest, name: str) -> dict:
+    """What Python handed to the component `name`, as the browser gets it."""
+    found = [element.proto for element in app.get("bidi_component") if element.proto.component_name == name]
+    assert found, f"no {name} on the page"
+    return json.loads(found[0].json or found[0].mixed.json)
+
+
+def results(app: AppTest) -> list[tuple[int, int]]:
+    """The tiles of the last gallery, in order."""
+    return [tuple(map(int, item["id"].split("/"))) for item in component(app, "loc2vec_gallery")["items"]]
+
+
+# --- projector ---------------------------------------------------------------------------------------------
+
+
+def test_the_projector_shows_every_tile_with_content(open_app):
+    app = open_app()
+    view = component(app, "loc2vec_view")
+    assert view["projection"]["name"] == "PCA" and view["projection"]["dimensions"] == 2
+    shown = view["projection"]["packed"]["points"]["shape"][0]
+    assert f"{shown:,} tiles of 32 px" in said(app)
+    assert 100 < shown <= 144
+
+
+def test_colouring_reaches_the_view(open_app):
+    app = open_app(address={"colour": "Geographic zone"})
+    assert component(app, "loc2vec_view")["colour"] == "zone"
+    for colour in ("layer", "density", "cluster", "similarity", "principal"):
+        app.selectbox(key="colour").set_value(colour).run()
+        assert component(app, "loc2vec_view")["colour"] == colour
+
+
+def test_switching_algorithm_and_dimensions_computes_with_progress_and_keeps_it(open_app, cache):
+    app = open_app()
+    app.segmented_control(key="algorithm").set_value("TSNE").run()
+    settle(app)
+    view = component(app, "loc2vec_view")
+    assert view["projection"]["name"].startswith("t\u2011SNE (perplexity")
+    assert list(cache.glob("projection-tsne-2d-*"))
+    app.segmented_control(key="algorithm").set_value("PCA")
+    app.segmented_control(key="dimensions").set_value(3).run()
+    view = component(app, "loc2vec_view")
+    assert view["projection"]["packed"]["points"]["shape"][1] == 3
+
+
+def test_the_main_parameters_change_the_picture(open_app):
+    app = open_app(address={"algorithm": "t-SNE"})
+    before = component(app, "loc2vec_view")["projection"]
+    app.slider(key="perplexity").set_value(10.0).run()
+    after = component(settle(app), "loc2vec_view")["projection"]
+    assert before["packed"]["points"]["data"] != after["packed"]["points"]["data"]
+    assert "perplexity 10" in after["name"]
+
+
+@pytest.mark.slow
+def test_umap_with_its_parameters(open_app):
+    app = open_app(address={"algorithm": "UMAP", "n_neighbors": 5, "min_dist": 0.5})
+    assert component(app, "loc2vec_view")["projection"]["name"] == "UMAP (n neighbors 5, min dist 0.5)"
+
+
+def test_what_is_computed_is_never_computed_again(open_app, monkeypatch):
+    app = open_app(address={"algorithm": "t-SNE"})
+    app.segmented_control(key="algorithm").set_value("PCA").run()
+
+    def refuse(*_, **__):
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(projections, "_compute", refuse)
+    monkeypatch.setattr(embeddings, "embed_batches", refuse)
+    app.selectbox(key="colour").set_value("zone").run()
+    app.segmented_control(key="algorithm").set_value("TSNE").run()
+    assert component(settle(app), "loc2vec_view")["projection"]["name"].startswith("t")
+
+
+def test_a_picked_tile_is_shown_with_the_tiles_most_like_it(open_app, tiny_tiles):
+    app = open_app(address={"projector_tile": "76606/44206"})
+    assert "Tile 76606, 44206" in said(app)
+    near = results(app)
+    assert len(near) == 12 and (76606, 44206) not in near
+    assert component(app, "loc2vec_view")["tile"] == "17/76606/44206"
+
+
+def test_statistics(open_app):
+    app = open_app(address={"below": "Statistics"})
+    figures = {metric.label: metric.value for metric in app.metric}
+    assert figures["Dimensions"] == "16"
+    assert 0.5 < float(figures["Trustworthiness"]) <= 1
+    assert sum(app.dataframe[0].value["tiles"]) == int(figures["Tiles shown"].replace(",", ""))
+
+
+@pytest.mark.parametrize("way", ["Any place", "Latitude, longitude"])
+def test_any_place_between_tile_centres(open_app, way):
+    lat, lon = latlon_of_tile(np.array([76606.9, 44206.1]))
+    key = "place" if way == "Any place" else "query"
+    address = {"below": way} if key == "place" else {"query_way": way}
+    mode = PROJECTOR if key == "place" else SEARCH
+    app = open_app(mode, address={**address, f"{key}_lat": round(lat, 5), f"{key}_lon": round(lon, 5)})
+    assert f"{lat:.5f}, {lon:.5f}" in said(app)
+    assert (76606, 44206) in results(app) or (76607, 44206) in results(app) or (76607, 44205) in results(app)
+
+
+# --- similarity search -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("metric", similarity.METRICS)
+def test_search_finds_what_exact_search_finds(open_app, metric, tiny_tiles, tiny_checkpoint, cache):
+    app = open_app(SEARCH, address={"metric": metric.capitalize(), "query_tile": "76606/44206", "results": 7})
+    flags = cli.TilesFlags(tiles_root=tiny_tiles, cache_dir=cache)
+    city = embeddings.load_city(flags, tiny_checkpoint, device="cpu").embeddings.with_content()
+    row = int(city.rows(np.array([[76606, 44206]]))[0])
+    exact = similarity.Search(city.vectors, metric).query(city.vectors[row], 8)[0][0]
+    expected = [tuple(map(int, city.tile_xy[other])) for other in exact if other != row]
+    assert results(app) == expected[:7]
+    notes = [item["note"] for item in component(app, "loc2vec_gallery")["items"]]
+    assert notes[0].startswith("1. distance 0.")
+
+
+def test_search_by_coordinates_and_with_a_distance_on_the_ground(open_app):
+    address = {"query_way": "Coordinate input", "query_x": 76605, "query_y": 44205, "min_km": 1.0}
+    app = open_app(SEARCH, address=address)
+    assert "Tile 76605, 44205" in said(app)
+    from_here = np.array(results(app)) - [76605, 44205]
+    assert np.hypot(*from_here.T).min() > 4  # a tile is about 0.19 km wide here
+
+
+def test_another_random_tile_is_another_tile(open_app):
+    app = open_app(SEARCH)
+    seen = set()
+    for _ in range(5):
+        app.button(key="query random").click().run()
+        seen.add(str(app.query_params["query_tile"]))
+    assert len(seen) > 2
+
+
+def test_the_gallery_has_pages(open_app):
+    first = open_app(SEARCH, address={"query_way": "Browse gallery"})
+    second = open_app(SEARCH, address={"query_way": "Browse gallery", "query_page": 2})
+    pages = [component(app, "loc2vec_gallery")["items"] for app in (first, second)]
+    assert len(pages[0]) == 24 and {item["id"] for item in pages[0]}.isdisjoint(item["id"] for item in pages[1])
+    assert pages[0][0]["picture"].startswith("data:image/")
+
+
+def test_side_by_side_shows_every_distance_and_what_matches(open_app):
+    app = open_app(SEARCH, address={"query_tile": "76606/44206"})
+    figures = {metric.label: metric.value for metric in app.metric}
+    assert {"Angular ●", "Euclidean", "Manhattan", "Dot", "Cosine", "Apart"} <= set(figures)
+    cosine, angular = float(figures["Cosine"]), float(figures["Angular ●"])
+    assert angular == pytest.approx(np.sqrt(2 - 2 * cosine), abs=0.05)
+    assert "Why they match" in said(app)
+
+
+def test_results_are_ringed_in_the_embedding(open_app):
+    app = open_app(SEARCH, address={"query_tile": "76606/44206", "panel": "In the embedding", "results": 5})
+    view = component(app, "loc2vec_view")
+    assert view["tile"] == "17/76606/44206"
+    assert view["marked"] == [f"17/{x}/{y}" for x, y in results(app)]
+
+
+def test_recall_and_latency_are_measured_beside_the_parameters(open_app):
+    app = open_app(SEARCH, address={"panel": "Index"})
+    figures = {metric.label: metric.value for metric in app.metric}
+    assert figures["Recall of the 10 nearest"] == "100.0%"
+    assert float(figures["Median query"].removesuffix(" ms")) > 0
+
+
+def test_search_with_a_place_of_another_city(open_app, tmp_path):
+    other = make_tiles(tmp_path / "elsewhere" / "tiles", nx=5, ny=5, px=32, x0=1000, y0=2000, seed=5)
+    app = open_app(SEARCH, address={"from": str(other)})
+    app.button(key=next(b.key for b in app.button if "start" in (b.key or ""))).click().run()
+    settle(app)
+    assert any(f"Tile {x}, " in said(app) for x in range(1000, 1005))
+    assert all(x > 70000 for x, _ in results(app))
+
+
+# --- two checkpoints ---------------------------------------------------------------------------------------
+
+
+def test_two_checkpoints_on_the_same_tiles(open_app, tmp_path, tiny_checkpoint, tiny_tiles, cache):
+    other = tmp_path / "checkpoints" / "other.pth"
+    save_untrained(other, embedding_dim=8, seed=7)
+    embeddings.load_city(cli.TilesFlags(tiles_root=tiny_tiles, cache_dir=cache), other, device="cpu")
+    app = open_app(COMPARE, address={"with": str(other), "query_tile": "76606/44206"})
+    figures = {metric.label: metric.value for metric in app.metric}
+    assert 0 < int(figures["Neighbours shared, whole city"].rstrip("%")) < 100
+    assert (
+        "checkpoints/other.pth" in app.selectbox(key="with").options or str(other) in app.selectbox(key="with").options
+    )
+    app = open_app(COMPARE, address={"with": str(tiny_checkpoint)})
+    assert {metric.label: metric.value for metric in app.metric}["Neighbours shared, whole city"] == "100%"
+
+
+# --- first visit, and what can go wrong --------------------------------------------------------------------
+
+
+def test_first_visit_says_what_is_missing_and_computes_it_on_a_button(open_app, tmp_path):
+    app = open_app(cache_dir=tmp_path / "empty")
+    assert "Nothing is computed yet" in said(app) and "precompute_embeddings.py" in said(app)
+    assert not app.get("bidi_component")
+    next(button for button in app.button if button.label == "Compute the vectors").click().run()
+    assert component(settle(app), "loc2vec_view")["projection"]["name"] == "PCA"
+    assert list((tmp_path / "empty").glob("vectors-*"))
+
+
+def test_the_work_can_be_cancelled_and_started_again(open_app, tmp_path, monkeypatch):
+    embed, held = embeddings.embed_batches, []
+
+    def slowly(*arguments, **options):
+        with cli.progress(total=10_000, desc="embedding tiles") as bar:
+            while not held:
+                time.sleep(0.01)
+                bar.update()
+        yield from embed(*arguments, **options)
+
+    app = open_app(cache_dir=tmp_path / "empty")
+    monkeypatch.setattr(embeddings, "embed_batches", slowly)
+    start = next(button for button in app.button if button.label == "Compute the vectors")
+    start.click().run()
+    next(button for button in app.button if button.label == "Cancel").click().run()
+    assert not app.get("progress") and not app.exception
+    held.append("go on")
+    next(button for button in app.button if button.label == "Compute the vectors").click().run()
+    component(settle(app), "loc2vec_view")
+
+
+def test_no_checkpoint(open_app, tmp_path):
+    app = open_app(model_path=tmp_path / "none.pth")
+    assert f"no checkpoint at {tmp_path / 'none.pth'}" in app.error[0].value and "train.py" in app.error[0].value
+
+
+def test_a_checkpoint_that_is_none(open_app, tmp_path):
+    (tmp_path / "bad.pth").write_bytes(b"not a checkpoint")
+    assert "damaged" in open_app(model_path=tmp_path / "bad.pth").error[0].value
+
+
+def test_no_tiles(open_app, tmp_path):
+    app = open_app(tiles_root=tmp_path / "nowhere")
+    assert "no folder at" in app.error[0].value and "render_tiles.py" in app.error[0].value
+
+
+def test_wrong_flag(open_app):
+    app = open_app(modle_path="x")
+    assert "did you mean '--model_path'" in app.error[0].value
+
+
+def test_wrong_zoom_is_one_sentence(open_app):
+    assert "--zoom" in open_app(zoom=16).error[0].value
+
+
+def test_a_checkpoint_of_another_tile_size_packs_the_tiles_at_that_size(open_app, tmp_path):
+    save_untrained(tmp_path / "larger.pth", tile_size=64)
+    app = open_app(model_path=tmp_path / "larger.pth")
+    next(button for button in app.button if button.label == "Compute the vectors").click().run()
+    assert "tiles of 64 px" in said(settle(app))
+
+
+@pytest.mark.parametrize("pattern", ["vectors-*.l2v", "tiles-*/index.l2v"])
+def test_a_damaged_cache_is_rebuilt_never_trusted(open_app, cache, pattern):
+    path = next(cache.glob(pattern))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+    app = open_app()
+    if not app.get("bidi_component"):
+        next(button for button in app.button if button.label == "Compute the vectors").click().run()
+    component(settle(app), "loc2vec_view")
+
+
+def test_annoy_not_installed(open_app, monkeypatch):
+    monkeypatch.setattr(similarity, "annoy_available", lambda: False)
+    app = open_app(SEARCH)
+    assert "pip install annoy" in said(app)
+    assert len(results(app)) == 12
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ({"query_way": "Coordinate input", "query_x": 5, "query_y": 5}, "no tile with content at x 5, y 5"),
+        ({"query_way": "Latitude, longitude", "query_lat": 10, "query_lon": 10}, "no tile lies at latitude 10"),
+    ],
+)
+def test_places_outside_the_city(open_app, address, words):
+    assert words in open_app(SEARCH, address=address).error[0].value
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        {"query_tile": "x/y"},
+        {"query_tile": "1/2"},
+        {"metric": "hamming", "trees": "many", "results": -3},
+        {"panel": "None", "query_page": 10**9, "query_way": "Browse gallery"},
+        {"query_x": "99999999999999999999999"},
+    ],
+)
+def test_an_address_of_nonsense_opens_the_app(open_app, address):
+    app = open_app(SEARCH, address=address)
+    assert component(app, "loc2vec_gallery")["items"]
+
+
+def test_two_sessions_do_not_disturb_each_other(open_app):
+    first = open_app(SEARCH, address={"query_tile": "76606/44206"})
+    second = open_app(SEARCH, address={"query_tile": "76603/44203", "metric": "Dot"})
+    second.button(key="query random").click().run()
+    first.run()
+    assert "Tile 76606, 44206" in said(first)
+    assert first.selectbox(key="metric").value == "angular" and second.selectbox(key="metric").value == "dot"
+
+
+def test_checkpoints_under_checkpoints_and_runs_can_be_chosen(open_app, tmp_path):
+    for name in ("checkpoints/a.pth", "runs/second/b.pth"):
+        save_untrained(tmp_path / name)
+    options = open_app().selectbox(key="model").options
+    assert {"checkpoints/a.pth", "runs/second/b.pth"} <= set(options)
