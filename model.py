@@ -291,10 +291,13 @@ class ProfileHead(nn.Module):
         self.register_buffer("scale", (profiles.var(dim=0, correction=0) + PROFILE_FLOOR**2).sqrt())
 
     def forward(self, vectors: Tensor, profiles: Tensor) -> Tensor:
-        """Loss of each tile `(B,)`: Huber's, over standardised profiles; `vectors (B, D)` have unit length."""
+        """Mean squared error of each tile's standardised profile `(B,)`; `vectors (B, D)` have unit length.
+
+        Squared, because a dot on few tiles is a large value: a loss that forgives outliers would forgive every shop.
+        """
         wanted = ((profiles - self.mean) / self.scale).clamp(-PROFILE_LIMIT, PROFILE_LIMIT)
         told = self.linear(vectors * vectors.shape[1] ** 0.5)
-        return F.smooth_l1_loss(told, wanted, reduction="none").mean(dim=1)
+        return (told - wanted).square().mean(dim=1)
 
 
 # --- how good vectors are, without labels ------------------------------------------------------------------
