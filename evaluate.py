@@ -49,7 +49,7 @@ from data_loader import (
 )
 from embeddings import embed_tiles, load_city
 from files import atomic_path, atomic_write
-from model import Encoder, EncoderConfig, pick_device
+from model import Encoder, EncoderConfig, brightness_profile, pick_device
 
 BLOCK = 12  # tiles; blocks go whole into a fold
 BUFFER = 2  # tiles around test blocks that no probe is trained on
@@ -558,6 +558,7 @@ def baselines(
         Candidate("coordinates", store.tile_xy[rows].astype(np.float64)),
         Candidate("coordinates, as waves", coordinate_waves(store.tile_xy[rows], size, seed)),
         Candidate("channel means + deviations", channel_statistics(store)[rows]),
+        Candidate("brightness profiles", brightness_profiles(store, rows)),
         Candidate("PCA of pixels", pixel_pca(store, rows, seed)),
     ]
     by_layer = {name: column for name, column in drawn.items() if name.removeprefix(PREFIX_DRAWN) in LAYERS}
@@ -582,6 +583,13 @@ def channel_statistics(store: TileStore) -> np.ndarray:
     chunks = [store.planes[i : i + 256].reshape(-1, store.tile_size**2) for i in range(0, len(store.planes), 256)]
     deviation = np.concatenate([chunk.std(axis=1) for chunk in chunks]) / 255
     return np.concatenate([store.layer_mass, deviation[store.plane_of]], axis=1)
+
+
+def brightness_profiles(store: TileStore, rows: np.ndarray) -> np.ndarray:
+    """How much of each brightness every layer shows, `(N, 192)` at most: what `train.py --profile_weight` asks for."""
+    parts = np.array_split(rows, -(-len(rows) // 128))
+    profiles = torch.cat([brightness_profile(torch.from_numpy(store.tiles(part))) for part in parts]).numpy()
+    return profiles[:, profiles.std(axis=0) > 0]
 
 
 def pixel_pca(store: TileStore, rows: np.ndarray, seed: int) -> np.ndarray:

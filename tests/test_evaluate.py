@@ -273,7 +273,14 @@ def test_a_table_that_is_no_table_is_explained(tmp_path):
 
 def test_the_report_of_a_checkpoint_with_baselines(city, run_script, tmp_path):
     result = run_script("evaluate.py", "--model_path", city["folder"] / "a.pth", *flags(city, "--baselines"))
-    for name in ("coordinates", "channel means + deviations", "PCA of pixels", "counts per layer", "untrained encoder"):
+    for name in (
+        "coordinates",
+        "channel means + deviations",
+        "brightness profiles",
+        "PCA of pixels",
+        "counts per layer",
+        "untrained encoder",
+    ):
         assert f"\n{name}" in result.stdout
     assert "counts per class, PCA 16" in result.stdout  # 20 numbers, cut to the 16 of the vectors
     assert "rare" not in result.stdout  # known on too few tiles
