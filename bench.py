@@ -325,7 +325,7 @@ EMBED_TILES = {64: 1024, 128: 256, 256: 64}  # on a CPU; a GPU takes every tile
 
 
 def bench_embed(bench: Bench) -> Iterator[Figure]:
-    """Embedding tiles against the bare forward passes, and a `precompute` that has nothing to do against its imports."""
+    """Embedding tiles against the bare forward passes; a `precompute` with nothing to do against its imports."""
     for size, count in EMBED_TILES.items():
         store = bench.store(size)
         encoder = untrained_encoder(size).to(bench.device, memory_format=torch.channels_last).eval()
@@ -401,7 +401,7 @@ def bench_search(bench: Bench) -> Iterator[Figure]:
 
 
 def made_up_vectors(count: int, dimension: int = 128, inner: int = 16) -> np.ndarray:
-    """Unit vectors as an encoder gives them: clouds round a few hundred centres, along `inner` directions, and noise."""
+    """Unit vectors as an encoder gives them: clouds round some hundred centres, along `inner` directions, and noise."""
     rng = np.random.default_rng(0)
     centres, axes = rng.normal(size=(300, inner)), rng.normal(size=(inner, dimension))
     clouds = centres[rng.integers(300, size=count)] + 0.5 * rng.normal(size=(count, inner))
