@@ -147,7 +147,8 @@ class DrawIndex:
     def load(cls, folder: Path) -> "DrawIndex":
         """Map the arrays that `save` wrote."""
         names = [field.name for field in dataclasses.fields(cls)]
-        return cls(**{name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names})
+        mapped = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
+        return cls(**{name: array.view(np.ndarray) for name, array in mapped.items()})  # np.memmap is slow to index
 
 
 def build_index(features: Features, style: Style, area: TileArea) -> DrawIndex:

@@ -456,10 +456,9 @@ class _Reading:
         self.lonlat, self.point_counts, self.ring_counts = array("d"), array("q"), array("q")
         self.osm_key = array("q")
         self.items = array("q")  # object, class, kind
-        self.levels, self.addresses = array("d"), array("d")
+        self.levels, self.addresses, self.addressed = array("d"), array("d"), array("q")
         self.broken: Counter[str] = Counter()
         self.boundaries: list[tuple[str, bytes]] = []
-        self.newest = 0
         self._classes: dict[tuple, tuple[int, ...]] = {}
         self._closed: dict[int, tuple[int, ...]] = {}
         self._wkb = osmium.geom.WKBFactory()
@@ -583,23 +582,28 @@ class _Reading:
             self.boundaries.append((area.tags.get("name") or "", wkb))
         key = osm_id * 4 + (1 if from_way else 2)
         if filled:
-            rings = list(_wkb_rings(wkb))
-            self._add(key, rings, filled, FILL)
-            self._labels(area, rings[0])
+            self._add(key, list(_wkb_rings(wkb)), filled, FILL)
+            self._labels(area)
         if marked:
             middle = shapely.get_coordinates(shapely.point_on_surface(shapely.from_wkb(wkb)))
             self._add(key, [middle.tobytes()], marked, POINT)
 
-    def _labels(self, area: Any, ring: bytes) -> None:
-        levels, address = area.tags.get(LEVELS_TAG), area.tags.get(ADDRESS_TAG)
-        if not levels and not address:
-            return
-        points = np.frombuffer(ring).reshape(-1, 2)
-        lon, lat = (points.min(axis=0) + points.max(axis=0)) / 2
-        if address:
-            self.addresses.extend((lon, lat))
+    def _labels(self, area: Any) -> None:
+        """Note what the object just added says about levels and address; `_middles` turns it into a place."""
+        number = len(self.osm_key) - 1
+        levels = area.tags.get(LEVELS_TAG)
+        if area.tags.get(ADDRESS_TAG):
+            self.addressed.append(number)
         if levels and area.tags.get("building", "no") != "no" and (value := _number(levels)) is not None:
-            self.levels.extend((lon, lat, value))
+            self.levels.extend((number, value))
+
+    def _middles(self, lonlat: np.ndarray, objects: np.ndarray) -> np.ndarray:
+        """The middle of each object's bounding box."""
+        if not len(objects):
+            return np.zeros((0, 2))
+        first = _starts(self.point_counts)[_starts(self.ring_counts)]
+        low, high = np.minimum.reduceat(lonlat, first[:-1]), np.maximum.reduceat(lonlat, first[:-1])
+        return (low[objects] + high[objects]) / 2
 
     def _add(self, key: int, rings: list[bytes], classes: list[int], kind: int) -> None:
         for number in classes:
@@ -612,16 +616,19 @@ class _Reading:
 
     def _features(self) -> Features:
         items = np.array(self.items, dtype=np.int64).reshape(-1, 3)
+        lonlat = np.frombuffer(self.lonlat, dtype=np.float64).reshape(-1, 2)
+        objects, levels = np.array(self.levels).reshape(-1, 2).T
+        addressed = self._middles(lonlat, np.array(self.addressed, dtype=np.int64))
         return Features(
-            lonlat=np.frombuffer(self.lonlat, dtype=np.float64).reshape(-1, 2),
+            lonlat=lonlat,
             point_start=_starts(self.point_counts),
             ring_start=_starts(self.ring_counts),
             osm_key=np.array(self.osm_key, dtype=np.int64),
             item_object=items[:, 0],
             item_class=items[:, 1].astype(np.int32),
             item_kind=items[:, 2].astype(np.int8),
-            levels=np.array(self.levels).reshape(-1, 3),
-            addresses=np.array(self.addresses).reshape(-1, 2),
+            levels=np.column_stack([self._middles(lonlat, objects.astype(np.int64)), levels]),
+            addresses=np.concatenate([np.array(self.addresses).reshape(-1, 2), addressed]),
             broken={what: count for what, count in self.broken.items() if count},
             boundaries=self.boundaries,
         )

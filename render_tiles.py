@@ -184,8 +184,8 @@ class Painter:
     def _draw(self, item: int, x: int, y: int) -> None:
         look = self.paths.get(item)
         if look is None:
-            look = self._look(item, x, y)
-            if not self._is_long(item):
+            look, lasting = self._look(item, x, y)
+            if lasting:
                 self.paths[item] = look
         gray, origin_x, origin_y, path = look
         canvas = self.canvas
@@ -195,13 +195,8 @@ class Painter:
         canvas.drawPath(path, self.paint)
         canvas.restore()
 
-    def _is_long(self, item: int) -> bool:
-        """Whether the item is thinned for each tile, so that its path serves no other."""
-        first, last = self.index.ring_start[self.index.item_object[item] + np.array([0, 1])]
-        return bool(np.diff(self.index.point_start[first : last + 1]).max() > LONG_PATH)
-
-    def _look(self, item: int, x: int, y: int) -> tuple[int, int, int, Any]:
-        """Brightness, origin tile, and the outline in pixels from there, ready to be filled."""
+    def _look(self, item: int, x: int, y: int) -> tuple[tuple[int, int, int, Any], bool]:
+        """Brightness, origin tile, and the outline in pixels from there; and whether they serve other tiles too."""
         index = self.index
         owner, kind = index.item_object[item], int(index.item_kind[item])
         gray = int(index.class_look[index.item_class[item], 1 + kind])
@@ -211,21 +206,22 @@ class Painter:
         if kind == POINT:
             px, py = (index.points[index.point_start[index.ring_start[owner]]] * scale).tolist()
             path.addCircle(px, py, size * self.px)
-            return gray, origin_x, origin_y, path
+            return (gray, origin_x, origin_y, path), True
         path.setFillType(skia.PathFillType.kEvenOdd)
-        margin = 1 + math.ceil(size)
+        lasting, margin = True, 1 + math.ceil(size)
         window = np.array([x - origin_x - margin, y - origin_y - margin, x - origin_x + margin, y - origin_y + margin])
         for ring in range(index.ring_start[owner], index.ring_start[owner + 1]):
             points = index.points[index.point_start[ring] : index.point_start[ring + 1]]
-            runs = [points] if len(points) <= LONG_PATH else _thinned(points, window, kind)
-            for run in runs:
+            short = len(points) <= LONG_PATH
+            lasting &= short
+            for run in [points] if short else _thinned(points, window, kind):
                 _append(path, (run * scale).tolist(), close=kind == FILL)
         if kind == LINE:
             self.stroke.setStrokeWidth(size * self.px)
             outline = skia.Path()
             self.stroke.getFillPath(path, outline)
             path = outline
-        return gray, origin_x, origin_y, path
+        return (gray, origin_x, origin_y, path), lasting
 
 
 def _append(path: Any, points: list[list[float]], close: bool) -> None:
