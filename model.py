@@ -65,8 +65,9 @@ class Encoder(nn.Module):
         self.apply(_start_spread)
 
     def forward(self, tiles: Tensor) -> Tensor:
-        """Vectors of unit length, float32, for `tiles (B, 12, S, S)`."""
-        return F.normalize(self.head(self.blocks(tiles)).float(), dim=1)
+        """Vectors of unit length, in the weights' precision (float32), for `tiles (B, 12, S, S)`."""
+        output = self.head[-1]
+        return F.normalize(self.head(self.blocks(tiles)).to(output.weight.dtype), dim=1)
 
 
 def _start_spread(module: nn.Module) -> None:

@@ -313,7 +313,7 @@ class _RankBatchNorm(nn.BatchNorm2d):
     def forward(self, tiles: Tensor) -> Tensor:
         if not self.training:
             return super().forward(tiles)
-        values = tiles.float()
+        values = tiles.to(self.weight.dtype)
         count = values.numel() // values.shape[1] * dist.get_world_size()
         mean = _SumOverRanks.apply(values.sum(dim=(0, 2, 3))) / count
         centred = values - mean[:, None, None]
@@ -347,7 +347,7 @@ def across_ranks(encoder: Encoder, world: World) -> nn.Module:
     if world.device.type == "cuda":
         encoder = nn.SyncBatchNorm.convert_sync_batchnorm(encoder)
     ids = [world.device.index] if world.device.type == "cuda" else None
-    return nn.parallel.DistributedDataParallel(encoder, device_ids=ids, broadcast_buffers=False)
+    return nn.parallel.DistributedDataParallel(encoder, device_ids=ids)
 
 
 # --- batches -----------------------------------------------------------------------------------------------
@@ -390,11 +390,11 @@ class Batches:
         anchors = self.sampler.thinned(epoch, thin) if thin else None
         triplets = self.sampler.epoch(epoch, self.steps * self.size, anchors)[:, : self.config.loss.views]
         plan = triplets.reshape(self.steps, self.size, -1)
-        for step, batch in self._ahead(lambda step: self._load(epoch, step, plan[step]), first_step):
+        for step, batch in self._ahead(lambda step: self.load(epoch, step, plan[step]), first_step):
             batch.arrive()
             yield step, batch
 
-    def _load(self, epoch: int, step: int, rows: np.ndarray) -> Batch:
+    def load(self, epoch: int, step: int, rows: np.ndarray) -> Batch:
         """A batch; on a GPU it is put together beside the computation, on a stream of its own."""
         if self.stream is None:
             return self._make(epoch, step, rows)
@@ -767,7 +767,7 @@ class Trainer:
         bar.update(first)
         with bar:
             for step, batch in self.batches.epoch(epoch, first):
-                self._step(batch, step)
+                self.step(batch, step)
                 bar.update()
                 if self.at.step % self.check_every == 0:
                     self._check_losses()
@@ -790,11 +790,20 @@ class Trainer:
         vectors = embed_rows(self.encoder, self.batches.tiles, rows, self.autocast)
         self.recorder.project(self.store, rows, vectors, self.at.step)
 
-    def _step(self, batch: Batch, step: int) -> None:
-        """One optimiser step; asks the device for nothing, so that it never waits for the host."""
+    def step(self, batch: Batch, step: int) -> None:
+        """Take one step of an epoch."""
+        values = self.learn(self.batches.prepared(batch, self.at.epoch, step), batch)
+        self.at.sums += values
+        self.at.step += 1
+        self.at.step_in_epoch = step + 1
+        if self.at.step % self.config.run.log_every == 0:
+            self._log_step(values.tolist())
+
+    def learn(self, tiles: Tensor, batch: Batch) -> Tensor:
+        """One optimiser step on `tiles`; the figures of `SUMMED`, and 1, stay on the device: nobody waits for them."""
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate()
-        terms = self._forward(batch, step)
+        terms = self._forward(tiles, batch)
         loss = terms.loss.mean()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -804,30 +813,14 @@ class Trainer:
             self._check_losses()
         self.optimizer.step()
         means = [loss, terms.positive.mean(), terms.negative.mean(), terms.active.float().mean(), norm]
-        values = torch.stack([value.detach().float() for value in means] + [loss.new_ones(())])
-        self.at.sums += values
-        self.at.step += 1
-        self.at.step_in_epoch = step + 1
-        if self.at.step % self.config.run.log_every == 0:
-            self._log_step(values.tolist())
+        return torch.stack([value.detach().float() for value in means] + [loss.new_ones(()).detach()])
 
-    def _forward(self, batch: Batch, step: int) -> TripletTerms:
+    def _forward(self, tiles: Tensor, batch: Batch) -> TripletTerms:
         sample, jitter = self.config.sample, self.config.augment.jitter
-        tiles = self.batches.prepared(batch, self.at.epoch, step)
         with self.autocast():
             vectors = self.network(tiles)
         vectors = self.world.gather(vectors).view(*batch.tile_xy.shape[:2], -1)
-        terms = batch_loss(self.config.loss, vectors, batch.tile_xy, jitter or sample.pos_radius, sample.neg_radius)
-        return self._with_profile(terms, vectors, batch) if self.profile_head else terms
-
-    def _with_profile(self, terms: TripletTerms, vectors: Tensor, batch: Batch) -> TripletTerms:
-        """Add how badly the vectors tell what the tiles show, layers blanked by chance included.
-
-        Every process sees all the batch's vectors and profiles, so the head stays equal in all without being synced.
-        """
-        profiles = self.world.gather(brightness_profile(batch.tiles))
-        missed = self.profile_head(vectors.flatten(0, 1), profiles).view(vectors.shape[:2]).mean(dim=1)
-        return dataclasses.replace(terms, loss=terms.loss + self.config.loss.profile_weight * missed)
+        return batch_loss(self.config.loss, vectors, batch.tile_xy, jitter or sample.pos_radius, sample.neg_radius)
 
     def _log_step(self, values: list[float]) -> None:
         metrics = dict(zip(SUMMED, values, strict=False)) | {"lr": self._learning_rate(self.at.step - 1)}

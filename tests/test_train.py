@@ -445,15 +445,55 @@ def test_an_allocation_that_fails_in_the_loop_is_explained(small):
 # --- several processes -------------------------------------------------------------------------------------
 
 
-def torchrun(processes: int, *args: str) -> subprocess.CompletedProcess:
+def torchrun(processes: int, *args: str, script: Path = REPO / "train.py") -> subprocess.CompletedProcess:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     launch = ["-m", "torch.distributed.run", f"--nproc_per_node={processes}", f"--master_port={port}"]
-    command = [sys.executable, *launch, str(REPO / "train.py"), *args]
+    command = [sys.executable, *launch, str(script), *args]
     return subprocess.run(
         command, env=script_env({"OMP_NUM_THREADS": "1"}), capture_output=True, text=True, timeout=300
     )
+
+
+GRADIENTS = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import torch
+from model import Encoder, EncoderConfig, LossConfig, batch_loss
+from train import across_ranks, joined_world
+with joined_world("cpu") as world:
+    torch.manual_seed(0)
+    encoder = Encoder(EncoderConfig(embedding_dim=16, tile_size=32)).double()
+    network = across_ranks(encoder, world) if world.size > 1 else encoder
+    config = LossConfig(loss_type=sys.argv[3], mining="hard", vicreg_weight=0.1)
+    tiles = torch.rand(8 * config.views, 12, 32, 32, dtype=torch.float64)
+    places = torch.rand(8, config.views, 2) * 60
+    vectors = world.gather(network(tiles.chunk(world.size)[world.rank]))
+    loss = batch_loss(config, vectors.view(8, config.views, -1), places, 2, 10).loss.mean()
+    loss.backward()
+    if world.leads:
+        found = {name: weights.grad for name, weights in encoder.named_parameters()} | dict(encoder.named_buffers())
+        torch.save({**found, "loss": loss.detach()}, sys.argv[2])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss_type", ["ntxent", "softpn", "triplet"])
+def test_two_processes_compute_the_gradients_of_one(tmp_path, loss_type):
+    """In float64, where rounding explains nothing: batch norm, dropout, gathered negatives and mining all agree."""
+    script = tmp_path / "gradients.py"
+    script.write_text(GRADIENTS)
+    found = []
+    for processes in (1, 2):
+        path = tmp_path / f"{processes}.pt"
+        result = torchrun(processes, str(REPO), str(path), loss_type, script=script)
+        assert result.returncode == 0, result.stderr
+        found.append(torch.load(path, weights_only=True))
+    one, two = found
+    assert one.keys() == two.keys() and one["head.1.0.weight"].abs().sum() > 0
+    for name in one:
+        assert torch.allclose(one[name].double(), two[name].double(), rtol=1e-8, atol=1e-11), name
 
 
 @pytest.mark.slow
@@ -464,19 +504,19 @@ def torchrun(processes: int, *args: str) -> subprocess.CompletedProcess:
 def test_two_processes_reach_the_loss_curve_of_one(small, flags, loss):
     """Everything that could differ is on: batch norm, dropout, augmentation, mining, negatives of the whole batch."""
     chosen = {"precision": "fp32", "turn": True, "channel_dropout": 0.2, "epochs": 2, "batch_size": 8, "log_every": 1}
-    chosen |= loss | {"lr": 0.0003}
+    chosen |= loss | {"lr": 0.0001}  # Adam turns rounding into steps; the gradients themselves are tested above
     train.train(small(**chosen))
     result = torchrun(2, *flags(**chosen, run_name="two", output_dir="two"))
     assert result.returncode == 0, result.stderr
     for kind in ("step", "epoch"):
         one, two = lines("runs/run", kind), lines("runs/two", kind)
         for a, b in zip(one, two, strict=True):
-            for name in a.keys() - {"kind", "val_rankme", "val_triplet_accuracy", "usage", "val_usage"}:
-                assert b[name] == pytest.approx(a[name], rel=2e-3, abs=1e-4), (kind, name, a, b)
+            for name in {"loss", "positive", "negative", "val_loss"} & a.keys():
+                assert b[name] == pytest.approx(a[name], rel=2e-2, abs=2e-3), (kind, name, a, b)
     alone, shared = load_checkpoint("checkpoints/last.pth"), load_checkpoint("two/last.pth")
     assert alone.encoder_state.keys() == shared.encoder_state.keys()
     for name in ("blocks.0.1.running_var", "blocks.4.1.running_mean"):
-        assert torch.allclose(alone.encoder_state[name], shared.encoder_state[name], rtol=2e-3, atol=1e-4)
+        assert torch.allclose(alone.encoder_state[name], shared.encoder_state[name], rtol=2e-2, atol=1e-3)
     train.train(parse_config(["--resume", "two/last.pth", "--epochs", "1"]))  # a run of two goes on alone
 
 
@@ -513,11 +553,11 @@ def test_the_hot_loop_never_waits_for_the_gpu(small):
     with StopSignal() as stop:
         trainer = Trainer(small(device="cuda"), World(torch.device("cuda")), stop)
     steps = list(trainer.batches.epoch(0, 0))
-    trainer._step(steps[0][1], 0)
+    trainer.step(steps[0][1], 0)
     torch.cuda.set_sync_debug_mode("error")
     try:
         for step, batch in steps[1:4]:
-            trainer._step(batch, step)
+            trainer.step(batch, step)
     finally:
         torch.cuda.set_sync_debug_mode("default")
         trainer.recorder.close()
