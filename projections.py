@@ -361,26 +361,35 @@ def trustworthiness(vectors: np.ndarray, points: np.ndarray, *, seed: int = 42) 
     judged = np.arange(count)
     if count > TRUST_EXACT:
         judged = np.sort(np.random.default_rng([seed, 3]).choice(count, TRUST_SAMPLE, replace=False))
-    beyond = sum(_ranks_beyond(vectors, points, judged[i : i + 100], k) for i in range(0, len(judged), 100))
+    true, shown = _Distances(vectors), _Distances(points)
+    beyond = sum(_ranks_beyond(true, shown, judged[i : i + 100], k) for i in range(0, len(judged), 100))
     return float(1 - 2 * beyond / (len(judged) * k * (2 * count - 3 * k - 1)))
 
 
-def _ranks_beyond(vectors: np.ndarray, points: np.ndarray, judged: np.ndarray, k: int) -> int:
+def _ranks_beyond(true: "_Distances", shown: "_Distances", judged: np.ndarray, k: int) -> int:
     """Sum over `judged` points of how far beyond rank k their k neighbours in the picture truly are."""
-    true, shown = _distances(vectors, judged), _distances(points, judged)
-    neighbours = np.argpartition(shown, k - 1, axis=1)[:, :k]
-    reach = np.take_along_axis(true, neighbours, axis=1)  # (B, k)
-    closer = np.stack([(true < reach[:, [i]]).sum(axis=1) for i in range(k)], axis=1)
+    neighbours = np.argpartition(shown.of(judged), k - 1, axis=1)[:, :k]
+    away = true.of(judged)
+    reach = np.take_along_axis(away, neighbours, axis=1)  # (B, k)
+    closer = np.stack([np.count_nonzero(away < reach[:, [i]], axis=1) for i in range(k)], axis=1)
     return int(np.maximum(closer + 1 - k, 0).sum())
 
 
-def _distances(points: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Squared distances `(B, N)` from `rows (B,)` to all points; infinite to itself."""
-    points = np.asarray(points, dtype=np.float64)
-    squared = (points**2).sum(axis=1)
-    distances = squared[rows, None] + squared - 2 * points[rows] @ points.T
-    distances[np.arange(len(rows)), rows] = np.inf
-    return distances
+class _Distances:
+    """Squared distances between points."""
+
+    def __init__(self, points: np.ndarray):
+        self.points = np.asarray(points, dtype=np.float64)
+        self.squared = (self.points**2).sum(axis=1)
+
+    def of(self, rows: np.ndarray) -> np.ndarray:
+        """From `rows (B,)` to all points, `(B, N)`; infinite to itself."""
+        distances = self.points[rows] @ self.points.T
+        distances *= -2
+        distances += self.squared
+        distances += self.squared[rows, None]
+        distances[np.arange(len(rows)), rows] = np.inf
+        return distances
 
 
 # --- clusters ----------------------------------------------------------------------------------------------

@@ -459,7 +459,8 @@ def build_scene(args: argparse.Namespace, what: PictureFlags) -> Scene:
 def save(figure: Figure, path: Path) -> Path:
     """Write a figure whole or not at all."""
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=130, facecolor=PAPER)
+        metadata = {"Date": None} if path.suffix == ".svg" else None  # equal pictures are equal files
+        figure.savefig(temporary, dpi=130, facecolor=PAPER, metadata=metadata)
     return path
 
 
