@@ -25,7 +25,7 @@ SCRIPTS = ("tiles", "search", "pictures", "colours", "pane", "map", "embedding",
 PAGE_FORMAT = 1
 
 SPRITE_PX, FEW_PLANE_PX, PLANE_PX = 64, 128, 64  # pictures of tiles; layers in a page of few tiles, and of many
-FEW_TILES, FULL_BRIGHTNESS_TILES = 1_000, 2_000  # up to here: large layers; layers in 256 instead of 16 levels
+FEW_TILES = 1_000  # up to here: large layers
 SHEET_COLUMNS = 16
 MAP_PX = 2048  # the longer edge of the city map, about
 
@@ -58,7 +58,7 @@ def explorer_data(city: City, rows: np.ndarray, cluster: np.ndarray, title: str 
     }
     return frame(city, len(rows), title) | {
         "dimensions": vectors.shape[1],
-        "vectors": Quantised.of(vectors, vectors.mean(axis=0)).packed(),
+        "vectors": Quantised.of(vectors).packed(),
         "arrays": {name: packed(array) for name, array in arrays.items()},
         "clusters": named_clusters(cluster, store.layer_mass[store_rows]),
         "sprites": sprites(city, store_rows),
@@ -125,18 +125,18 @@ def packed(array: np.ndarray) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Quantised:
-    """Vectors in 8 bits a number: `mean (D,)` + `scale (N, 1)` * `steps (N, D) int8`, brought to unit length."""
+    """Vectors in 8 or 16 bits a number: `mean (D,)` + `scale (N, 1)` * `steps (N, D)`, brought to unit length."""
 
     steps: np.ndarray
     scale: np.ndarray
     mean: np.ndarray
 
     @classmethod
-    def of(cls, vectors: np.ndarray, mean: np.ndarray) -> "Quantised":
-        """Round what each vector has beyond `mean`, so that vectors that differ little still differ."""
-        beyond = vectors - mean
-        scale = np.maximum(np.abs(beyond).max(axis=1, keepdims=True), 1e-12) / 127
-        return cls(np.round(beyond / scale).astype(np.int8), scale.astype(np.float32), mean.astype(np.float32))
+    def of(cls, vectors: np.ndarray, kind: type[np.signedinteger] = np.int16) -> "Quantised":
+        """Round what each vector has beyond the mean of all, so that vectors that differ little still differ."""
+        mean = vectors.mean(axis=0)
+        scale = np.maximum(np.abs(vectors - mean).max(axis=1, keepdims=True), 1e-12) / np.iinfo(kind).max
+        return cls(np.round((vectors - mean) / scale).astype(kind), scale.astype(np.float32), mean.astype(np.float32))
 
     def vectors(self) -> np.ndarray:
         """The vectors `(N, D) float32` that the page works with."""
@@ -192,7 +192,7 @@ def planes(city: City, store_rows: np.ndarray) -> dict[str, Any]:
     order = np.argsort(first)  # layers of one tile stay together
     size = min(FEW_PLANE_PX if len(store_rows) <= FEW_TILES else PLANE_PX, city.store.tile_size)
     chunks = _chunks(distinct[order])
-    masks = (_masks(city, chunk, size, len(store_rows)) for chunk in chunks)
+    masks = (tile_images.shrink_planes(city.store.planes[chunk], size) for chunk in chunks)
     return {
         "size": size,
         "columns": SHEET_COLUMNS,
@@ -200,13 +200,6 @@ def planes(city: City, store_rows: np.ndarray) -> dict[str, Any]:
         "cell_of_part": packed(np.argsort(order)[cell].astype(np.uint32)),
         "sheets": [_sheet_uri(part) for part in progress(masks, total=len(chunks), desc="picturing layers")],
     }
-
-
-def _masks(city: City, planes: np.ndarray, size: int, tiles: int) -> np.ndarray:
-    masks = tile_images.shrink_planes(city.store.planes[planes], size)
-    if tiles > FULL_BRIGHTNESS_TILES:
-        masks = (np.round(masks / 17) * 17).astype(np.uint8)
-    return masks
 
 
 def _chunks(rows: np.ndarray) -> list[np.ndarray]:

@@ -126,8 +126,7 @@ def page_data(city: City, page: PageFlags, cache_dir: Path, seed: int) -> dict[s
     places, store_rows = city.embeddings.take(rows), city.rows[rows]
     cluster = clusters_of(places.vectors, page.clusters, seed)
     reasons = reason_vectors(city, store_rows, places.vectors, places.key, cache_dir) if page.reasons else None
-    rounded = Quantised.of(places.vectors, places.vectors.mean(axis=0)).vectors()
-    recall = quantised_recall(places.vectors, rounded)
+    recall = quantised_recall(places.vectors, Quantised.of(places.vectors).vectors())
     return explorer_data(city, rows, cluster, page.title) | {
         "projections": packed_projections(places.vectors, places.key, page.dr_algorithms, cache_dir, seed),
         "planes": planes(city, store_rows),
@@ -153,18 +152,18 @@ def city_facts(city: City, count: int, recall: float) -> list[dict[str, str]]:
 def search_note(recall: float, reason_error: float | None) -> str:
     """What is computed in the page, and how exact it is."""
     note = (
-        f"Similarity is the cosine of two vectors, rounded to 8 bits a number for this page: {recall:.1%} of the ten "
+        f"Similarity is the cosine of two vectors, rounded to 16 bits a number for this page: {recall:.1%} of the ten "
         "nearest tiles are those of the full vectors. "
     )
     if reason_error is None:
         return note + "Named are the layers that both tiles show; which of them decide was not measured."
     return note + (
         "A figure beside a layer is how much of the similarity goes when that layer is left out of both tiles, as "
-        f"measured with the network, to within {reason_error:.3f} on average."
+        f"measured with the network, to within {max(reason_error, 1e-4):.4f} on average."
     )
 
 
-# --- vectors in 8 bits -------------------------------------------------------------------------------------
+# --- vectors in fewer bits -------------------------------------------------------------------------------------
 
 
 def quantised_recall(vectors: np.ndarray, rounded: np.ndarray) -> float:
@@ -189,8 +188,7 @@ def reason_vectors(
     pairs = np.argwhere(city.store.plane_of[store_rows] > 0)
     without = _vectors_without(city, np.column_stack([store_rows[pairs[:, 0]], pairs[:, 1]]), key, cache_dir)
     axes = _main_axes(np.concatenate([vectors, without]))
-    mean = (vectors @ axes).mean(axis=0)
-    whole, less = Quantised.of(vectors @ axes, mean), Quantised.of(without @ axes, mean)
+    whole, less = (Quantised.of(some @ axes, np.int8) for some in (vectors, without))
     error = _reason_error(pairs, (vectors, without), (whole.vectors(), less.vectors()))
     return {"dimensions": axes.shape[1], "whole": whole.packed(), "without": less.packed(), "error": error}
 
@@ -284,7 +282,7 @@ def run(args: Any) -> None:
     built = build_page(flags[0], args.model_path, flags[1], flags[2])
     size = built.path.stat().st_size / 1e6
     print(f"{built.path}: {built.tiles:,} tiles, {size:.1f} MB in one file; open it in any browser")
-    print(f"vectors in 8 bits: {built.recall:.1%} of the exact ten nearest found")
+    print(f"vectors in 16 bits a number: {built.recall:.1%} of the exact ten nearest found")
     if built.reason_error is not None:
         print(f"layers' contributions: mean error {built.reason_error:.4f} in cosine similarity")
 

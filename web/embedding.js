@@ -2,6 +2,9 @@
 
 const TRANSITION_MS = 750;
 const MOST_STRETCH = 1.6;
+const MARGIN_PX = 24; // round the dots
+const BARS_PX = 48; // the tools and the caption, which lie over the plot
+const ROUND_DOTS = 3000; // more are drawn as squares while they move: faster
 
 class EmbeddingPane extends Pane {
   constructor(host, view, data, Plotly) {
@@ -49,14 +52,14 @@ class EmbeddingPane extends Pane {
   async show(algorithm, dimensions, { animate = true } = {}) {
     if (algorithm === this.algorithm && dimensions === this.dimensions) return;
     const from = this.positions.slice();
-    const run = (this.run = (this.run ?? 0) + 1);
+    const run = (this.run = (this.run ?? 0) + 1); // a newer switch overtakes this one
     Object.assign(this, { algorithm, dimensions });
-    this.home();
+    this.homes = (this.homes ?? 0) + 1;
+    const flies = animate && from.length > 0 && !matchMedia("(prefers-reduced-motion: reduce)").matches;
+    if (flies) this.takeOff(from);
     await this.render();
-    if (run !== this.run) return;
-    const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-    if (animate && !calm && from.length) await this.fly(from, run);
-    this.host.dataset.shown = `${algorithm}-${dimensions}`;
+    if (run === this.run && flies) await this.fly(from, run);
+    if (run === this.run) this.host.dataset.shown = `${algorithm}-${dimensions}`;
   }
 
   // --- Plotly ---
@@ -151,17 +154,14 @@ class EmbeddingPane extends Pane {
       if (value > bound[1]) bound[1] = value;
     });
     const sizes = [this.width || 1, this.height || 1];
-    const unitsPerPx = bounds.map(([low, high], d) => ((high - low || 1) * 1.12) / sizes[d]);
-    const widest = Math.max(...unitsPerPx);
+    const free = sizes.map((size, d) => Math.max(1, size - 2 * MARGIN_PX - (d ? BARS_PX : 0)));
+    const unitsPerPx = bounds.map(([low, high], d) => (high - low || 1) / free[d]);
     const stretch = this.algorithm === "PCA" ? 1 : MOST_STRETCH;
     return bounds.map(([low, high], d) => {
-      const half = (sizes[d] * Math.max(unitsPerPx[d], widest / stretch)) / 2;
-      return [(low + high) / 2 - half, (low + high) / 2 + half];
+      const scale = Math.max(unitsPerPx[d], Math.max(...unitsPerPx) / stretch);
+      const middle = (low + high) / 2 + (d ? (scale * (BARS_PX - MARGIN_PX)) / 4 : 0); // tools above, a caption below
+      return [middle - (scale * sizes[d]) / 2, middle + (scale * sizes[d]) / 2];
     });
-  }
-
-  home() {
-    this.homes = (this.homes ?? 0) + 1;
   }
 
   reset() {
@@ -311,7 +311,7 @@ class EmbeddingPane extends Pane {
   }
 
   drawUnder(context) {
-    if (this.canvas3d) {
+    if (this.canvas3d && this.depth) {
       const rows = [...this.depth.keys()].sort((a, b) => this.depth[b] - this.depth[a]);
       this.drawDots(context, this.positions, rows);
     }
@@ -321,10 +321,17 @@ class EmbeddingPane extends Pane {
   drawDots(context, positions, rows) {
     const { colours, greyed, ink } = this.view;
     const size = this.dotSize();
+    const round = rows.length <= ROUND_DOTS;
     for (const row of rows) {
+      const [x, y] = [positions[2 * row], positions[2 * row + 1]];
       const grey = greyed(row);
       context.fillStyle = grey ? ink.grey : `rgb(${colours[3 * row]},${colours[3 * row + 1]},${colours[3 * row + 2]})`;
-      context.fillRect(positions[2 * row] - size / 2, positions[2 * row + 1] - size / 2, size, size);
+      if (!round) context.fillRect(x - size / 2, y - size / 2, size, size);
+      else {
+        context.beginPath();
+        context.arc(x, y, size / 2, 0, 2 * Math.PI);
+        context.fill();
+      }
     }
   }
 
@@ -351,13 +358,20 @@ class EmbeddingPane extends Pane {
 
   // --- from one projection to the next ---
 
+  // Draw the dots where they are and hide Plotly's, which show the next projection as soon as it is ready.
+  takeOff(from) {
+    this.moving = true;
+    this.host.classList.add("moving");
+    const context = this.overlay.getContext("2d");
+    context.clearRect(0, 0, this.width, this.height);
+    this.drawDots(context, from, [...this.order]);
+  }
+
   async fly(from, run) {
     const to = this.positions.slice();
     const rows = [...this.order];
     const context = this.overlay.getContext("2d");
     const started = performance.now();
-    this.moving = true;
-    this.host.classList.add("moving");
     for (let share = 0; share < 1 && run === this.run;) {
       share = Math.min(1, (performance.now() - started) / TRANSITION_MS);
       const eased = share < 0.5 ? 4 * share ** 3 : 1 - (-2 * share + 2) ** 3 / 2;

@@ -24,10 +24,10 @@ class Pane {
     const on = (name, handler) => this.host.addEventListener(name, handler.bind(this), options);
     on("pointermove", this.onMove);
     on("pointerdown", this.onDown);
-    on("pointerup", this.onUp);
     on("pointercancel", this.onCancel);
     on("pointerleave", this.onLeave);
     on("keydown", this.onKey);
+    window.addEventListener("pointerup", this.onUp.bind(this), options); // Plotly lays a cover over the page while dragging
     this.resizing = new ResizeObserver(() => this.resized());
     this.resizing.observe(this.host);
   }

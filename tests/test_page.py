@@ -1,0 +1,650 @@
+"""The explorer page in a real browser, with the network blocked and every error in its console a failure."""
+
+import base64
+import csv
+import io
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import REPO, make_tiles, save_untrained, script_env
+
+playwright_api = pytest.importorskip("playwright.sync_api")
+from cli import TilesFlags  # noqa: E402
+from data_loader import LAYERS  # noqa: E402
+from embeddings import City, layer_contributions, load_city  # noqa: E402
+from make_screenshots import BROWSER_FLAGS, DESKTOP, PHONE, READY, START_TIMEOUT_MS, launch  # noqa: E402
+from similarity import great_circle_km, walk  # noqa: E402
+from tile_images import composite  # noqa: E402
+
+pytestmark = pytest.mark.browser
+
+TILES_ACROSS, SHOWN, TILE_SIZE, DIMENSIONS = 18, 250, 32, 16
+NO_WEBGL = ["--no-sandbox", "--disable-background-networking", "--disable-gpu", "--disable-3d-apis"]
+SLOW_MACHINE_MS = 30_000
+FRESH = "alg=PCA&dim=2&colour=layer&tab=alike&theme=light&dots=dots&preview=composite&map=coloured&layers=fff"
+
+
+# --- the ground: one page, one browser -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory) -> dict[str, Path]:
+    """A city of 18 x 18 tiles whose name is an attack, a checkpoint, and the page made of both."""
+    folder = tmp_path_factory.mktemp("page")
+    root = make_tiles(folder / "tiles", nx=TILES_ACROSS, ny=TILES_ACROSS, px=TILE_SIZE)
+    evil = "</script><script>window.attacked=1</script><img src=x onerror=window.attacked=1>"
+    manifest = {"extract": "Ünïted <i>City.osm.pbf", "attribution": f"© OpenStreetMap {evil}, more"}
+    (root / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    model = folder / "model.pth"
+    save_untrained(model, TILE_SIZE, DIMENSIONS)
+    paths = {"tiles": root, "model": model, "cache": folder / "cache", "out": folder / "out"}
+    build(paths, "--dr_algorithms", "PCA", "TSNE", "--max_tiles", SHOWN)
+    return paths | {"page": folder / "out" / "index.html"}
+
+
+def build(paths: dict[str, Path], *flags: object) -> subprocess.CompletedProcess:
+    """Run the script as a user would."""
+    command = [sys.executable, REPO / "interactive_visualizer.py", "--tiles_root", paths["tiles"]]
+    command += ["--model_path", paths["model"], "--cache_dir", paths["cache"], "--output_dir", paths["out"], *flags]
+    result = subprocess.run(list(map(str, command)), env=script_env(), capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0, result.stderr
+    return result
+
+
+@pytest.fixture(scope="module")
+def city(ground) -> City:
+    tiles = TilesFlags(tiles_root=ground["tiles"], cache_dir=ground["cache"])
+    return load_city(tiles, ground["model"], device="cpu", max_tiles=SHOWN)
+
+
+@pytest.fixture(scope="module")
+def playwright() -> Iterator:
+    with playwright_api.sync_playwright() as playwright:
+        yield playwright
+
+
+@pytest.fixture(scope="module")
+def browser(playwright, chromium) -> Iterator:
+    browser = launch(playwright, *BROWSER_FLAGS)
+    yield browser
+    browser.close()
+
+
+class Visit:
+    """A page that is watched: whatever it asks the network for and whatever goes wrong in it is kept."""
+
+    def __init__(self, browser, path: Path, state: str = "", **device):
+        self.context = browser.new_context(**(device or DESKTOP), accept_downloads=True)
+        self.context.route(re.compile(r"^(?!file:|data:|blob:)"), lambda route: route.abort())
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(SLOW_MACHINE_MS)
+        self.asked, self.wrong = [], []
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.on("console", lambda message: self.wrong.append(message.text) if message.type == "error" else None)
+        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
+        self.page.goto(path.as_uri() + state)
+        self.page.wait_for_selector(READY, timeout=START_TIMEOUT_MS)
+
+    def leave(self) -> None:
+        self.context.close()
+        assert not self.wrong
+        assert not [url for url in self.asked if not url.startswith(("file:", "data:", "blob:"))]
+
+
+@pytest.fixture(scope="module")
+def desk(browser, ground) -> Iterator:
+    """The page on a desktop, opened once: starting Plotly costs more than most tests."""
+    visit = Visit(browser, ground["page"])
+    yield visit
+    visit.leave()
+
+
+@pytest.fixture
+def visit(browser, ground, desk) -> Iterator:
+    """`visit()`: the page on a desktop as it starts; `visit(state, **device)`: opened anew with that.
+
+    At the end it must have been quiet.
+    """
+    visits = []
+
+    def open_page(state: str = "", **device):
+        if not state and not device:
+            return start_over(desk.page)
+        visits.append(Visit(browser, ground["page"], state, **device))
+        return visits[-1].page
+
+    yield open_page
+    assert not desk.wrong
+    for one in visits:
+        one.leave()
+
+
+def start_over(page):
+    """Bring a used page back to how it opens."""
+    page.evaluate(f"location.hash = {json.dumps(FRESH)}")
+    page.wait_for_selector("[data-shown=PCA-2]")
+    for tools in ("Embedding tools", "Map tools"):
+        page.get_by_role("toolbar", name=tools).get_by_role("button", name="Show everything").click()
+    page.get_by_role("toolbar", name="Map tools").get_by_role("button", name="Move").click()
+    page.mouse.move(5, 5)
+    page.wait_for_function("!document.querySelector('.moving')")
+    return page
+
+
+def pane(page, name: str):
+    return page.locator(f"[data-pane={name}]")
+
+
+def show(page, algorithm: str, dimensions: int) -> None:
+    """Switch as a person does and wait until the dots have arrived."""
+    page.get_by_role("button", name={"TSNE": "t-SNE"}.get(algorithm, algorithm), exact=True).click()
+    page.get_by_role("button", name=f"{dimensions}-D", exact=True).click()
+    page.wait_for_selector(f"[data-shown={algorithm}-{dimensions}]")
+    page.wait_for_function("!document.querySelector('.moving')")
+
+
+def point_at_a_dot(page, where=None) -> tuple[str, float, float]:
+    """Move the pointer over the embedding until a preview shows: its tile and the place."""
+    box = pane(page, "embedding").bounding_box()
+    for down in np.linspace(0.3, 0.9, 13):
+        for right in np.linspace(0.1, 0.9, 17):
+            x, y = box["x"] + right * box["width"], box["y"] + down * box["height"]
+            page.mouse.move(x, y)
+            if card(page).is_visible():
+                return card(page).get_attribute("data-tile"), x, y
+    pytest.fail("no dot under the pointer anywhere")
+
+
+def card(page):
+    return page.locator(".card-tip")
+
+
+def middle_of(page, name: str) -> tuple[float, float]:
+    box = pane(page, name).bounding_box()
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
+def marks(page, name: str) -> bytes:
+    """What is drawn over a pane: rings, paths, outlines."""
+    return page.evaluate(f"document.querySelector('[data-pane={name}] .overlay').toDataURL()")
+
+
+def pick_on_map(page, right: float = 0.5, down: float = 0.5) -> str:
+    box = pane(page, "map").bounding_box()
+    page.mouse.click(box["x"] + right * box["width"], box["y"] + down * box["height"])
+    page.wait_for_selector(".large-picture")
+    return pane(page, "map").get_attribute("data-tile")
+
+
+def row_of(city: City, tile_id: str) -> int:
+    return int(city.embeddings.rows(np.array([int(part) for part in tile_id.split("/")[1:]])))
+
+
+def neighbours(page) -> list[str]:
+    return page.locator(".neighbours li").evaluate_all("items => items.map(item => item.dataset.tile)")
+
+
+def drag(page, points: list[tuple[float, float]], shift: bool = False) -> None:
+    if shift:
+        page.keyboard.down("Shift")
+    page.mouse.move(*points[0])
+    page.mouse.down()
+    for point in points[1:]:
+        page.mouse.move(*point, steps=4)
+    page.mouse.up()
+    if shift:
+        page.keyboard.up("Shift")
+
+
+def share_of(page, name: str, *corners: tuple[float, float]) -> list[tuple[float, float]]:
+    box = pane(page, name).bounding_box()
+    return [(box["x"] + right * box["width"], box["y"] + down * box["height"]) for right, down in corners]
+
+
+def selected(page) -> int:
+    text = page.locator(".selection h3").text_content()
+    return int(text.split()[0].replace(",", ""))
+
+
+# --- linked views --------------------------------------------------------------------------------------------
+
+
+def test_pointing_at_one_view_lights_up_the_other(visit):
+    page = visit()
+    before = marks(page, "embedding")
+    page.mouse.move(*middle_of(page, "map"))
+    assert card(page).is_visible()
+    assert re.fullmatch(r"17/\d+/\d+", card(page).get_attribute("data-tile"))
+    assert marks(page, "embedding") != before
+    before = marks(page, "map")
+    point_at_a_dot(page)
+    assert marks(page, "map") != before
+    page.mouse.move(5, 5)
+    assert card(page).is_hidden()
+
+
+def test_a_picked_tile_shows_its_facts_and_opens_nothing_by_itself(visit, city):
+    page = visit()
+    tile = pick_on_map(page)
+    row = row_of(city, tile)
+    lat, lon = city.embeddings.latlon[row]
+    text = page.locator(".tile-panel").text_content()
+    assert tile in text and f"{lat:.5f}, {lon:.5f}" in text
+    link = page.get_by_role("link", name="Open in OpenStreetMap")
+    assert link.get_attribute("href").startswith(f"https://www.openstreetmap.org/?mlat={lat:.5f}&mlon={lon:.5f}")
+    assert link.get_attribute("target") == "_blank"
+
+
+def test_a_dot_can_be_picked_and_named_in_both_views(visit):
+    page = visit()
+    tile, x, y = point_at_a_dot(page)
+    page.mouse.click(x, y)
+    assert pane(page, "map").get_attribute("data-tile") == tile
+    assert pane(page, "embedding").get_attribute("data-tile") == tile
+
+
+def test_projections_and_dimensions_switch_and_stay_linked(visit):
+    page = visit()
+    for algorithm, dimensions in (("TSNE", 2), ("TSNE", 3), ("PCA", 3), ("PCA", 2)):
+        show(page, algorithm, dimensions)
+        assert f"{dimensions}-D" in page.locator(".caption").first.text_content()
+        tile, x, y = point_at_a_dot(page)
+        page.mouse.click(x, y)
+        assert pane(page, "map").get_attribute("data-tile") == tile
+        page.keyboard.press("Escape")
+
+
+def test_a_dot_in_3d_is_where_plotly_draws_it(visit):
+    """The place that pointing uses is worked out from the camera: the pixel there must have the dot's colour."""
+    page = visit("#alg=PCA&dim=3&colour=similarity&tile=" + "")
+    tile = pick_on_map(page)
+    page.wait_for_timeout(800)
+    x, y = middle_of(page, "embedding")
+    drag(page, [(x, y), (x + 90, y + 30)])
+    page.wait_for_timeout(1200)
+    pixels = Image.open(io.BytesIO(pane(page, "embedding").screenshot())).convert("RGB")
+    spot = ring_centre(page)
+    around = np.asarray(pixels)[spot[1] - 4 : spot[1] + 5, spot[0] - 4 : spot[0] + 5].reshape(-1, 3).astype(int)
+    yellow = np.array([253, 231, 37])  # the picked tile is wholly like itself
+    assert (np.abs(around - yellow).sum(axis=1) < 90).any(), tile
+
+
+def ring_centre(page) -> tuple[int, int]:
+    """Middle of the dark ring round the picked tile: where it was drawn last, by its colour."""
+    data = page.evaluate("document.querySelector('[data-pane=embedding] .overlay').toDataURL()")
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(data.split(",")[1]))))
+    dark = (pixels[..., :3] < 60).all(axis=-1) & (pixels[..., 3] > 200)
+    rows, columns = np.nonzero(dark)
+    return int((columns.min() + columns.max()) / 2), int((rows.min() + rows.max()) / 2)
+
+
+# --- colour --------------------------------------------------------------------------------------------------
+
+
+def test_every_colouring_has_a_legend_with_counts(visit, city):
+    page = visit()
+    pick_on_map(page)
+    chooser = page.get_by_label("Colour by")
+    for kind in ("layer", "zone", "cluster"):
+        chooser.select_option(kind)
+        counts = page.locator(".legend .count").all_text_contents()
+        assert sum(int(count.replace(",", "")) for count in counts) == len(city.embeddings)
+    for kind in ("density", "similarity"):
+        chooser.select_option(kind)
+        bins = page.locator(".ramp-bin").evaluate_all("bins => bins.map(bin => Number(bin.dataset.count))")
+        assert sum(bins) == len(city.embeddings)
+    chooser.select_option("principal")
+    assert "component 1 is red" in page.locator(".legend").text_content()
+    dominant = np.bincount(city.embeddings.dominant_layer, minlength=len(LAYERS))
+    chooser.select_option("layer")
+    chip = page.locator(f".legend [data-category={LAYERS[dominant.argmax()]}] .count")
+    assert int(chip.text_content()) == dominant.max()
+
+
+def test_similarity_colours_the_city_by_the_picked_tile(visit):
+    page = visit("#alg=PCA&dim=2&colour=similarity")
+    assert "Pick a tile" in page.locator(".legend").text_content()
+    pick_on_map(page)
+    page.wait_for_function("new Set(document.querySelector('.plot').data[0].marker.color).size > 20")
+
+
+# --- selection -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["embedding", "map"])
+@pytest.mark.parametrize("tool", ["Box", "Lasso"])
+def test_box_and_lasso_select_and_the_rest_turns_grey(visit, city, name, tool):
+    page, everything = visit(), len(city.embeddings)
+    tools = page.get_by_role("toolbar", name="Embedding tools" if name == "embedding" else "Map tools")
+    tools.get_by_role("button", name=tool).click()
+    corners = [(0.2, 0.3), (0.75, 0.3), (0.75, 0.75), (0.2, 0.75)]
+    points = share_of(page, name, *(corners if tool == "Lasso" else corners[::2]))
+    drag(page, points)
+    first = selected(page)
+    assert 0 < first < everything
+    grey = "color => color.startsWith('rgba')"
+    colours = "document.querySelector('.plot').data[0].marker.color"
+    page.wait_for_function(f"{colours}.filter({grey}).length == {everything - first}")
+    drag(page, share_of(page, name, (0.1, 0.2), (0.95, 0.9)), shift=True)
+    if tool == "Box":
+        assert selected(page) > first
+    page.keyboard.press("Escape")
+    assert page.locator(".selection").count() == 0
+
+
+def test_a_legend_entry_selects_its_tiles_and_they_can_be_taken_along(visit, tmp_path):
+    page = visit()
+    entry = page.locator(".legend .chip").first
+    count = int(entry.locator(".count").text_content())
+    name = entry.get_attribute("data-category")
+    entry.click()
+    assert selected(page) == count
+    table = list(csv.DictReader(io.StringIO(saved(page, "Save the selection as CSV", tmp_path).read_text())))
+    assert len(table) == count and {line["dominant_layer"] for line in table} == {name}
+    collection = json.loads(saved(page, "Save the selection as GeoJSON", tmp_path).read_text())
+    assert len(collection["features"]) == count
+    ring = collection["features"][0]["geometry"]["coordinates"][0]
+    x, y = int(table[0]["x"]), int(table[0]["y"])
+    assert collection["features"][0]["id"] == f"17/{x}/{y}"
+    assert min(lon for lon, _ in ring) == pytest.approx(x / 2**17 * 360 - 180, abs=1e-6)
+    assert ring[0] == ring[-1] and len(ring) == 5
+
+
+def saved(page, button: str, folder: Path) -> Path:
+    with page.expect_download() as download:
+        page.get_by_role("button", name=button).click()
+    path = folder / download.value.suggested_filename
+    download.value.save_as(path)
+    return path
+
+
+def test_the_view_can_be_saved_as_a_picture(visit, tmp_path):
+    page = visit()
+    pick_on_map(page)
+    image = Image.open(saved(page, "Save the view as PNG", tmp_path)).convert("RGB")
+    assert image.width > 900 and image.height > 500
+    left, right = (np.asarray(image.crop(half)) for half in halves(image))
+    for half in (left, right):
+        assert len(np.unique(half.reshape(-1, 3), axis=0)) > 50
+
+
+def halves(image: Image.Image) -> list[tuple[int, int, int, int]]:
+    middle = image.width // 2
+    return [(0, 80, middle, image.height), (middle, 80, image.width, image.height)]
+
+
+# --- the tile ------------------------------------------------------------------------------------------------
+
+
+def large_picture(page, layers: str) -> np.ndarray:
+    page.wait_for_selector(f".large-picture[data-layers='{layers}']")
+    data = page.evaluate("document.querySelector('.large-picture').toDataURL()")
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data.split(",")[1]))).convert("RGB")).astype(int)
+
+
+def test_the_large_picture_is_what_python_paints_and_layers_switch_off(visit, city):
+    page = visit()
+    row = row_of(city, pick_on_map(page))
+    planes = city.store.tiles(city.rows[[row]])[0]
+    everything = (1 << len(LAYERS)) - 1
+    assert np.abs(large_picture(page, str(everything)) - composite(planes)).max() <= 2
+    drawn = int(np.flatnonzero(planes.any(axis=(1, 2)))[-1])
+    page.locator(f"[data-layer={LAYERS[drawn]}]").click()
+    planes[drawn] = 0
+    assert np.abs(large_picture(page, str(everything ^ (1 << drawn))) - composite(planes)).max() <= 2
+    assert page.locator(f"[data-layer={LAYERS[drawn]}]").get_attribute("aria-pressed") == "false"
+    assert page.locator(".chip.layer").count() == len(LAYERS)
+    page.get_by_role("button", name="Switch all layers on").click()
+    assert page.locator(".chip.layer[aria-pressed=true]").count() == len(LAYERS)
+
+
+def test_previews_can_show_the_main_layer(visit):
+    page = visit()
+    page.mouse.move(*middle_of(page, "map"))
+    colourful = page.evaluate("document.querySelector('.card-tip canvas').toDataURL()")
+    page.mouse.move(5, 5)
+    page.get_by_role("button", name="Main layer").click()
+    page.mouse.move(*middle_of(page, "map"))
+    page.mouse.move(middle_of(page, "map")[0] + 40, middle_of(page, "map")[1])
+    page.mouse.move(*middle_of(page, "map"))
+    page.wait_for_function("before => document.querySelector('.card-tip canvas').toDataURL() != before", arg=colourful)
+
+
+# --- neighbours ----------------------------------------------------------------------------------------------
+
+
+def test_neighbours_are_those_of_the_full_vectors(visit, city):
+    page = visit()
+    row = row_of(city, pick_on_map(page))
+    found = [row_of(city, tile) for tile in neighbours(page)]
+    similarity = city.embeddings.vectors @ city.embeddings.vectors[row]
+    similarity[row] = -1
+    exact = np.argsort(-similarity)[: len(found)]
+    assert len(set(found) & set(exact.tolist())) >= len(found) - 2
+    shown = [float(text) for text in page.locator(".match-head strong").all_text_contents()]
+    assert shown == pytest.approx(similarity[found], abs=2e-3)
+    assert shown == sorted(shown, reverse=True)
+    assert page.locator(".neighbours canvas").count() == len(found)
+    assert "of the ten nearest" in page.locator(".note").text_content()
+
+
+def test_why_two_tiles_match_is_what_the_network_says(visit, city):
+    page = visit()
+    row = row_of(city, pick_on_map(page))
+    other = row_of(city, neighbours(page)[0])
+    exact = layer_contributions(city.encoder, city.store, city.rows[row], city.rows[other])
+    page_says = page.evaluate(
+        """([a, b]) => document.querySelectorAll('.neighbours li')[0].querySelector('.reasons').textContent""", [0, 0]
+    )
+    told = re.findall(r"([a-z-]+) ([+−])(\d\.\d+)", page_says)
+    for layer, sign, size in told:
+        assert float(size) * (1 if sign == "+" else -1) == pytest.approx(exact[LAYERS.index(layer)], abs=0.012)
+    assert told or np.abs(exact).max() < 0.012
+
+
+def test_neighbours_can_be_kept_away(visit, city):
+    page = visit()
+    row = row_of(city, pick_on_map(page))
+    slider = page.get_by_role("slider", name="At least")
+    slider.focus()
+    slider.press("ArrowRight")
+    slider.press("ArrowRight")
+    page.wait_for_function("location.hash.includes('km=1')")
+    found = [row_of(city, tile) for tile in neighbours(page)]
+    away = great_circle_km(city.embeddings.latlon[found], city.embeddings.latlon[row])
+    assert len(found) and away.min() >= 0.99
+
+
+def test_arithmetic_and_walk(visit, city):
+    page = visit()
+    tiles = {}
+    for slot, (right, down) in zip("ABC", [(0.3, 0.5), (0.6, 0.45), (0.5, 0.62)], strict=True):
+        tiles[slot] = pick_on_map(page, right, down)
+        page.get_by_role("button", name=f"Put into {slot}").click()
+    rows = [row_of(city, tiles[slot]) for slot in "ABC"]
+    vectors = city.embeddings.vectors
+    similarity = vectors @ (vectors[rows[0]] + vectors[rows[1]] - vectors[rows[2]])
+    similarity[rows] = -np.inf
+    shown = page.locator("[data-results=arithmetic] [data-tile]")
+    found = [row_of(city, tile) for tile in shown.evaluate_all("items => items.map(item => item.dataset.tile)")]
+    assert len(set(found[:6]) & set(np.argsort(-similarity)[:8].tolist())) >= 5
+    page.get_by_role("tab", name="Walk").click()
+    steps = page.locator("[data-results=walk] [data-tile]")
+    path = [row_of(city, tile) for tile in steps.evaluate_all("items => items.map(item => item.dataset.tile)")]
+    expected = walk(vectors, rows[0], rows[1], 6)
+    assert path[0] == rows[0] and path[-1] == rows[1] and len(set(path)) == len(path)
+    assert len(set(path) & set(expected.tolist())) >= len(expected) - 2
+
+
+# --- finding, keys, address ----------------------------------------------------------------------------------
+
+
+def test_find_by_id_by_place_and_at_random(visit, city):
+    page = visit()
+    box = page.get_by_role("searchbox", name="Find a tile")
+    x, y = city.embeddings.tile_xy[7]
+    box.fill(f"17/{x}/{y}")
+    box.press("Enter")
+    assert pane(page, "map").get_attribute("data-tile") == f"17/{x}/{y}"
+    lat, lon = city.embeddings.latlon[11]
+    box.fill(f"{lat:.6f}, {lon:.6f}")
+    page.get_by_role("button", name="Find").click()
+    x, y = city.embeddings.tile_xy[11]
+    assert pane(page, "map").get_attribute("data-tile") == f"17/{x}/{y}"
+    alert = page.get_by_role("alert")
+    for text, answer in (("hello", "Type a tile"), ("1.5, 2.5", "far outside"), (f"12/{x}/{y}", "zoom 17, not 12")):
+        box.fill(text)
+        box.press("Enter")
+        assert answer in alert.text_content()
+    seen = set()
+    for _ in range(3):
+        page.get_by_role("button", name="Random").click()
+        seen.add(pane(page, "map").get_attribute("data-tile"))
+    assert len(seen) > 1 and not alert.text_content()
+
+
+@pytest.mark.parametrize("name", ["embedding", "map"])
+def test_everything_can_be_reached_by_keys(visit, name):
+    page = visit()
+    pane(page, name).focus()
+    page.keyboard.press("ArrowRight")
+    first = page.get_by_role("status").text_content()
+    assert "tile 17/" in first
+    page.keyboard.press("ArrowRight")
+    assert page.get_by_role("status").text_content() != first
+    page.keyboard.press("Enter")
+    assert pane(page, name).get_attribute("data-tile") in page.get_by_role("status").text_content()
+    page.keyboard.press("+")
+    page.keyboard.press("Escape")
+    assert not pane(page, name).get_attribute("data-tile")
+
+
+def test_every_control_has_a_name_and_can_be_tabbed_to(visit):
+    page = visit()
+    pick_on_map(page)
+    nameless = page.evaluate(
+        """() => [...document.querySelectorAll('button, input, select, [role=application]')].filter(node =>
+          !(node.getAttribute('aria-label') || node.textContent.trim() || node.labels?.length)).length"""
+    )
+    assert nameless == 0
+    reached = set()
+    for _ in range(80):
+        page.keyboard.press("Tab")
+        reached.add(
+            page.evaluate("document.activeElement.getAttribute('aria-label') || document.activeElement.textContent")
+        )
+    assert {"Find a tile", "Find", "t-SNE", "Colour by", "Move", "Box", "Lasso"} <= reached
+    for start in ("City map", "Embedding:"):
+        assert any(text.startswith(start) for text in reached)
+
+
+def test_a_link_opens_the_same_view(visit):
+    page = visit()
+    tile = pick_on_map(page, 0.4, 0.5)
+    page.get_by_role("button", name="Put into A").click()
+    show(page, "TSNE", 3)
+    page.get_by_label("Colour by").select_option("zone")
+    page.locator(".legend .chip").first.click()
+    count = selected(page)
+    page.wait_for_function("location.hash.includes('sel=')")
+    other = visit(page.evaluate("location.hash"))
+    assert pane(other, "map").get_attribute("data-tile") == tile
+    assert other.get_by_label("Colour by").input_value() == "zone"
+    assert pane(other, "embedding").get_attribute("data-shown") == "TSNE-3"
+    assert selected(other) == count
+    assert other.evaluate("location.hash") == page.evaluate("location.hash")
+
+
+def test_an_address_of_nonsense_does_no_harm(visit):
+    page = visit("#alg=<script>&dim=9&tile=17/1/1&a=x&colour=__proto__&sel=1.2.3.%25%25&km=-4&layers=zz&tab=evil")
+    pick_on_map(page)
+    assert pane(page, "embedding").get_attribute("data-shown") == "PCA-2"
+
+
+# --- looks, phones, poorer browsers ----------------------------------------------------------------------------
+
+
+def test_light_and_dark(visit):
+    page = visit(color_scheme="dark", **DESKTOP)
+    root = page.locator("#explorer")
+    assert root.get_attribute("data-theme") == "dark"
+    dark = page.evaluate("getComputedStyle(document.querySelector('#explorer')).backgroundColor")
+    page.get_by_role("button", name="Switch between light and dark").click()
+    assert root.get_attribute("data-theme") == "light"
+    assert page.evaluate("getComputedStyle(document.querySelector('#explorer')).backgroundColor") != dark
+
+
+def test_on_a_phone_the_views_are_stacked_and_nothing_sticks_out(visit):
+    page = visit(**PHONE)
+    embedding, city_map = (pane(page, name).bounding_box() for name in ("embedding", "map"))
+    assert city_map["y"] >= embedding["y"] + embedding["height"]
+    assert embedding["width"] > 340
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    pane(page, "map").scroll_into_view_if_needed()
+    pane(page, "map").tap()
+    assert pane(page, "map").get_attribute("data-tile")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_on_a_desktop_the_views_are_side_by_side_and_the_page_does_not_scroll(visit):
+    page = visit()
+    embedding, city_map = (pane(page, name).bounding_box() for name in ("embedding", "map"))
+    assert embedding["y"] == city_map["y"] and city_map["x"] > embedding["x"] + embedding["width"]
+    assert page.evaluate("document.documentElement.scrollHeight") <= 900
+
+
+def test_without_webgl_it_says_so_and_works(playwright, chromium, ground, city):
+    browser = launch(playwright, *NO_WEBGL)
+    visit = Visit(browser, ground["page"])
+    page = visit.page
+    assert "WebGL is not available" in page.get_by_role("note").text_content()
+    assert page.locator(".plot .scatterlayer .point").count() == len(city.embeddings)
+    for dimensions in (3, 2):
+        show(page, "TSNE", dimensions)
+        tile, x, y = point_at_a_dot(page)
+        page.mouse.click(x, y)
+        assert pane(page, "map").get_attribute("data-tile") == tile
+        page.keyboard.press("Escape")
+    visit.leave()
+    browser.close()
+
+
+def test_with_webgl_it_does_not(visit):
+    page = visit()
+    assert page.get_by_role("note").is_hidden()
+    assert page.evaluate("document.querySelector('.plot').data[0].type") == "scattergl"
+    assert page.locator(".modebar-btn").count() == 0 and page.locator("text=plotly").count() == 0
+
+
+def test_nothing_from_the_data_becomes_markup(visit):
+    page = visit()
+    assert page.evaluate("window.attacked") is None
+    assert page.get_by_role("heading", level=1).text_content() == "Ünïted <I>City"
+    assert "<script>window.attacked" in page.locator(".caption.right").text_content()
+    assert page.locator("#explorer img").count() == 0
+
+
+def test_a_damaged_sheet_shows_grey_and_breaks_nothing(browser, ground, tmp_path):
+    """A picture that cannot be read is a grey square, in the page as in Python."""
+    text = ground["page"].read_text(encoding="utf-8")
+    start = text.index("data:image/webp;base64,", text.index('"sprites"')) + len("data:image/webp;base64,")
+    broken = tmp_path / "broken.html"
+    broken.write_text(text[:start] + "AAAA" * 40 + text[start + 160 :], encoding="utf-8")
+    visit = Visit(browser, broken)
+    seen = set()
+    for right in np.linspace(0.1, 0.9, 9):
+        visit.page.mouse.move(*share_of(visit.page, "map", (right, 0.3))[0])
+        if card(visit.page).is_visible():
+            visit.page.wait_for_timeout(100)
+            pixels = "document.querySelector('.card-tip canvas').getContext('2d').getImageData(3, 3, 1, 1).data"
+            seen.add(tuple(visit.page.evaluate(f"[...{pixels}]")))
+    assert (190, 190, 190, 255) in seen
+    visit.leave()
