@@ -4,7 +4,7 @@ PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest -q
 ARGS ?=
 
-.PHONY: help init example test test-slow test-all check tiles train tensorboard streamlit bench requirements clean
+.PHONY: help init example test test-slow test-all check tiles train tensorboard streamlit bench pictures requirements clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -45,6 +45,10 @@ streamlit: init ## the live app
 
 bench: init ## print every performance figure of the README
 	@$(PYTHON) bench.py $(ARGS)
+
+pictures: ## draw the README's pictures anew, after `make example`
+	@./setup.sh browser
+	@$(PYTHON) docs/make_pictures.py $(ARGS)
 
 requirements: ## compile requirements*.txt anew from pyproject.toml (ARGS=--upgrade for newer releases)
 	@ARGS="$(ARGS)" ./setup.sh pin

@@ -1,0 +1,139 @@
+"""Make the README's pictures from tiles and a checkpoint: `make example`, then `make pictures`.
+
+python docs/make_pictures.py
+python docs/make_pictures.py --tiles_root 12_layer_tiles/tiles --model_path checkpoints/best_model.pth
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(REPO), str(REPO / "tests")]
+
+from PIL import Image  # noqa: E402
+from playwright.sync_api import Page, sync_playwright  # noqa: E402
+
+from cli import ModelFlags, Parser, TilesFlags, UserError, add_flags, read_flags, run_main  # noqa: E402
+from make_screenshots import DESKTOP, launch, take  # noqa: E402
+
+FOLDER = REPO / "docs" / "pictures"
+STATIC = ("city", "neighbours", "clusters")  # of what visualize.py draws
+LAYERS_SHOWN = ("roads", "buildings")
+PAGE_STATE = "alg=UMAP&dim=2&colour=layer"
+SEARCH = "mode=Similarity+Search+%28Annoy%29"
+VIEW = ".live-root[data-ready=true]"
+WAIT_MS = 120_000
+
+
+def main() -> None:
+    """Draw everything anew into docs/pictures."""
+    parser = Parser(__doc__)
+    add_flags(parser, TilesFlags)
+    add_flags(parser, ModelFlags)
+    args = parser.parse_args()
+    tiles, model = read_flags(TilesFlags, args), read_flags(ModelFlags, args)
+    place = ["--tiles_root", tiles.tiles_root, "--zoom", tiles.zoom, "--cache_dir", tiles.cache_dir]
+    place += ["--model_path", model.model_path]
+    FOLDER.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        static_pictures(Path(scratch), place)
+        previews(tiles.tiles_root / "preview")
+        page_pictures(Path(scratch), place)
+    app_pictures(place)
+    for path in sorted(FOLDER.iterdir()):
+        print(path.relative_to(REPO))
+
+
+def run(script: str, *arguments: object) -> None:
+    """Run a script of this project to its end."""
+    subprocess.run([sys.executable, str(REPO / script), *map(str, arguments)], check=True)
+
+
+def static_pictures(scratch: Path, place: list) -> None:
+    """What visualize.py draws, with as few colours as the eye needs."""
+    run("visualize.py", *place, "--output_dir", scratch)
+    for name in STATIC:
+        with Image.open(scratch / f"{name}.png") as image:
+            image.thumbnail((1800, 1800))
+            image.convert("RGB").quantize(256).save(FOLDER / f"{name}.png", optimize=True)
+
+
+def previews(folder: Path) -> None:
+    """The whole city as the renderer's --preview shows it: in colour, and single layers."""
+    if not folder.is_dir():
+        raise UserError(f"no previews in {folder}; `python render_tiles.py CITY.osm.pbf --preview` draws them")
+    for name in ("city", *LAYERS_SHOWN):
+        with Image.open(folder / f"{name}.png") as image:
+            image = image.convert("RGB")
+            image.thumbnail((1000, 1000))
+            image.save(FOLDER / f"tiles_{name}.jpg", quality=80, optimize=True)
+
+
+def page_pictures(scratch: Path, place: list) -> None:
+    """The one-file page at desktop and phone width."""
+    run("interactive_visualizer.py", *place, "--max_tiles", 0, "--output_dir", scratch / "page", "--title", "Astana")
+    page = next((scratch / "page").glob("*.html"))
+    take(page, FOLDER, PAGE_STATE)
+
+
+def app_pictures(place: list) -> None:
+    """The live app in its two modes."""
+    with served(place) as address, sync_playwright() as playwright:
+        browser = launch(playwright)
+        page = browser.new_context(**DESKTOP).new_page()
+        page.set_default_timeout(WAIT_MS)
+        for name, query in (("app", "algorithm=UMAP"), ("app-search", SEARCH)):
+            page.goto(f"{address}/?{query}")
+            page.locator(VIEW).first.wait_for()
+            settle(page)
+            page.screenshot(path=FOLDER / f"{name}.png")
+        browser.close()
+
+
+def settle(page: Page) -> None:
+    """Wait until the app has nothing left to compute."""
+    page.wait_for_timeout(1500)
+    page.wait_for_function("!document.querySelector('[data-testid=stStatusWidget]')")
+    page.wait_for_timeout(2500)
+
+
+@contextlib.contextmanager
+def served(place: list) -> Iterator[str]:
+    """The live app on a free port; its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, str(REPO / "run_interactive_viz.py"), "streamlit", "--port", str(port)]
+    quiet = os.environ | {"STREAMLIT_SERVER_HEADLESS": "true"}
+    app = subprocess.Popen([*command, *map(str, place)], env=quiet, stdout=subprocess.DEVNULL)
+    try:
+        while not healthy(port):
+            if app.poll() is not None:
+                raise UserError("the app did not start; `python run_interactive_viz.py streamlit` says why")
+            time.sleep(0.5)
+        yield f"http://localhost:{port}"
+    finally:
+        app.send_signal(signal.SIGTERM)
+        app.wait()
+
+
+def healthy(port: int) -> bool:
+    """Whether the app answers."""
+    try:
+        with urllib.request.urlopen(f"http://localhost:{port}/_stcore/health", timeout=1) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
+
+
+if __name__ == "__main__":
+    run_main(main)
