@@ -24,6 +24,7 @@ from tqdm import tqdm
 EXIT_WORK_FAILED = 1
 EXIT_WRONG_USE = 2
 LARGEST_INT = 2**32 - 1  # what every library here takes as a seed
+LARGEST_ZOOM = 24
 
 
 class UserError(Exception):
@@ -57,6 +58,12 @@ def positive_int(text: str) -> int:
 def count_int(text: str) -> int:
     """Parse an integer of at least 0."""
     return _number(text, int, "a whole number of at least 0", lambda value: 0 <= value <= LARGEST_INT)
+
+
+def zoom_level(text: str) -> int:
+    """Parse a slippy-map zoom level; beyond the largest, a tile is less than three metres wide."""
+    expected = f"a whole number from 0 to {LARGEST_ZOOM}"
+    return _number(text, int, expected, lambda value: 0 <= value <= LARGEST_ZOOM)
 
 
 def positive_float(text: str) -> float:
@@ -143,7 +150,7 @@ class TilesFlags:
     """Tiles."""
 
     tiles_root: Path = flag(Path("12_layer_tiles/tiles"), "folder that holds <layer>/<zoom>/<x>/<y>.png")
-    zoom: int = flag(17, "slippy-map zoom level of the tiles", type=count_int)
+    zoom: int = flag(17, "slippy-map zoom level of the tiles", type=zoom_level)
     cache_dir: Path = flag(Path("cache"), "folder for packed tiles, vectors, projections and indices")
 
 
@@ -217,10 +224,10 @@ class Parser(argparse.ArgumentParser):
 
     @staticmethod
     def _hint(word: str, candidates: list[str]) -> str:
-        close = difflib.get_close_matches(word.split("=")[0].replace("-", "_"), candidates, n=1)
-        if not close:
-            close = difflib.get_close_matches(word.split("=")[0], candidates, n=1)
-        return f"; did you mean {close[0]!r}?" if close else ""
+        bare = {name.removeprefix("--"): name for name in candidates}  # the dashes would make all flags alike
+        typed = word.split("=")[0].removeprefix("--")
+        close = [name for way in (typed.replace("-", "_"), typed) for name in difflib.get_close_matches(way, bare, n=1)]
+        return f"; did you mean {bare[close[0]]!r}?" if close else ""
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -240,6 +247,7 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
 
 def run_main(main: Callable[[], int | None]) -> NoReturn:
     """Run a script's `main` and exit; a user's mistake ends in one message, never in a traceback."""
+    sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold letters that the terminal lacks
     try:
         code = main() or 0
         sys.stdout.flush()
@@ -266,6 +274,8 @@ def explain_os_error(error: OSError) -> str:
         return f"no space left on the disk{where}; what was finished is whole: free some space, run again"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{error.strerror}{where}; change its permissions or name another path"
+    if error.errno in (errno.EFBIG, errno.EIO, errno.EMFILE, errno.ESTALE):
+        return f"{error.strerror}{where}; what was finished is whole: name a path on another disk, run again"
     if error.filename and error.errno is not None:
         return f"{error.strerror}{where}; name another path"
     raise error

@@ -7,6 +7,7 @@ python data_loader.py --tiles_root 12_layer_tiles/tiles --tile_size 128 --batch_
 import dataclasses
 import json
 import os
+import re
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -59,6 +60,7 @@ STORE_FORMAT = 1
 MAX_TILE_PX = 2048  # anything larger is not a tile
 UNREADABLE_LIMIT = 0.02  # share of tiles that may be unreadable before packing gives up
 GRID_LIMIT = 1 << 26  # cells; a city of 100 x 100 km at zoom 17 has 2^17
+COORDINATE = re.compile("0|[1-9][0-9]{0,8}")  # as it is written in a path: no leading zeros, no other digits
 _DECODE_CHUNK = 128
 
 
@@ -135,12 +137,12 @@ def _scan_layer(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """Sorted tile codes (x * 2^32 + y) and the inode of each."""
     codes, inodes = [], []
     for column in os.scandir(folder):
-        if not (column.name.isdecimal() and column.is_dir()):
+        if not (COORDINATE.fullmatch(column.name) and column.is_dir()):
             continue
         x = int(column.name) << 32
         for entry in os.scandir(column.path):
             stem, _, suffix = entry.name.partition(".")
-            if suffix == "png" and stem.isdecimal():
+            if suffix == "png" and COORDINATE.fullmatch(stem):
                 codes.append(x + int(stem))
                 inodes.append(entry.inode())
     order = np.argsort(np.array(codes, dtype=np.int64))
@@ -380,6 +382,8 @@ def open_store(
     render_tiles.py replaces them, but not a PNG overwritten in place. Raises `UserError` for a folder without usable
     tiles.
     """
+    if tile_size > MAX_TILE_PX:
+        raise UserError(f"--tile_size {tile_size} is too large for a tile; at most {MAX_TILE_PX} pixels can be read")
     pack = _Pack(Path(cache_dir), Path(tiles_root), zoom, tile_size, shrink)
     _check_layout(pack.root, zoom)
     times = _folder_times(pack.root, zoom)

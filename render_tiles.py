@@ -44,7 +44,7 @@ from cli import (
     read_flags,
     run_main,
 )
-from data_loader import LAYERS, MANIFEST_NAME
+from data_loader import COORDINATE, LAYERS, MANIFEST_NAME, MAX_TILE_PX
 from files import atomic_path, atomic_write, digest, file_digest, locked
 from map_index import STYLE_PX, UNIT, DrawIndex, TileArea, build_index, clipped, labels_table
 from osm_extract import (
@@ -351,6 +351,8 @@ def _draw(job: _Job, tiles: np.ndarray, tile_xy: np.ndarray, missing: np.ndarray
 
 def render(config: RenderConfig) -> RenderReport:
     """Render what `config` asks for and return what was done; finished tiles are left alone."""
+    if config.tile_px > MAX_TILE_PX:
+        raise UserError(f"--tile_px {config.tile_px} is too large for a tile; at most {MAX_TILE_PX} can be read")
     path, box = locate(config)
     style, info = load_style(config.style), extract_info(path)
     _check_overlap(path, info, box)
@@ -512,7 +514,8 @@ def _missing(root: Path, area: TileArea, force: bool) -> np.ndarray:
 def _listed(folder: Path, x: int, area: TileArea) -> tuple[np.ndarray, np.ndarray]:
     """Rows of the tiles in a folder, and the inode of each."""
     with os.scandir(folder) as entries:
-        found = [(int(e.name[:-4]), e.inode()) for e in entries if e.name.endswith(".png") and e.name[:-4].isdigit()]
+        pngs = [(e.name[:-4], e.inode()) for e in entries if e.name.endswith(".png")]
+    found = [(int(name), inode) for name, inode in pngs if COORDINATE.fullmatch(name)]
     y, inode = np.array(found, dtype=np.int64).reshape(-1, 2).T
     number = area.number(np.full(len(y), x), y)
     return number[number >= 0], inode[number >= 0]

@@ -16,6 +16,7 @@ import os
 import shutil
 import subprocess
 import time
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -1151,7 +1152,8 @@ def is_out_of_memory(error: Exception) -> bool:
 def memory_advice(config: TrainConfig, world: World, free: int) -> str:
     """One sentence with the batch size or tile size that would fit into so many free bytes."""
     size, edge = config.sample.batch_size, config.packing.tile_size
-    smaller = [n for n in range(world.size, size, world.size) if memory_need(config, world, batch_size=n) <= free]
+    sizes = range(world.size, size, world.size)
+    smaller = sizes[: bisect_right(sizes, free, key=lambda n: memory_need(config, world, batch_size=n))]
     coarser = [n for n in range(32, edge, 32) if memory_need(config, world, tile_size=n) <= free]
     ways = [f"--batch_size {smaller[-1]}"] if smaller else []
     ways += [f"--tile_size {coarser[-1]}"] if coarser else []
