@@ -821,7 +821,17 @@ class Trainer:
         with self.autocast():
             vectors = self.network(tiles)
         vectors = self.world.gather(vectors).view(*batch.tile_xy.shape[:2], -1)
-        return batch_loss(self.config.loss, vectors, batch.tile_xy, jitter or sample.pos_radius, sample.neg_radius)
+        terms = batch_loss(self.config.loss, vectors, batch.tile_xy, jitter or sample.pos_radius, sample.neg_radius)
+        return self._with_profile(terms, vectors, batch) if self.profile_head else terms
+
+    def _with_profile(self, terms: TripletTerms, vectors: Tensor, batch: Batch) -> TripletTerms:
+        """Add how badly the vectors tell what the tiles show, layers blanked by chance included.
+
+        Every process sees all the batch's vectors and profiles, so the head stays equal in all without being synced.
+        """
+        profiles = self.world.gather(brightness_profile(batch.tiles))
+        missed = self.profile_head(vectors.flatten(0, 1), profiles).view(vectors.shape[:2]).mean(dim=1)
+        return dataclasses.replace(terms, loss=terms.loss + self.config.loss.profile_weight * missed)
 
     def _log_step(self, values: list[float]) -> None:
         metrics = dict(zip(SUMMED, values, strict=False)) | {"lr": self._learning_rate(self.at.step - 1)}
