@@ -7,7 +7,9 @@ import dataclasses
 import io
 import os
 import platform
+import struct
 import zipfile
+import zlib
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from torch import Tensor, nn
 
 from cli import UserError, count_float, flag, fraction, positive_float, positive_int
 from data_loader import DEFAULT_ZOOM, LAYERS
-from files import atomic_write, digest
+from files import atomic_write, digest, remove_leftovers
 
 CHECKPOINT_FORMAT = 1
 BLOCK_CHANNELS = (64, 128, 256, 512, 512)
@@ -367,6 +369,7 @@ def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
     """Write a checkpoint so that `path` holds either the old or the new one, whole, whatever happens meanwhile."""
     buffer = io.BytesIO()
     torch.save({field.name: getattr(checkpoint, field.name) for field in dataclasses.fields(checkpoint)}, buffer)
+    remove_leftovers(Path(path).parent)
     with atomic_write(path) as file:
         file.write(buffer.getbuffer())
 
@@ -380,14 +383,10 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}; `python train.py` writes one, or name another with --model_path")
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        content = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
+        _check_whole(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise UserError(_damaged(path)) from error
-    if content is None:
-        raise UserError(_damaged(path))
-    names = {field.name for field in dataclasses.fields(Checkpoint)}
     if not isinstance(content, dict) or not {"format_version", "encoder_config", "encoder_state"} <= set(content):
         raise UserError(f"{path} is not a checkpoint of this project; `python train.py` writes one")
     if content["format_version"] != CHECKPOINT_FORMAT:
@@ -395,8 +394,12 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
             f"{path} has checkpoint format {content['format_version']}, this version reads format {CHECKPOINT_FORMAT}; "
             "train again or use the version that wrote it"
         )
-    checkpoint = Checkpoint(**{name: value for name, value in content.items() if name in names})
+    names = {field.name for field in dataclasses.fields(Checkpoint)}
+    if missing := names - set(content):
+        raise UserError(f"{path} lacks {', '.join(sorted(missing))}; `python train.py` writes a whole checkpoint")
+    checkpoint = Checkpoint(**{name: content[name] for name in names})
     _check_layers(path, checkpoint)
+    _check_weights(path, checkpoint)
     return checkpoint
 
 
@@ -408,22 +411,49 @@ def _check_layers(path: Path, checkpoint: Checkpoint) -> None:
         )
 
 
+def _check_weights(path: Path, checkpoint: Checkpoint) -> None:
+    """Weights must be those of the encoder that the settings describe, and numbers."""
+    try:
+        with torch.device("meta"):
+            expected = Encoder(EncoderConfig(**checkpoint.encoder_config)).state_dict()
+        found = checkpoint.encoder_state
+        fits = expected.keys() == found.keys() and all(found[name].shape == expected[name].shape for name in expected)
+    except (AttributeError, RuntimeError, TypeError, ValueError, UserError):
+        fits = False
+    if not fits:
+        raise UserError(
+            f"the weights in {path} are not those of the encoder that its settings describe; it was not written by "
+            "this version: train again with `python train.py`"
+        )
+    if not all(weights.isfinite().all() for weights in found.values()):
+        raise UserError(f"{path} holds weights that are no finite numbers; train again with a smaller --lr")
+
+
+def _check_whole(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        if damaged := archive.testzip():
+            raise zipfile.BadZipFile(f"{damaged} is not as it was written")
+
+
 def _damaged(path: Path) -> str:
     good = newest_good_checkpoint(path.parent, skip=path)
     instead = f"the newest whole one beside it is {good}" if good else "no whole one lies beside it; train again"
     return f"{path} is damaged or cut short and was not loaded; {instead}"
 
 
+# What Python's zipfile raises for one wrong byte or another.
+_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError, LookupError)
+
+
 def newest_good_checkpoint(folder: Path, skip: Path | None = None) -> Path | None:
     """The latest written checkpoint of a folder whose content is whole."""
-    candidates = [path for path in folder.glob("*.pth") if path != skip and path.is_file()]
+    candidates = [path for path in folder.glob("[!.]*.pth") if path != skip and path.is_file()]
     for path in sorted(candidates, key=os.path.getmtime, reverse=True):
         try:
-            with zipfile.ZipFile(path) as archive:
-                if archive.testzip() is None:
-                    return path
-        except (zipfile.BadZipFile, OSError, ValueError):
+            _check_whole(path)
+        except _ZIP_ERRORS:
             continue
+        return path
     return None
 
 
