@@ -490,13 +490,13 @@ def wait_for_tiles(root: Path, process: subprocess.Popen, count: int) -> None:
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_only_whole_pngs_are_there_and_the_next_run_completes_them(tmp_path):
-    box = "71.40,51.14,71.44,51.17"
-    draw(SAMPLE_EXTRACT, tmp_path / "calm", box)
+@pytest.mark.timeout(900)
+def test_killed_at_any_moment_only_whole_pngs_are_there_and_the_next_run_completes_them(quarter, tmp_path):
+    draw(quarter, tmp_path / "calm", SMALL_BOX)
     calm = content(tmp_path / "calm")
     root = tmp_path / "killed"
-    for share in (0.05, 0.3, 0.6):
-        process = start(SAMPLE_EXTRACT, "--bbox", box, "--tiles_root", root, "--jobs", 2)
+    for share in (0.02, 0.4):
+        process = start(quarter, "--bbox", SMALL_BOX, "--tiles_root", root, "--jobs", 2)
         wait_for_tiles(root, process, int(share * len(calm)))
         process.kill()
         process.communicate()
@@ -504,13 +504,14 @@ def test_killed_at_any_moment_only_whole_pngs_are_there_and_the_next_run_complet
         there = {name: data for name, data in content(root).items() if not name.startswith(".partial")}
         assert there.items() <= calm.items()
     assert not json.loads((root / "manifest.json").read_text())["complete"]
-    report = draw(SAMPLE_EXTRACT, root, box)
+    report = draw(quarter, root, SMALL_BOX)
     assert 0 < report.drawn < report.tiles
     assert content(root) == calm
     assert not (root / ".partial").exists()
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_run_cleanly(signum, code, tmp_path):
     root = tmp_path / "tiles"
