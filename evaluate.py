@@ -45,11 +45,12 @@ from data_loader import (
     latlon_of_tile,
     near_any,
     open_store,
+    spatial_split,
     tile_of_latlon,
 )
 from embeddings import embed_tiles, load_city
 from files import atomic_path, atomic_write
-from model import Encoder, EncoderConfig, brightness_profile, pick_device
+from model import Checkpoint, Encoder, EncoderConfig, brightness_profile, pick_device
 
 BLOCK = 12  # tiles; blocks go whole into a fold
 BUFFER = 2  # tiles around test blocks that no probe is trained on
@@ -93,6 +94,24 @@ class Candidate:
     name: str
     vectors: np.ndarray
     metric: str = "standardised"
+
+
+@dataclasses.dataclass(frozen=True)
+class Area:
+    """The tiles that are evaluated, all with content: `tile_xy (N, 2)`, and their store where it is at hand.
+
+    `held_out (N,) bool` are those that no encoder was trained on, where that is known.
+    """
+
+    tile_xy: np.ndarray
+    zoom: int
+    total: int
+    store: TileStore | None = None
+    held_out: np.ndarray | None = None
+
+    def rows(self) -> np.ndarray:
+        """Rows of the store."""
+        return self.store.grid.rows(self.tile_xy)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -467,11 +486,10 @@ def near_vectors(candidate: Candidate) -> np.ndarray:
     return standardise(vectors, np.ones(len(vectors), dtype=bool))
 
 
-def triplet_accuracy(vectors: np.ndarray, tile_xy: np.ndarray, folds: Folds, seed: int) -> np.ndarray:
-    """Share of triplets in which a tile at most 2 away is nearer than one at least 10 away, in each fold's blocks."""
-    scores = np.full(FOLDS, np.nan)
-    for i in range(FOLDS):
-        rows = np.flatnonzero(folds.fold == i)
+def triplet_accuracies(vectors: np.ndarray, tile_xy: np.ndarray, parts: list[np.ndarray], seed: int) -> np.ndarray:
+    """Share of triplets in which a tile at most 2 away is nearer than one at least 10 away, within each part's rows."""
+    scores = np.full(len(parts), np.nan)
+    for i, rows in enumerate(parts):
         drawn = draw_triplets(tile_xy[rows], np.random.default_rng([seed, 0x73, i]))
         if len(drawn):
             anchor, positive, negative = vectors[rows[drawn.T]]
@@ -530,17 +548,19 @@ def _apart(target: Target, own: np.ndarray, others: np.ndarray) -> float:
     )
 
 
-def space_figures(
-    candidate: Candidate, tile_xy: np.ndarray, zoom: int, targets: list[Target], folds: Folds, seed: int
-) -> list[Figure]:
+def space_figures(candidate: Candidate, area: Area, targets: list[Target], folds: Folds, seed: int) -> list[Figure]:
     """RankMe, triplet accuracy and agreement of far neighbours for one candidate."""
     vectors, name = near_vectors(candidate), candidate.name
-    rows = far_neighbours(vectors, latlon_of_tile(tile_xy, zoom))
+    rows = far_neighbours(vectors, latlon_of_tile(area.tile_xy, area.zoom))
+    parts = [np.flatnonzero(folds.fold == i) for i in range(FOLDS)]
     figures = [
         Figure("size", name, np.array([float(vectors.shape[1])])),
         Figure("RankMe", name, np.array([rankme(vectors)])),
-        Figure("triplet accuracy", name, triplet_accuracy(vectors, tile_xy, folds, seed), split="blocked"),
+        Figure("triplet accuracy", name, triplet_accuracies(vectors, area.tile_xy, parts, seed), split="blocked"),
     ]
+    if area.held_out is not None and area.held_out.any():
+        unseen = triplet_accuracies(vectors, area.tile_xy, [np.flatnonzero(area.held_out)], seed)
+        figures.append(Figure("triplet accuracy", name, unseen, split="never trained on"))
     return figures + [
         Figure("far agreement", name, np.array([agreement(target, rows, seed)]), target.name) for target in targets
     ]
@@ -759,8 +779,10 @@ def _space_table(report: Report) -> tuple[list[str], list[list[str]]]:
     for name in report.candidates:
         size = report.get("size", name)
         single = [_score(report.get("RankMe", name)), _score(report.get("triplet accuracy", name), True)]
-        rows.append([name, f"{size.value:.0f}", *single, _score(report.mean("far agreement", name))])
-    return ["vectors", "size", "RankMe", "triplet accuracy", f"agreement of neighbours beyond {FAR_KM:g} km"], rows
+        unseen = _score(report.get("triplet accuracy", name, split="never trained on"))
+        rows.append([name, f"{size.value:.0f}", *single, unseen, _score(report.mean("far agreement", name))])
+    far = f"agreement of neighbours beyond {FAR_KM:g} km"
+    return ["vectors", "size", "RankMe", "triplet accuracy", "never trained on", far], rows
 
 
 def _difference_table(report: Report) -> tuple[list[str], list[list[str]]]:
@@ -848,38 +870,28 @@ def write_report(report: Report, folder: Path) -> None:
 
 
 def evaluate(
-    candidates: list[Candidate],
-    targets: list[Target],
-    tile_xy: np.ndarray,
-    zoom: int,
-    seed: int,
-    facts: dict,
-    against: list[str],
+    candidates: list[Candidate], targets: list[Target], area: Area, seed: int, facts: dict, against: list[str]
 ) -> Report:
     """Measure every candidate on every label; the first one is compared with `against`, fold by fold."""
-    folds = blocked_folds(tile_xy, seed, richness(targets))
-    random = random_folds(len(tile_xy), seed)
+    folds = blocked_folds(area.tile_xy, seed, richness(targets))
+    random = random_folds(len(area.tile_xy), seed)
     figures: list[Figure] = []
     for candidate in progress(candidates, desc="evaluating", unit="vectors"):
         with threadpool_limits(1, "blas"):  # many small matrices: more threads only wait for each other
             figures += probe_figures(candidate, targets, folds, random)
-        figures += space_figures(candidate, tile_xy, zoom, targets, folds, seed)
+        figures += space_figures(candidate, area, targets, folds, seed)
     found = differences(figures, candidates[0].name, against)
     return Report([c.name for c in candidates], targets, figures, found, facts)
 
 
-@dataclasses.dataclass(frozen=True)
-class Area:
-    """The tiles that are evaluated, all with content: `tile_xy (N, 2)`, and their store where it is at hand."""
-
-    tile_xy: np.ndarray
-    zoom: int
-    total: int
-    store: TileStore | None = None
-
-    def rows(self) -> np.ndarray:
-        """Rows of the store."""
-        return self.store.grid.rows(self.tile_xy)
+def held_out(checkpoint: Checkpoint, store: TileStore) -> np.ndarray:
+    """Which tiles of the store `(N,) bool` the checkpoint's encoder was not trained on: all those of another city."""
+    unseen = np.ones(len(store), dtype=bool)
+    settings = checkpoint.train_config
+    if checkpoint.train_state.get("tiles") == store.content_key:
+        trained, _ = spatial_split(store.tile_xy, settings["val_share"], seed=settings["seed"])
+        unseen[trained] = False
+    return unseen
 
 
 def load_candidates(
@@ -902,12 +914,13 @@ def load_candidates(
     names = [path.stem for path in paths]
     if len(set(names)) < len(names):
         names = [str(path) for path in paths]
-    candidates = []
+    candidates, unseen = [], True
     for name, path in zip(names, paths, strict=True):
         city = load_city(tiles, path, device=device, batch_size=run.batch_size)
         content = ~city.embeddings.blank
         candidates.append(Candidate(name, city.embeddings.vectors[content], "cosine"))
-    area = Area(city.embeddings.tile_xy[content], city.store.zoom, len(city.embeddings.tile_xy), city.store)
+        unseen = unseen & held_out(city.checkpoint, city.store)[content]
+    area = Area(city.embeddings.tile_xy[content], city.store.zoom, len(city.embeddings), city.store, unseen)
     return candidates, area
 
 
@@ -931,7 +944,7 @@ def main() -> None:
         extra = baselines(area.store, area.rows(), drawn, untrained, args.seed)
         candidates, against = candidates + extra, against + [candidate.name for candidate in extra]
     facts = {"evaluated": len(area.tile_xy), "tiles": area.total, "labels": str(run.labels), "seed": args.seed}
-    report = evaluate(candidates, targets, area.tile_xy, area.zoom, args.seed, facts, against)
+    report = evaluate(candidates, targets, area, args.seed, facts, against)
     write_report(report, run.output_dir)
     if run.json:
         print("\n".join(json.dumps(record) for record in report.records()))

@@ -15,7 +15,8 @@ from sklearn.linear_model import Ridge
 import evaluate
 from cli import TilesFlags, UserError
 from conftest import REPO, make_tiles, save_untrained
-from data_loader import LAYERS, blocks_of, latlon_of_tile, open_store
+from data_loader import LAYERS, blocks_of, latlon_of_tile, open_store, spatial_split
+from model import Checkpoint
 
 X0, Y0 = 76600, 44200
 
@@ -164,10 +165,21 @@ def test_triplets_are_near_and_far():
 
 def test_triplet_accuracy_of_places_is_one_and_of_noise_a_half():
     xy = grid(40, 40)
-    folds = evaluate.blocked_folds(xy, 0)
-    assert np.nanmin(evaluate.triplet_accuracy(xy.astype(np.float32), xy, folds, 0)) > 0.99
+    parts = [np.arange(len(xy)), np.flatnonzero(xy[:, 0] < X0 + 20)]
+    assert evaluate.triplet_accuracies(xy.astype(np.float32), xy, parts, 0).min() > 0.99
     noise = np.random.default_rng(0).normal(size=(len(xy), 32)).astype(np.float32)
-    assert np.nanmean(evaluate.triplet_accuracy(noise, xy, folds, 0)) == pytest.approx(0.5, abs=0.04)
+    np.testing.assert_allclose(evaluate.triplet_accuracies(noise, xy, parts, 0), 0.5, atol=0.04)
+    assert np.isnan(evaluate.triplet_accuracies(noise, xy, [np.arange(5)], 0)).all()  # nothing lies ten tiles away
+
+
+def test_what_an_encoder_never_saw_is_known_from_its_checkpoint(city):
+    store = open_store(city["tiles"], 32, cache_dir=city["cache"])
+    config = {"val_share": 0.2, "seed": 7}
+    trained, validated = spatial_split(store.tile_xy, 0.2, seed=7)
+    own = Checkpoint({}, {}, train_config=config, train_state={"tiles": store.content_key})
+    unseen = evaluate.held_out(own, store)
+    assert unseen[validated].all() and not unseen[trained].any()
+    assert evaluate.held_out(Checkpoint({}, {}, train_config=config, train_state={"tiles": "another"}), store).all()
 
 
 def test_far_neighbours_are_the_nearest_of_those_beyond_two_kilometres():
