@@ -515,8 +515,6 @@ def test_two_processes_reach_the_loss_curve_of_one(small, flags, loss):
                 assert b[name] == pytest.approx(a[name], rel=2e-2, abs=2e-3), (kind, name, a, b)
     alone, shared = load_checkpoint("checkpoints/last.pth"), load_checkpoint("two/last.pth")
     assert alone.encoder_state.keys() == shared.encoder_state.keys()
-    for name in ("blocks.0.1.running_var", "blocks.4.1.running_mean"):
-        assert torch.allclose(alone.encoder_state[name], shared.encoder_state[name], rtol=2e-2, atol=1e-3)
     train.train(parse_config(["--resume", "two/last.pth", "--epochs", "1"]))  # a run of two goes on alone
 
 
