@@ -436,10 +436,12 @@ def projector_page(source: Source) -> None:
     view = choose_view()
     city = open_city(source)
     show_heading(source, city)
-    show_linked_view(source, city, view, picked=picked_row(city, "projector"))
+    place = picked_place(city, "projector")
+    near = nearest(index_of(source, city), place, city, NEIGHBOURS)[0] if place else ()
+    show_linked_view(source, city, view, picked=picked_row(city, "projector"), marked=near)
     tabs = st.tabs(["Picked tile", "Any place", "Statistics"], key="below", bind=URL)
     panels = (
-        lambda: show_alike(source, city, picked_place(city, "projector")),
+        lambda: show_alike(source, city, place),
         lambda: show_alike(source, city, choose_any_place(city)),
         lambda: show_statistics(city, open_projection(source, city, view)),
     )
@@ -507,10 +509,10 @@ def components() -> dict[str, Callable]:
         "js": explorer.front_end_script() + web("live_view.js"),
     }
     return {
-        "gallery": make("loc2vec_gallery", html='<div class="gallery" role="group"></div>', **gallery_parts),
-        "view": make("loc2vec_view", html='<div class="live-root"></div>', isolate_styles=False, **view_parts),
+        "gallery": make("loc2vec_gallery", **gallery_parts),
+        "view": make("loc2vec_view", isolate_styles=False, **view_parts),
         "city": make("loc2vec_city", js=web("live_city.js")),
-        "plotly": make("loc2vec_plotly", js=f"{get_plotlyjs()}\nexport default function () {{}}"),
+        "plotly": make("loc2vec_plotly", js=get_plotlyjs() + web("live_plotly.js")),
     }
 
 
@@ -593,9 +595,12 @@ class Place:
         at = tile_of_latlon(*self.latlon, zoom) - 0.5 if self.xy is None else np.array(self.xy)
         return self.city.store.windows(np.round(at * size).astype(np.int64)[None])[0]
 
-    def picture(self, edge: int = 320) -> Image.Image:
-        """The place in colour."""
-        return Image.fromarray(tile_images.composite(self.planes())).resize((edge, edge))
+    def picture(self, edge: int = 320) -> str:
+        """The place in colour, as an address that needs no server."""
+        if self.xy is not None:
+            return picture_uri(self.city, self.xy, edge)
+        image = Image.fromarray(tile_images.composite(self.planes()))
+        return tile_images.data_uri(image.resize((edge, edge)), "jpeg", 85)
 
 
 def tile_place(city: City, row: int) -> Place:
@@ -634,10 +639,13 @@ def show_layers(place: Place, edge: int = 84) -> None:
     """The layers on which something is drawn, one picture each."""
     planes = place.planes()
     drawn = [channel for channel in range(len(LAYERS)) if planes[channel].any()]
-    if drawn:
-        st.image([tile_images.layer_image(planes[c]) for c in drawn], caption=[LAYERS[c] for c in drawn], width=edge)
-    else:
+    if not drawn:
         st.caption("Nothing is drawn here.")
+        return
+    with st.container(horizontal=True):
+        for channel in drawn:
+            picture = tile_images.layer_image(planes[channel], LAYERS[channel])
+            st.image(tile_images.data_uri(picture, "png"), caption=LAYERS[channel], width=edge)
 
 
 # --- choosing a place --------------------------------------------------------------------------------------
@@ -1108,12 +1116,12 @@ def agreement(cities: list[City]) -> tuple[float, float]:
 def show_statistics(city: City, projection: Projection) -> None:
     """What the tiles, the vectors and the projection are like, in figures."""
     shown = city.embeddings
-    spread, rank = vector_figures(city)
+    spread, held = vector_figures(city)
     cells = [*st.columns(4), *st.columns(4)]
     cells[0].metric("Tiles shown", f"{len(shown):,}")
     cells[1].metric("Blank tiles left out", f"{int(city.store.blank.sum()):,}")
     cells[2].metric("Dimensions", f"{shown.vectors.shape[1]}")
-    cells[3].metric("Effective rank", f"{rank:.1f}", help="How many of the dimensions are in use (RankMe)")
+    cells[3].metric("Hold 90 % of the variance", f"{held}", help="Principal components; few means a narrow space")
     cells[4].metric("Mean cosine of two tiles", f"{spread:.2f}", help="Near 1, all tiles look alike to the network")
     cells[5].metric("Mean density", f"{shown.density.mean():.0%}")
     cells[6].metric(
@@ -1141,13 +1149,13 @@ def show_counts(title: str, names: tuple | list, index: np.ndarray) -> None:
 
 
 @figures(max_entries=32)
-def vector_figures(city: City) -> tuple[float, float]:
-    """Mean cosine of random pairs of tiles, and the effective rank of their vectors."""
-    from evaluate import rankme  # brings much along that only this figure needs
-
+def vector_figures(city: City) -> tuple[float, int]:
+    """Mean cosine of random pairs of tiles, and how many principal components hold nine tenths of the variance."""
     vectors = city.embeddings.vectors
     pairs = np.random.default_rng(0).integers(len(vectors), size=(2, 20000))
-    return float((vectors[pairs[0]] * vectors[pairs[1]]).sum(axis=1).mean()), rankme(vectors)
+    shares = projections.principal_components(vectors, vectors.shape[1])[1]
+    cosine = (vectors[pairs[0]] * vectors[pairs[1]]).sum(axis=1).mean()
+    return float(cosine), int(np.searchsorted(np.cumsum(shares), 0.9)) + 1
 
 
 # --- the page ----------------------------------------------------------------------------------------------

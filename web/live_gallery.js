@@ -2,7 +2,9 @@
 // data: { items: [{ id, picture, title, note, marked }], edge: pixels, label: what the grid shows }
 
 export default function ({ data, parentElement, setTriggerValue }) {
-  const grid = parentElement.querySelector(".gallery");
+  const grid = parentElement.querySelector(".gallery") ?? parentElement.appendChild(document.createElement("div"));
+  grid.className = "gallery";
+  grid.setAttribute("role", "group");
   grid.style.setProperty("--edge", `${data.edge}px`);
   grid.setAttribute("aria-label", data.label);
   grid.replaceChildren(...data.items.map((item) => card(item, () => setTriggerValue("pick", item.id))));

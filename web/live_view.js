@@ -83,5 +83,10 @@ async function showView(root, live, onClick) {
 }
 
 export default function ({ data, parentElement, setTriggerValue }) {
-  showView(parentElement.querySelector(".live-root"), data, (what) => setTriggerValue("click", what));
+  let root = parentElement.querySelector(".live-root");
+  if (!root) {
+    root = parentElement.appendChild(document.createElement("div"));
+    root.className = "live-root";
+  }
+  showView(root, data, (what) => setTriggerValue("click", what));
 }

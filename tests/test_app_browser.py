@@ -1,0 +1,253 @@
+"""The live app in a real browser, with the network cut: point, pick, search, gallery, map, two visitors, a phone."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import embeddings
+from cli import TilesFlags
+from conftest import REPO, make_tiles, save_untrained, script_env
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(900)]
+DESKTOP, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
+WAIT_MS = 180_000
+SEARCH = "Similarity+Search+%28Annoy%29"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of the live app, started as a user starts it, over a small city whose vectors are cached."""
+    folder = tmp_path_factory.mktemp("live")
+    make_tiles(folder / "tiles", nx=10, ny=10, px=32)
+    save_untrained(folder / "checkpoints" / "best_model.pth")
+    flags = TilesFlags(tiles_root=folder / "tiles", cache_dir=folder / "cache")
+    embeddings.load_city(flags, folder / "checkpoints" / "best_model.pth", device="cpu")
+    port = free_port()
+    command = [sys.executable, str(REPO / "run_interactive_viz.py"), "streamlit", "--port", str(port)]
+    command += ["--tiles_root", "tiles", "--cache_dir", "cache", "--device", "cpu"]
+    quiet = {"STREAMLIT_SERVER_HEADLESS": "true", "STREAMLIT_SERVER_FILE_WATCHER_TYPE": "none"}
+    with open(folder / "log", "w") as log:
+        process = subprocess.Popen(command, cwd=folder, env=script_env(quiet), stdout=log, stderr=log)
+    try:
+        wait_until(lambda: is_healthy(port), folder / "log")
+        yield f"http://localhost:{port}"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) in (0, 128 + signal.SIGTERM)
+
+
+def is_healthy(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://localhost:{port}/_stcore/health", timeout=1) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
+
+
+def wait_until(ready: Callable[[], bool], log: Path, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="session")
+def browser(chromium):
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--enable-unsafe-swiftshader"]
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser, server):
+    """`visit(address, viewport)`: a page of a new visitor; leaving the machine or a console error fails the test."""
+    contexts, wrong = [], []
+
+    def open_page(address: str = "", viewport: dict = DESKTOP):
+        context = browser.new_context(viewport=viewport)
+        contexts.append(context)
+        context.route("**/*", lambda route: route.continue_() if local(route.request.url) else leave(route))
+        page = context.new_page()
+        page.set_default_timeout(WAIT_MS)
+        page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.goto(f"{server}/{address}")
+        return page
+
+    def local(url: str) -> bool:
+        return url.startswith((server, server.replace("http", "ws"), "data:", "blob:"))
+
+    def leave(route) -> None:
+        wrong.append(f"asked for {route.request.url}")
+        route.abort()
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not wrong, wrong
+
+
+def view_of(page):
+    """The linked view, once it is drawn."""
+    view = page.locator(".live-root[data-ready=true]")
+    view.wait_for()
+    return view
+
+
+def tile_under(page, pane: str, fraction: tuple[float, float]) -> tuple[float, float]:
+    """A point of the pane that has a tile under it, searched around `fraction` of its size."""
+    body = page.locator(f'.pane-body[data-pane="{pane}"]')
+    body.scroll_into_view_if_needed()
+    box = body.bounding_box()
+    card = page.locator(".card-tip")
+    for step in range(300):
+        x = box["x"] + box["width"] * ((fraction[0] + 0.037 * step) % 1)
+        y = box["y"] + box["height"] * ((fraction[1] + 0.0113 * step) % 1)
+        page.mouse.move(x, y)
+        page.wait_for_timeout(20)
+        if card.is_visible():
+            return x, y
+    raise AssertionError(f"no tile under the pointer anywhere in the {pane}")
+
+
+@pytest.mark.parametrize("dimensions", ["2-D", "3-D"])
+def test_hover_shows_the_tile_and_a_pick_opens_it(visit, dimensions):
+    page = visit(f"?dimensions={dimensions}")
+    view_of(page)
+    x, y = tile_under(page, "embedding", (0.4, 0.4))
+    card = page.locator(".card-tip")
+    hovered = card.get_attribute("data-tile")
+    assert card.locator("canvas").is_visible()
+    page.mouse.click(x, y)
+    _, tile_x, tile_y = hovered.split("/")
+    page.get_by_text(f"Tile {tile_x}, {tile_y}").first.wait_for()
+    assert f"projector_tile={tile_x}%2F{tile_y}" in page.url or f"projector_tile={tile_x}/{tile_y}" in page.url
+    page.reload()
+    page.get_by_text(f"Tile {tile_x}, {tile_y}").first.wait_for()
+
+
+def test_a_click_on_the_map_picks_and_tells_the_very_point(visit):
+    page = visit()
+    view_of(page)
+    x, y = tile_under(page, "map", (0.5, 0.45))
+    page.mouse.click(x, y)
+    page.get_by_text(re.compile(r"^Tile \d+, \d+$")).first.wait_for()
+    page.get_by_role("tab", name="Any place").click()
+    page.get_by_role("tabpanel", name="Any place").get_by_text("Most alike").wait_for()
+    latitude = float(page.get_by_label(re.compile("^Latitude")).input_value())
+    north = float(re.search(r"to ([\d.-]+)\)", page.get_by_text(re.compile("^Latitude")).first.inner_text())[1])
+    assert latitude <= north + 0.01
+
+
+def test_switching_algorithm_dimensions_and_colour(visit):
+    page = visit()
+    view_of(page)
+    caption = page.locator(".caption").first
+    page.get_by_role("radio", name="t-SNE").click()
+    page.wait_for_function("document.querySelector('.caption').textContent.includes('perplexity')", timeout=WAIT_MS)
+    page.get_by_role("radio", name="3-D").click()
+    page.wait_for_function("document.querySelector('.caption').textContent.includes('3-D')", timeout=WAIT_MS)
+    assert "keeps neighbours" in caption.inner_text()
+    page.get_by_role("combobox", name=re.compile("Colour by")).click()
+    page.get_by_role("option", name="Content density").click()
+    page.locator(".ramp-bins").wait_for()
+
+
+def test_search_from_the_gallery_to_side_by_side(visit):
+    page = visit(f"?mode={SEARCH}&query_way=Browse+gallery")
+    first = page.locator('[aria-label="query gallery"] .card').nth(2)
+    first.click()
+    x, y = first.get_attribute("data-id").split("/")
+    page.get_by_text(f"Tile {x}, {y}").first.wait_for()
+    result = page.locator('[aria-label="most alike"] .card').nth(3)
+    result.click()
+    chosen = result.get_attribute("data-id").replace("/", ", ")
+    page.get_by_text(f"Tile {chosen}").first.wait_for()
+    page.get_by_text("Why they match").wait_for()
+    page.get_by_role("tab", name="In the embedding").click()
+    view_of(page)
+    page.get_by_role("tab", name="Index").click()
+    page.get_by_text("Recall of the 10 nearest").wait_for()
+
+
+def test_a_query_answers_quickly_and_sends_little(visit):
+    page = visit(f"?mode={SEARCH}")
+    page.locator('[aria-label="most alike"] .card').first.wait_for()
+    received = []
+    page.on("websocket", lambda socket: socket.on("framereceived", lambda frame: received.append(len(frame))))
+    page.reload()
+    page.locator('[aria-label="most alike"] .card').first.wait_for()
+    page.wait_for_timeout(1500)
+    received.clear()
+    page.get_by_role("button", name="Another random tile").click()
+    page.wait_for_timeout(3000)
+    assert 0 < sum(received) < 1_000_000
+
+
+def test_many_tiles_cross_the_wire_once(visit):
+    page = visit()
+    received = []
+    page.on("websocket", lambda socket: socket.on("framereceived", lambda frame: received.append(len(frame))))
+    page.reload()
+    view_of(page)
+    page.wait_for_timeout(1500)
+    first = sum(received)
+    received.clear()
+    page.get_by_role("combobox", name=re.compile("Colour by")).click()
+    page.get_by_role("option", name="Cluster").click()
+    page.locator(".chip", has_text="1 ·").first.wait_for()
+    assert sum(received) < first / 20
+
+
+def test_two_visitors_do_not_disturb_each_other(visit):
+    first, second = visit(f"?mode={SEARCH}&query_tile=76605/44205"), visit(f"?mode={SEARCH}&query_tile=76603/44206")
+    first.get_by_text("Tile 76605, 44205").first.wait_for()
+    second.get_by_text("Tile 76603, 44206").first.wait_for()
+    second.get_by_role("button", name="Another random tile").click()
+    first.get_by_text("Euclidean").first.wait_for()
+    first.get_by_role("tab", name="Index").click()
+    first.get_by_text("Median query").wait_for()
+    assert first.get_by_text("Tile 76605, 44205").first.is_visible()
+
+
+def test_on_a_phone_nothing_is_wider_than_the_screen(visit):
+    page = visit("?projector_tile=76605/44205", PHONE)
+    view_of(page)
+    page.get_by_text("Tile 76605, 44205").first.wait_for()
+    overhang = page.evaluate("document.querySelector('.stMain').scrollWidth - innerWidth")
+    assert overhang <= 0
+    boxes = [page.locator(f'.pane-body[data-pane="{pane}"]').bounding_box() for pane in ("embedding", "map")]
+    assert boxes[1]["y"] > boxes[0]["y"] + boxes[0]["height"] - 1 and boxes[0]["width"] > 300
+
+
+def test_a_taken_port_is_said_in_one_line_with_the_next_free_one(server, run_script):
+    port = server.rsplit(":", 1)[1]
+    said = run_script("run_interactive_viz.py", "streamlit", "--port", port, check=2).stderr
+    assert said.count("\n") == 1 and f"port {port} is taken" in said and re.search(r"--port \d+", said)
+
+
+def test_the_server_listens_on_this_machine_only(server):
+    port = int(server.rsplit(":", 1)[1])
+    listening = Path("/proc/net/tcp").read_text() if os.path.exists("/proc/net/tcp") else pytest.skip("Linux only")
+    addresses = [line.split()[1] for line in listening.splitlines()[1:] if line.split()[3] == "0A"]
+    assert f"0100007F:{port:04X}" in addresses and f"00000000:{port:04X}" not in addresses
