@@ -80,21 +80,24 @@ from model import (
     triplet_accuracy,
 )
 
-# The better recipe, found by measuring (see the README's page on quality). Flags that are given win over a preset.
+# The better recipe, found by measuring (docs/recipe.md). Flags that are given win over a preset.
 PRESETS: dict[str, dict[str, Any]] = {
     "spec": {},
     "recommended": {
         "loss_type": "ntxent",
         "temperature": 0.1,
-        "batch_size": 96,
-        "tile_size": 64,
-        "lr": 0.001,
+        "profile_weight": 20.0,
+        "batch_size": 64,
+        "tile_size": 32,
+        "shrink": "max",
+        "lr": 0.002,
         "dropout": 0.0,
         "jitter": 1.0,
         "turn": True,
         "channel_dropout": 0.2,
-        "epochs": 5,
-        "max_samples": 9600,
+        "thin": 0.15,
+        "epochs": 10,
+        "max_samples": 12800,
     },
 }
 
@@ -197,7 +200,9 @@ def resumed_config(resume: str, **given: Any) -> TrainConfig:
     checkpoint = load_checkpoint(resume)
     if not checkpoint.train_state:
         raise UserError(f"{resume} holds an encoder but no state of a training run; `python train.py` starts a new one")
-    saved = checkpoint.train_config
+    saved = TrainConfig().flat() | checkpoint.train_config
+    if unknown := set(saved) - set(TrainConfig().flat()):
+        raise UserError(f"{resume} has settings that this version lacks: {', '.join(sorted(unknown))}; use a later one")
     asked = make_config(**given).flat()
     fixed = (set(given) | set(PRESETS[given.get("preset", "spec")])) - FREE_ON_RESUME
     wrong = [
@@ -568,8 +573,8 @@ class Recorder:
         if not self.lines.is_file():
             return
         kept = []
-        for line in self.lines.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(json.JSONDecodeError):  # a line cut short by a kill
+        for line in self.lines.read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError, TypeError, KeyError):  # a line cut short by a kill
                 if json.loads(line)["step"] <= step:
                     kept.append(line + "\n")
         with atomic_write(self.lines, "w") as file:
@@ -718,9 +723,11 @@ class Trainer:
         self.profile_head = profile_head(self.batches.tiles, train_rows, config) if config.loss.profile_weight else None
         self.optimizer = make_optimizer(self._learners(), config)
         if checkpoint:
-            self._restore(checkpoint)
+            self._go_on_from(checkpoint)
         self.at.sums = self.at.sums.to(world.device)
         self.network = self._network()
+        if world.leads:
+            config.run.output_dir.mkdir(parents=True, exist_ok=True)  # a path that cannot be is said before the work
         self.recorder = Recorder(self.config, world, self.at.step)
         # Without a GPU asking for a value costs nothing; with one it would make the host wait for every step.
         self.check_every = 1 if world.device.type == "cpu" else 16
@@ -954,6 +961,17 @@ class Trainer:
                 f"--output_dir, then go on with --resume"
             ) from error
 
+    def _go_on_from(self, checkpoint: Checkpoint) -> None:
+        try:
+            self._restore(checkpoint)
+        except torch.OutOfMemoryError:
+            raise
+        except (LookupError, TypeError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"{self.config.run.resume} holds no state of a run that this version can go on with ({error}); "
+                "leave --resume out to start a new run"
+            ) from error
+
     def _restore(self, checkpoint: Checkpoint) -> None:
         state = dict(checkpoint.train_state)
         if state["tiles"] != self.store.content_key:
@@ -1058,6 +1076,7 @@ def open_city(config: TrainConfig) -> TileStore:
         shrink=packing.shrink,
         cache_dir=tiles.cache_dir,
         num_workers=packing.num_workers,
+        verify=True,
     )
 
 
