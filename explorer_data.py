@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-import similarity
 import tile_images
 from cli import progress
 from data_loader import LAYERS, read_manifest
@@ -27,6 +26,7 @@ PAGE_FORMAT = 1
 SPRITE_PX, FEW_PLANE_PX, PLANE_PX = 64, 128, 64  # pictures of tiles; layers in a page of few tiles, and of many
 FEW_TILES = 1_000  # up to here: large layers
 SHEET_COLUMNS = 16
+STEPS = np.iinfo(np.int16).max  # to which numbers are rounded on either side of the mean
 MAP_PX = 2048  # the longer edge of the city map, about
 
 
@@ -125,22 +125,23 @@ def packed(array: np.ndarray) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Quantised:
-    """Vectors in 8 or 16 bits a number: `mean (D,)` + `scale (N, 1)` * `steps (N, D)`, brought to unit length."""
+    """Vectors in 16 bits a number: `mean (D,)` + `scale (N, 1)` * `steps (N, D) int16`."""
 
     steps: np.ndarray
     scale: np.ndarray
     mean: np.ndarray
 
     @classmethod
-    def of(cls, vectors: np.ndarray, kind: type[np.signedinteger] = np.int16) -> "Quantised":
+    def of(cls, vectors: np.ndarray) -> "Quantised":
         """Round what each vector has beyond the mean of all, so that vectors that differ little still differ."""
         mean = vectors.mean(axis=0)
-        scale = np.maximum(np.abs(vectors - mean).max(axis=1, keepdims=True), 1e-12) / np.iinfo(kind).max
-        return cls(np.round((vectors - mean) / scale).astype(kind), scale.astype(np.float32), mean.astype(np.float32))
+        scale = np.maximum(np.abs(vectors - mean).max(axis=1, keepdims=True), 1e-12) / STEPS
+        steps = np.round((vectors - mean) / scale).astype(np.int16)
+        return cls(steps, scale.astype(np.float32), mean.astype(np.float32))
 
     def vectors(self) -> np.ndarray:
         """The vectors `(N, D) float32` that the page works with."""
-        return similarity.unit(self.mean + self.scale * self.steps)
+        return self.mean + self.scale * self.steps
 
     def packed(self) -> dict[str, Any]:
         """As JSON."""

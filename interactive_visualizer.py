@@ -45,7 +45,7 @@ from files import DamagedFile, atomic_write, digest, load_cache, save_cache
 
 PAGE_NAME = "index.html"
 
-REASON_VARIANCE = 0.998  # share of the vectors' squared length that the shortened vectors of the reasons keep
+REASON_VARIANCE = 0.9995  # share of the vectors' squared length that the shortened vectors of the reasons keep
 RECALL_SAMPLE, RECALL_K = 500, 10
 
 
@@ -182,13 +182,13 @@ def reason_vectors(
 ) -> dict[str, Any]:
     """What tells which layers make two tiles alike: every tile's vector without each of its layers.
 
-    They are shortened to the directions that the vectors use and rounded to 8 bits: `whole (N, K)` for the tiles,
+    They are shortened to the directions that the vectors use, and rounded: `whole (N, K)` for the tiles,
     `without (M, K)` for their drawn layers one after another; `error` is the mean error of a layer's contribution.
     """
     pairs = np.argwhere(city.store.plane_of[store_rows] > 0)
     without = _vectors_without(city, np.column_stack([store_rows[pairs[:, 0]], pairs[:, 1]]), key, cache_dir)
     axes = _main_axes(np.concatenate([vectors, without]))
-    whole, less = (Quantised.of(some @ axes, np.int8) for some in (vectors, without))
+    whole, less = (Quantised.of(some @ axes) for some in (vectors, without))
     error = _reason_error(pairs, (vectors, without), (whole.vectors(), less.vectors()))
     return {"dimensions": axes.shape[1], "whole": whole.packed(), "without": less.packed(), "error": error}
 

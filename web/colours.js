@@ -32,6 +32,17 @@ function rampColour(ramp, share) {
   return ramp[low].map((part, c) => Math.round(mix(part, ramp[low + 1][c], at - low)));
 }
 
+// The colours (3 bytes a tile) as CSS knows them; equal ones share one string.
+function cssColours(colours) {
+  const names = new Map();
+  return Array.from({ length: colours.length / 3 }, (_, row) => {
+    const [red, green, blue] = colours.subarray(3 * row, 3 * row + 3);
+    const value = (red << 16) | (green << 8) | blue;
+    if (!names.has(value)) names.set(value, `rgb(${red},${green},${blue})`);
+    return names.get(value);
+  });
+}
+
 function quantile(values, share) {
   const sorted = Float32Array.from(values).sort();
   return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))];

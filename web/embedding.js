@@ -95,14 +95,8 @@ class EmbeddingPane extends Pane {
   }
 
   marker() {
-    const { colours, greyed, ink } = this.view;
-    const names = new Map();
-    const nameOf = (row) => {
-      const value = (colours[3 * row] << 16) | (colours[3 * row + 1] << 8) | colours[3 * row + 2];
-      if (!names.has(value)) names.set(value, `rgb(${value >> 16},${(value >> 8) & 255},${value & 255})`);
-      return names.get(value);
-    };
-    const color = Array.from(this.order, (row) => (greyed(row) ? ink.grey : nameOf(row)));
+    const { css, greyed, ink } = this.view;
+    const color = Array.from(this.order, (row) => (greyed(row) ? ink.grey : css[row]));
     const size = this.dotSize();
     const line = size >= 6 && !this.solid ? { width: 0.8, color: ink.dotEdge } : { width: 0 };
     return { color, size: this.solid ? size * 0.6 : size, opacity: this.solid ? 1 : 0.9, line };
@@ -121,6 +115,7 @@ class EmbeddingPane extends Pane {
     };
     if (this.solid) return { ...layout, dragmode: "orbit", scene: this.scene() };
     const [x, y] = this.homeRanges();
+    this.homeView = [x, y].join();
     const axis = { visible: false, autorange: false, fixedrange: false };
     return { ...layout, xaxis: { ...axis, range: x }, yaxis: { ...axis, range: y } };
   }
@@ -168,6 +163,7 @@ class EmbeddingPane extends Pane {
     this.camera = { turn: 0.7, lift: 0.45, distance: 1 };
     if (this.canvas3d) return this.relocate();
     const [x, y] = this.solid ? [] : this.homeRanges();
+    this.homeView = [x, y].join();
     const change = this.solid ? { "scene.camera": this.homeCamera() } : { "xaxis.range": x, "yaxis.range": y };
     return this.Plotly.relayout(this.plot, change).then(() => this.follow());
   }
@@ -198,9 +194,17 @@ class EmbeddingPane extends Pane {
   }
 
   layOut() {
-    if (!this.algorithm || !this.width) return;
-    if (!this.canvas3d) this.Plotly.Plots.resize(this.plot).then(() => this.relocate());
-    else this.relocate();
+    if (!this.algorithm || !this.width || this.moving) return;
+    if (this.canvas3d) return this.relocate();
+    if (!this.plot._fullLayout) return;
+    const wasHome = !this.solid && this.atHome();
+    this.Plotly.Plots.resize(this.plot).then(() => (wasHome ? this.reset() : this.relocate()));
+  }
+
+  // Whether the dots are as they were first shown, neither moved nor zoomed.
+  atHome() {
+    const { xaxis, yaxis } = this.plot._fullLayout;
+    return [xaxis.range, yaxis.range].join() === this.homeView;
   }
 
   // --- where each dot is on the screen ---
@@ -319,13 +323,12 @@ class EmbeddingPane extends Pane {
   }
 
   drawDots(context, positions, rows) {
-    const { colours, greyed, ink } = this.view;
+    const { css, greyed, ink } = this.view;
     const size = this.dotSize();
     const round = rows.length <= ROUND_DOTS;
     for (const row of rows) {
       const [x, y] = [positions[2 * row], positions[2 * row + 1]];
-      const grey = greyed(row);
-      context.fillStyle = grey ? ink.grey : `rgb(${colours[3 * row]},${colours[3 * row + 1]},${colours[3 * row + 2]})`;
+      context.fillStyle = greyed(row) ? ink.grey : css[row];
       if (!round) context.fillRect(x - size / 2, y - size / 2, size, size);
       else {
         context.beginPath();
@@ -339,7 +342,7 @@ class EmbeddingPane extends Pane {
   drawPictures(context) {
     const side = Math.round(Math.min(44, Math.max(24, Math.sqrt((this.width * this.height) / this.data.count) * 1.3)));
     const taken = new Set();
-    const { colours, greyed, pictures } = this.view;
+    const { css, greyed, pictures } = this.view;
     for (let i = this.order.length - 1; i >= 0; i--) {
       const row = this.order[i];
       const [x, y] = [this.positions[2 * row], this.positions[2 * row + 1]];
@@ -349,7 +352,7 @@ class EmbeddingPane extends Pane {
       taken.add(cell);
       const [left, top] = [Math.floor(x / side) * side, Math.floor(y / side) * side];
       context.globalAlpha = greyed(row) ? 0.22 : 1;
-      context.fillStyle = `rgb(${colours[3 * row]},${colours[3 * row + 1]},${colours[3 * row + 2]})`;
+      context.fillStyle = css[row];
       context.fillRect(left + 1, top + 1, side - 2, side - 2);
       pictures.draw(context, row, left + 3, top + 3, side - 6, this.view.state.preview);
     }

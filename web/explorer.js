@@ -16,6 +16,7 @@ const INK = {
     grid: "#343c44", dotEdge: "rgba(18,22,27,.7)", wash: "rgba(95,208,223,.14)", text: "#e9ebec", card: "#1a2026", faint: "#9aa3aa" },
 };
 const SLOTS = ["tile", "a", "b", "c"];
+const RESULTS = 12;
 
 class Explorer {
   constructor(root, data, options) {
@@ -215,26 +216,38 @@ class Explorer {
     return `tile ${id}, ${layer}, ${zone}, density ${Math.round(density * 100)} percent`;
   }
 
+  // The last answer to a question, kept because every movement of the pointer draws its marks again.
+  remembered(question, on, answer) {
+    this.answers ??= {};
+    const key = on.join();
+    if (this.answers[question]?.key !== key) this.answers[question] = { key, value: answer() };
+    return this.answers[question].value;
+  }
+
   similarities(row) {
-    if (this.similarTo?.row !== row) this.similarTo = { row, values: this.search.similarities(this.search.vector(row)) };
-    return this.similarTo.values;
+    return this.remembered("similarities", [row], () => this.search.similarities(this.search.vector(row)));
   }
 
   neighbours() {
     const { tile, km } = this.state;
-    const similarities = this.similarities(tile);
     const far = (row) => row !== tile && (!km || this.tiles.km(tile, row) >= km);
-    return { similarities, rows: Search.best(similarities, this.options.neighbours ?? 12, far) };
+    return this.remembered("neighbours", [tile, km], () => {
+      const similarities = this.similarities(tile);
+      return { similarities, rows: Search.best(similarities, RESULTS, far) };
+    });
   }
 
   arithmetic() {
     const { a, b, c } = this.state;
-    const similarities = this.search.similarities(combine(this.search, a, b, c));
-    return { similarities, rows: Search.best(similarities, 12, (row) => row !== a && row !== b && row !== c) };
+    return this.remembered("arithmetic", [a, b, c], () => {
+      const similarities = this.search.similarities(combine(this.search, a, b, c));
+      return { similarities, rows: Search.best(similarities, RESULTS, (row) => row !== a && row !== b && row !== c) };
+    });
   }
 
   walk() {
-    return walkBetween(this.search, this.state.a, this.state.b, WALK_BETWEEN);
+    const { a, b } = this.state;
+    return this.remembered("walk", [a, b], () => walkBetween(this.search, a, b, WALK_BETWEEN));
   }
 
   farthest() {
@@ -271,6 +284,7 @@ class Explorer {
     const { colour, tile } = this.state;
     const similarities = colour === "similarity" && tile >= 0 ? this.similarities(tile) : null;
     Object.assign(this, this.colouring.of(colour, this.dark, similarities));
+    this.css = cssColours(this.colours);
     this.fillLegend();
     if (!draw) return;
     this.embedding.recolour();

@@ -94,7 +94,7 @@ Object.assign(Explorer.prototype, {
 
   colourChooser() {
     this.fillSwitches();
-    const select = element("select", { id: "", "aria-label": "Colour by", onchange: () => this.set({ colour: select.value }) },
+    const select = element("select", { "aria-label": "Colour by", onchange: () => this.set({ colour: select.value }) },
       COLOURINGS.map(([kind, name]) => element("option", { value: kind }, name)));
     this.parts.colour = select;
     return element("label", { class: "field" }, element("span", {}, "Colour by"), select);
@@ -280,6 +280,18 @@ Object.assign(Explorer.prototype, {
       context.fillText(text, x + 15, y);
       x += context.measureText(text).width + 32;
     }
+    if (legend.ramp) this.drawRamp(context, x, y);
+  },
+
+  drawRamp(context, x, y) {
+    const { ramp, labels, caption } = this.legend;
+    const width = 220;
+    const gradient = context.createLinearGradient(x, 0, x + width, 0);
+    ramp.forEach((colour, i) => gradient.addColorStop(i / (ramp.length - 1), `rgb(${colour.join(",")})`));
+    context.fillStyle = gradient;
+    context.fillRect(x, y - 10, width, 10);
+    context.fillStyle = this.ink.text;
+    context.fillText(`${labels.join(" – ")} ${caption}`, x + width + 10, y);
   },
 });
 

@@ -157,7 +157,7 @@ class MapPane extends Pane {
     context.clearRect(0, 0, this.width, this.height);
     this.paintBase(context);
     if (this.scale >= SPRITES_FROM_PX) this.paintSprites(context);
-    if (this.view.colours) this.paintTiles(context);
+    if (this.view.css) this.paintTiles(context);
   }
 
   paintBase(context) {
@@ -184,7 +184,7 @@ class MapPane extends Pane {
 
   // Squares over the tiles; hollow where the tile is large enough to look at.
   paintTiles(context) {
-    const { colours, greyed, ink, state } = this.view;
+    const { css, greyed, ink, state } = this.view;
     const hollow = this.scale >= 2 * SPRITES_FROM_PX;
     const side = this.thin ? Math.max(this.side * 0.92, 7) : Math.max(this.side * (this.side > 6 ? 0.94 : 1), 1.5);
     const strength = state.map === "plain" ? 0 : 1;
@@ -193,7 +193,7 @@ class MapPane extends Pane {
     for (let row = 0; row < this.tiles.count; row++) {
       if (!this.inSight(row) || (!strength && greyed(row))) continue;
       const out = greyed(row);
-      const colour = out ? ink.greyMap : `rgb(${colours[3 * row]},${colours[3 * row + 1]},${colours[3 * row + 2]})`;
+      const colour = out ? ink.greyMap : css[row];
       const [x, y] = [this.positions[2 * row] - side / 2, this.positions[2 * row + 1] - side / 2];
       context.globalAlpha = out ? 0.5 : this.thin ? 0.9 : TILE_ALPHA;
       context[hollow ? "strokeStyle" : "fillStyle"] = colour;

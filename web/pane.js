@@ -179,6 +179,8 @@ class Pane {
   // --- marks on top ---
 
   resized() {
+    if (this.lastWidth === this.width && this.lastHeight === this.height) return;
+    [this.lastWidth, this.lastHeight] = [this.width, this.height];
     fitCanvas(this.overlay, this.width, this.height);
     this.layOut();
     this.drawMarks();

@@ -1,14 +1,14 @@
-// Similarity, reasons, arithmetic and walks, all from the vectors of 8-bit numbers in the page.
+// Similarity, reasons, arithmetic and walks, all from the rounded vectors in the page.
 
 class Search {
   constructor(data) {
     this.dimensions = data.dimensions;
     this.count = data.count;
-    this.vectors = unitVectors(data.vectors, this.dimensions);
+    this.vectors = wholeVectors(data.vectors, this.dimensions);
     if (data.reasons) {
       this.reasonDimensions = data.reasons.dimensions;
-      this.whole = unitVectors(data.reasons.whole, this.reasonDimensions);
-      this.without = unitVectors(data.reasons.without, this.reasonDimensions);
+      this.whole = wholeVectors(data.reasons.whole, this.reasonDimensions);
+      this.without = wholeVectors(data.reasons.without, this.reasonDimensions);
     }
   }
 
@@ -64,20 +64,12 @@ class Search {
   }
 }
 
-// Vectors of unit length from {steps: int8, scale: one a vector, mean}: mean + scale * steps, see quantised() in Python.
-function unitVectors(packed, size) {
+// Vectors from {steps: whole numbers, scale: one a vector, mean}: mean + scale * steps, as Quantised in Python has it.
+function wholeVectors(packed, size) {
   const [steps, scale, mean] = [arrayOf(packed.steps), arrayOf(packed.scale), arrayOf(packed.mean)];
   const result = new Float32Array(steps.length);
-  for (let row = 0; row < scale.length; row++) {
-    const start = row * size;
-    let square = 0;
-    for (let i = 0; i < size; i++) {
-      const part = mean[i] + scale[row] * steps[start + i];
-      result[start + i] = part;
-      square += part * part;
-    }
-    const length = Math.sqrt(square) || 1;
-    for (let i = 0; i < size; i++) result[start + i] /= length;
+  for (let row = 0, at = 0; row < scale.length; row++) {
+    for (let i = 0; i < size; i++, at++) result[at] = mean[i] + scale[row] * steps[at];
   }
   return result;
 }
