@@ -15,7 +15,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from functools import cached_property
+from io import BytesIO
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +40,7 @@ from data_loader import (
 from embeddings import default_batch_size, embed_tiles, fast_forward, network_input, precision_name
 from model import Checkpoint, Encoder, EncoderConfig, encoder_state, pick_device, save_checkpoint
 from projections import ALGORITHMS, TITLES, project
+from render_tiles import PARTIAL, TileWriter, encode_png
 from similarity import Search, measure, open_search, unit
 from train import Trainer, World, make_config
 
@@ -128,6 +132,48 @@ def script(name: str, *arguments: object) -> subprocess.CompletedProcess:
     if result.returncode:
         raise UserError(f"{name} ended with exit code {result.returncode}: {result.stderr.strip()}")
     return result
+
+
+# --- render ------------------------------------------------------------------------------------------------
+
+
+def bench_render(bench: Bench) -> Iterator[Figure]:
+    """Drawing a whole extract against only encoding and writing the same inked PNGs on the same cores."""
+    import resource  # not on Windows
+
+    root, cores = bench.scratch / "whole", os.cpu_count() or 1
+    wall = seconds(lambda: script("render_tiles.py", bench.flags.extract, "--tiles_root", root))
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    store = open_store(root, 256, cache_dir=bench.scratch / "cache")
+    rows, channels = np.nonzero(store.plane_of)
+    planes = store.plane_of[rows, channels]
+    for name, encode in (("the same encoder", encode_png), ("Pillow's fastest", pillow_png)):
+        with ProcessPoolExecutor(cores, get_context("spawn")) as pool:
+            shares = [
+                (bench.scratch, store.planes.filename, store.planes.shape, planes[i::cores]) for i in range(cores)
+            ]
+            floor = max(pool.map(write_share, shares, [encode.__name__] * cores))
+        note = f"{len(planes):,} inked PNGs, peak {peak:,.0f} MiB; floor: encoding (with {name}) and writing them"
+        extract = bench.flags.extract.name
+        yield Figure(f"render {extract}", wall, "s", floor, wall / floor, bench.hardware, len(store), note)
+
+
+def write_share(share: tuple[Path, str, tuple, np.ndarray], encoder: str) -> float:
+    """Encode and write some planes of a store; the seconds it took."""
+    folder, file, shape, wanted = share
+    planes = np.memmap(file, dtype=np.uint8, mode="r", shape=shape)
+    encode = {"encode_png": encode_png, "pillow_png": pillow_png}[encoder]
+    with tempfile.TemporaryDirectory(dir=folder) as out:
+        (Path(out) / PARTIAL).mkdir()
+        writer = TileWriter(Path(out), 17, shape[1])
+        return seconds(lambda: [writer.write(f"{out}/{i}.png", encode(planes[p])) for i, p in enumerate(wanted)])
+
+
+def pillow_png(plane: np.ndarray) -> bytes:
+    """A grey PNG as quickly as Pillow can."""
+    buffer = BytesIO()
+    Image.fromarray(plane).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
 
 
 # --- pack --------------------------------------------------------------------------------------------------
@@ -446,6 +492,7 @@ def manifold_vectors(count: int, dimension: int = 128) -> np.ndarray:
 # --- the command -------------------------------------------------------------------------------------------
 
 BENCHES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
+    "render": bench_render,
     "pack": bench_pack,
     "loader": bench_loader,
     "train": bench_train,
