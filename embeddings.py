@@ -25,10 +25,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from cli import TilesFlags, UserError, progress, warn
 from data_loader import LAYERS, DeviceTiles, TileStore, latlon_of_tile, open_store, tile_of_latlon
 from files import DamagedFile, digest, load_cache, locked, save_cache
-from model import Checkpoint, Encoder, build_encoder, load_checkpoint, pick_device
+from model import Checkpoint, Encoder, build_encoder, compute_dtype, load_checkpoint, pick_device
 
 ZONES = ("Centre", "North", "Northeast", "East", "Southeast", "South", "Southwest", "West", "Northwest")
 VECTORS_FORMAT = 1
+PICTURE_PX = 128  # edge of the tiles that people look at, where the network sees smaller ones
 _FORMAT_KEY = f"vectors-{VECTORS_FORMAT}"
 
 THIN_MASS = 0.02  # a layer that covers less than this of a tile is a hairline, however rare it is elsewhere
@@ -161,9 +162,20 @@ class City:
     embeddings: Embeddings
     rows: np.ndarray
     device_name: str = "auto"
+    cache_dir: Path = TilesFlags.cache_dir
     computed: int = 0
     reused: int = 0
     seconds: float = 0.0
+
+    @cached_property
+    def pictures(self) -> TileStore:
+        """The same tiles, row by row, sharp enough to look at where the network sees smaller ones."""
+        if self.store.tile_size >= PICTURE_PX:
+            return self.store
+        sharp = open_store(
+            self.store.tiles_root, PICTURE_PX, zoom=self.store.zoom, cache_dir=self.cache_dir, quick=True
+        )
+        return sharp if np.array_equal(sharp.tile_xy, self.store.tile_xy) else self.store
 
     @cached_property
     def device(self) -> torch.device:
@@ -217,7 +229,7 @@ def load_city(
             content = tile_contents(store, rows)
         work = _Work(store, rows, content, build_encoder(checkpoint, ranks.device(device)), batch_size)
         todo = cache.fill(work, ranks, force)
-    city = City(store, checkpoint, _embeddings(store, rows, content, cache), rows, device)
+    city = City(store, checkpoint, _embeddings(store, rows, content, cache), rows, device, tiles.cache_dir)
     city.computed = int(np.isin(content, todo).sum())
     city.reused, city.seconds = len(rows) - city.computed, time.perf_counter() - started
     return city
@@ -520,7 +532,8 @@ def network_input(load: Callable[..., Tensor], chunk: np.ndarray) -> Tensor:
 def fast_forward(encoder: Encoder) -> Callable[[Tensor], Tensor]:
     """The encoder's forward pass for embedding: unit vectors `(B, D) float32` of what `network_input` gives.
 
-    Batch norm is folded into the convolutions, which run in the device's precision; the head runs in float32, where
+    Batch norm is folded into the convolutions, which run in the device's precision (`compute_dtype`): in bfloat16 the
+    vectors have a cosine of more than 0.9999 with the float32 ones. The head runs in float32, where
     rounding would blur the distances between near neighbours and costs nothing to avoid.
     """
     blocks = copy.deepcopy(encoder.blocks).eval()
@@ -535,26 +548,9 @@ def fast_forward(encoder: Encoder) -> Callable[[Tensor], Tensor]:
     return network
 
 
-def compute_dtype(device: torch.device) -> torch.dtype:
-    """The precision the convolutions run in: bfloat16 where the chip itself computes in it, else float32.
-
-    Vectors in bfloat16 have a cosine of more than 0.9999 with the float32 ones, and 99.7 % of the ten nearest
-    neighbours are the same (a trained 64 px encoder on a sample of Astana).
-    """
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    return torch.bfloat16 if device.type == "cpu" and _cpu_has_bfloat16() else torch.float32
-
-
 def precision_name(device: torch.device) -> str:
     """The name of the precision the network runs in on this device."""
     return str(compute_dtype(device)).removeprefix("torch.")
-
-
-def _cpu_has_bfloat16() -> bool:
-    """Whether the CPU multiplies bfloat16 itself (AVX512-BF16, AMX); emulated, it would be slower than float32."""
-    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # torch has no public name for them
-    return torch.backends.mkldnn.is_available() and any(getattr(torch.cpu, name, bool)() for name in checks)
 
 
 def _moved(encoder: Encoder, device: torch.device | str | None) -> torch.device:

@@ -178,22 +178,22 @@ def packed_projection(projection: Projection) -> dict[str, Any]:
 
 def sprites(city: City, store_rows: np.ndarray) -> dict[str, Any]:
     """Composites of the tiles, in sheets of 16 × 16."""
-    size = min(SPRITE_PX, city.store.tile_size)
+    size = min(SPRITE_PX, city.pictures.tile_size)
     chunks = _chunks(store_rows)
-    cells = (tile_images.pictures(city.store, chunk, size) for chunk in chunks)
+    cells = (tile_images.pictures(city.pictures, chunk, size) for chunk in chunks)
     sheets = [_sheet_uri(part, quality=75) for part in progress(cells, total=len(chunks), desc="picturing tiles")]
     return {"size": size, "columns": SHEET_COLUMNS, "per_sheet": SHEET_COLUMNS**2, "sheets": sheets}
 
 
 def planes(city: City, store_rows: np.ndarray) -> dict[str, Any]:
     """The drawn layers of the tiles, each distinct one once, as grey masks in sheets of 16 × 16."""
-    drawn = city.store.plane_of[store_rows]
-    drawn = drawn[drawn > 0]  # by tile, then by layer: the order of "parts" in web/tiles.js
+    drawn = city.pictures.plane_of[store_rows]
+    drawn = drawn[city.store.plane_of[store_rows] > 0]  # by tile, then by layer: the order of "parts" in web/tiles.js
     distinct, first, cell = np.unique(drawn, return_index=True, return_inverse=True)
     order = np.argsort(first)  # layers of one tile stay together
-    size = min(FEW_PLANE_PX if len(store_rows) <= FEW_TILES else PLANE_PX, city.store.tile_size)
+    size = min(FEW_PLANE_PX if len(store_rows) <= FEW_TILES else PLANE_PX, city.pictures.tile_size)
     chunks = _chunks(distinct[order])
-    masks = (tile_images.shrink_planes(city.store.planes[chunk], size) for chunk in chunks)
+    masks = (tile_images.shrink_planes(city.pictures.planes[chunk], size) for chunk in chunks)
     return {
         "size": size,
         "columns": SHEET_COLUMNS,
@@ -225,8 +225,8 @@ def _sheet_uri(cells: np.ndarray, quality: int | None = None) -> str:
 def base_map(city: City) -> dict[str, Any]:
     """The city drawn from all of its tiles, sampled or not."""
     extent = city.store.tile_xy.max(axis=0) - city.store.tile_xy.min(axis=0) + 1
-    px = int(np.clip(MAP_PX // extent.max(), 4, min(64, city.store.tile_size)))
-    image, origin = tile_images.city_map(city.store, px)
+    px = int(np.clip(MAP_PX // extent.max(), 4, min(64, city.pictures.tile_size)))
+    image, origin = tile_images.city_map(city.pictures, px)
     return {
         "image": tile_images.data_uri(image, "webp", 70),
         "origin": list(origin),

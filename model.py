@@ -105,7 +105,8 @@ def compute_dtype(device: torch.device) -> torch.dtype:
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:  # AVX512-BF16 or AMX; torch has no public name for them
         checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-        native = device.type == "cpu" and any(getattr(torch.cpu, name, bool)() for name in checks)
+        usable = device.type == "cpu" and torch.backends.mkldnn.is_available()
+        native = usable and any(getattr(torch.cpu, name, bool)() for name in checks)
     return torch.bfloat16 if native else torch.float32
 
 

@@ -155,6 +155,7 @@ def fill_caches(city: City, what: PrecomputeFlags, args: argparse.Namespace) -> 
     if not len(places):
         raise UserError(f"every tile of {city.store.tiles_root} is blank; draw another area with render_tiles.py")
     stages = [vectors_stage(city)]
+    _ = city.pictures  # packed now, so that a viewer need not
     stages += index_stages(places, what, args)
     if not what.skip_projections:
         stages += projection_stages(places, what, args)
@@ -388,7 +389,7 @@ def write_projector(city: City, folder: Path) -> None:
         np.savetxt(file, places.vectors, fmt="%.6g", delimiter="\t")
     with atomic_write(folder / "metadata.tsv", "w") as file:
         write_metadata(places, file)
-    sheet = sprite_sheet(city.store, city.store.grid.rows(places.tile_xy), 64)
+    sheet = sprite_sheet(city.pictures, city.store.grid.rows(places.tile_xy), 64)
     with atomic_path(folder / "sprite.png") as temporary:
         sheet.save(temporary)
     _, edge = sprite_layout(len(places), 64)

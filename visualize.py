@@ -101,7 +101,7 @@ class Scene:
     @cached_property
     def base(self) -> np.ndarray:
         """The city map, `(H, W, 3) uint8`."""
-        return np.asarray(city_map(self.city.store, self.px_per_tile)[0])
+        return np.asarray(city_map(self.city.pictures, self.px_per_tile)[0])
 
     @cached_property
     def nearest(self) -> np.ndarray:
@@ -132,7 +132,7 @@ class Scene:
 
     def tiles(self, rows: np.ndarray, size: int) -> np.ndarray:
         """Colour pictures of shown tiles."""
-        return pictures(self.city.store, self.city.rows[rows], size)
+        return pictures(self.city.pictures, self.city.rows[rows], size)
 
 
 @dataclasses.dataclass(frozen=True)
