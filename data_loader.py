@@ -9,10 +9,12 @@ import json
 import os
 import re
 import time
+import zlib
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -170,10 +172,23 @@ def read_tile(path: Path | str, background: tuple[int, int, int] = (0, 0, 0)) ->
     Transparent pixels are nothing; opaque ones count by how far their colour lies from `background`. Raises
     `ValueError` with the reason for a file that is no square PNG of a sensible size, `OSError` for a damaged one.
     """
-    with Image.open(path, formats=["PNG"]) as image:
+    data = Path(path).read_bytes()
+    with Image.open(BytesIO(data), formats=["PNG"]) as image:
         if image.width != image.height or image.width > MAX_TILE_PX:
             raise ValueError(f"{image.width} x {image.height} pixels; expected a square of at most {MAX_TILE_PX}")
+        _check_chunks(data)
         return _importance(image, background)
+
+
+def _check_chunks(data: bytes) -> None:
+    """Compare each chunk of a PNG with its checksum, to the last: Pillow takes wrong pixels for right ones."""
+    start, kind = 8, b""
+    while kind != b"IEND":
+        length, kind = int.from_bytes(data[start : start + 4]), data[start + 4 : start + 8]
+        end = start + 12 + length
+        if end > len(data) or zlib.crc32(data[start + 4 : end - 4]) != int.from_bytes(data[end - 4 : end]):
+            raise ValueError("damaged or cut short")
+        start = end
 
 
 def _importance(image: Image.Image, background: tuple[int, int, int]) -> np.ndarray:
@@ -993,7 +1008,16 @@ def print_store(store: TileStore, seconds: float) -> None:
 def read_manifest(tiles_root: Path | str) -> dict:
     """What render_tiles.py wrote beside the tiles; empty for tiles drawn by others."""
     path = Path(tiles_root) / MANIFEST_NAME
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        texts = [manifest.get(name, "") for name in ("extract", "attribution")]
+    except (ValueError, AttributeError):
+        texts = [None]
+    if not all(isinstance(text, str) for text in texts):
+        raise UserError(f"{path} is damaged; `python render_tiles.py CITY.osm.pbf --force` writes tiles and it anew")
+    return manifest
 
 
 if __name__ == "__main__":

@@ -471,6 +471,7 @@ def _claim(root: Path, manifest: dict[str, Any], force: bool) -> dict[str, Any]:
         return {}
     except (json.JSONDecodeError, UnicodeDecodeError):
         former = {}
+    former = former if isinstance(former, dict) else {}
     differing = [key for key in _IDENTITY if former.get(key) != manifest[key]]
     if not differing:
         return former
