@@ -29,6 +29,7 @@ pytestmark = pytest.mark.browser
 TILES_ACROSS, SHOWN, TILE_SIZE, DIMENSIONS = 18, 250, 32, 16
 NO_WEBGL = ["--no-sandbox", "--disable-background-networking", "--disable-gpu", "--disable-3d-apis"]
 SLOW_MACHINE_MS = 30_000
+HASH_SAVED_MS = 500  # the page writes its address a moment after the last change
 FRESH = "alg=PCA&dim=2&colour=layer&tab=alike&theme=light&dots=dots&preview=composite&map=coloured&layers=fff"
 
 
@@ -129,7 +130,9 @@ def visit(browser, ground, desk) -> Iterator:
 
 def start_over(page):
     """Bring a used page back to how it opens."""
+    page.wait_for_timeout(HASH_SAVED_MS)
     page.evaluate(f"location.hash = {json.dumps(FRESH)}")
+    page.wait_for_function("!document.querySelector('.selection')")
     page.wait_for_selector("[data-shown=PCA-2]")
     for tools in ("Embedding tools", "Map tools"):
         page.get_by_role("toolbar", name=tools).get_by_role("button", name="Show everything").click()
@@ -263,19 +266,24 @@ def test_projections_and_dimensions_switch_and_stay_linked(visit):
 
 
 def test_a_dot_in_3d_is_where_plotly_draws_it(visit):
-    """The place that pointing uses is worked out from the camera: the pixel there must have the dot's colour."""
-    page = visit("#alg=PCA&dim=3&colour=similarity")
-    tile = pick_on_map(page)
-    page.wait_for_timeout(800)
+    """The place that pointing uses is worked out from the camera: Plotly's dot, in its colour, must be there.
+
+    A nearer dot may hide it, so not every tile shows.
+    """
+    page = visit("#alg=PCA&dim=3&colour=similarity&tab=selection")
     x, y = middle_of(page, "embedding")
     drag(page, [(x, y), (x + 90, y + 30)])
-    page.mouse.move(5, 5)
-    page.wait_for_timeout(1200)
-    pixels = Image.open(io.BytesIO(pane(page, "embedding").screenshot())).convert("RGB")
-    spot = ring_centre(page)
-    around = np.asarray(pixels)[spot[1] - 4 : spot[1] + 5, spot[0] - 4 : spot[0] + 5].reshape(-1, 3).astype(int)
     yellow = np.array([253, 231, 37])  # the picked tile is wholly like itself
-    assert (np.abs(around - yellow).sum(axis=1) < 90).any(), tile
+    seen = 0
+    for _ in range(6):
+        page.get_by_role("button", name="Random").click()
+        page.mouse.move(5, 5)
+        page.wait_for_timeout(1000)
+        pixels = np.asarray(Image.open(io.BytesIO(pane(page, "embedding").screenshot())).convert("RGB")).astype(int)
+        right, down = ring_centre(page)
+        around = pixels[down - 5 : down + 6, right - 5 : right + 6].reshape(-1, 3)
+        seen += bool((np.abs(around - yellow).sum(axis=1) < 90).any())
+    assert seen >= 3
 
 
 def ring_centre(page) -> tuple[int, int]:
@@ -555,7 +563,7 @@ def test_a_link_opens_the_same_view(visit):
     page.get_by_label("Colour by").select_option("zone")
     page.locator(".legend .chip").first.click()
     count = selected(page)
-    page.wait_for_function("location.hash.includes('sel=')")
+    page.wait_for_timeout(HASH_SAVED_MS)
     other = visit(page.evaluate("location.hash"))
     assert pane(other, "map").get_attribute("data-tile") == tile
     assert other.get_by_label("Colour by").input_value() == "zone"
