@@ -566,7 +566,7 @@ def parse_tile(text: str | None) -> tuple[int, int] | None:
 def picture_uri(city: City, xy: tuple[int, int], edge: int) -> str:
     """A tile's small picture, in the address itself."""
     row = city.store.grid.rows(np.array([xy]))
-    return tile_images.data_uri(Image.fromarray(tile_images.pictures(city.store, row, edge)[0]), "jpeg", 85)
+    return tile_images.data_uri(Image.fromarray(tile_images.pictures(city.pictures, row, edge)[0]), "jpeg", 85)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -590,10 +590,10 @@ class Place:
         return -1 if self.xy is None else int(self.city.store.grid.rows(np.array([self.xy]))[0])
 
     def planes(self) -> np.ndarray:
-        """The layers `(12, S, S) uint8` that the network saw."""
-        size, zoom = self.city.store.tile_size, self.city.store.zoom
+        """The layers `(12, S, S) uint8`, to look at."""
+        size, zoom = self.city.pictures.tile_size, self.city.store.zoom
         at = tile_of_latlon(*self.latlon, zoom) - 0.5 if self.xy is None else np.array(self.xy)
-        return self.city.store.windows(np.round(at * size).astype(np.int64)[None])[0]
+        return self.city.pictures.windows(np.round(at * size).astype(np.int64)[None])[0]
 
     def picture(self, edge: int = 320) -> str:
         """The place in colour, as an address that needs no server."""
@@ -1038,7 +1038,8 @@ def compare_page(source: Source) -> None:
     """Two checkpoints side by side on the same tiles."""
     view = choose_view()
     with st.sidebar:
-        other_path = choose_path("Compare with", "with", find_checkpoints(source.model_path))
+        own, *others = find_checkpoints(source.model_path)
+        other_path = choose_path("Compare with", "with", [*others, own])
     pair = [source, source.with_(model_path=other_path)]
     cities = same_tiles([open_city(one) for one in pair])
     place = choose_place(cities[0], "query")
@@ -1049,7 +1050,8 @@ def compare_page(source: Source) -> None:
     for side, one, city, column in zip(("left", "right"), pair, cities, columns, strict=True):
         with column:
             near.append(show_one_model(side, one, city, view, place))
-    show_agreement(cities, near)
+    with left:
+        show_agreement(cities, near)
 
 
 def show_one_model(side: str, source: Source, city: City, view: View, place: Place) -> np.ndarray:
@@ -1086,10 +1088,9 @@ def same_tiles(cities: list[City]) -> list[City]:
 def show_agreement(cities: list[City], near: list[np.ndarray]) -> None:
     """How far the two checkpoints agree, for this place and over the city."""
     shared, correlation = agreement(cities)
-    cells = st.columns(3)
-    cells[0].metric("Neighbours shared, this place", f"{len(np.intersect1d(*near))} of {NEIGHBOURS}")
-    cells[1].metric("Neighbours shared, whole city", f"{shared:.0%}", help=f"Mean over up to {AGREEMENT_SAMPLE} tiles")
-    cells[2].metric("Similarities correlate", f"{correlation:.2f}", help="Between cosine similarities of random pairs")
+    st.metric("Neighbours shared, this place", f"{len(np.intersect1d(*near))} of {NEIGHBOURS}")
+    st.metric("Neighbours shared, whole city", f"{shared:.0%}", help=f"Mean over up to {AGREEMENT_SAMPLE} tiles")
+    st.metric("Similarities correlate", f"{correlation:.2f}", help="Between cosine similarities of random pairs")
 
 
 @figures(max_entries=16, show_spinner="Comparing the checkpoints")
@@ -1137,7 +1138,9 @@ def show_statistics(city: City, projection: Projection) -> None:
     with zones:
         show_counts("Geographic zone", ZONES, shown.zone)
     with density:
-        show_counts("Content density", [f"{d}0–{d + 1}0 %" for d in range(10)], np.minimum(shown.density * 10, 9))
+        show_counts(
+            "Content density", [f"{10 * d}–{10 * d + 10} %" for d in range(10)], np.minimum(shown.density * 10, 9)
+        )
 
 
 def show_counts(title: str, names: tuple | list, index: np.ndarray) -> None:
