@@ -58,6 +58,7 @@ LAYERS = (
 DEFAULT_ZOOM = TilesFlags.zoom
 MANIFEST_NAME = "manifest.json"  # written by render_tiles.py; its tiles are known to have a black background
 STORE_FORMAT = 1
+SHRINKS = ("mean", "max")  # ways to shrink a PNG
 
 MAX_TILE_PX = 2048  # anything larger is not a tile
 UNREADABLE_LIMIT = 0.02  # share of tiles that may be unreadable before packing gives up
@@ -71,9 +72,7 @@ class StoreFlags:
     """Packing of tiles."""
 
     tile_size: int = flag(256, "edge of a tile as the network sees it, in pixels (a multiple of 32)", type=positive_int)
-    shrink: str = flag(
-        "mean", "how larger PNGs are shrunk: mean keeps areas true, max keeps dots", choices=["mean", "max"]
-    )
+    shrink: str = flag("mean", "how larger PNGs are shrunk: mean keeps areas true, max keeps dots", choices=SHRINKS)
     num_workers: int = flag(min(8, os.cpu_count() or 1), "threads that load data", type=count_int)
 
 

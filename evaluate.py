@@ -222,8 +222,12 @@ def read_table(path: Path) -> dict[str, np.ndarray]:
             table = pyarrow.csv.read_csv(path, parse_options=parse)
         else:
             table = pyarrow.dataset.dataset(path, format="parquet").to_table()
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk's fault, not the table's
         raise UserError(f"{path} is neither a Parquet nor a CSV table: {error}") from error
+    if len(set(table.column_names)) < len(table.column_names):
+        raise UserError(f"{path} names a column twice: {', '.join(table.column_names)}; rename one")
     return {name: _column(table[name]) for name in table.column_names}
 
 
@@ -259,15 +263,23 @@ def _column(column: pa.ChunkedArray) -> np.ndarray:
 KEYS = (("x", "y"), ("tile_x", "tile_y"), ("lat", "lon"), ("latitude", "longitude"), ("lat", "lng"))
 
 
+def _coordinates(column: np.ndarray, name: str, path: Path) -> np.ndarray:
+    if column.ndim != 1 or column.dtype == object:
+        raise UserError(f"the column {name} of {path} begins with {str(column[:1])[:40]}; expected numbers")
+    return column.astype(np.float64)
+
+
 def take_keys(table: dict[str, np.ndarray], path: Path, zoom: int) -> np.ndarray:
-    """Remove the key columns from `table` and return the tile of each row, `(R, 2)`."""
+    """Remove the key columns from `table` and return the tile of each row, `(R, 2)`; -1 for a row that has none."""
     names = {name.lower(): name for name in table}
     for first, second in KEYS:
         if first in names and second in names:
-            a, b = table.pop(names[first]), table.pop(names[second])
+            a, b = (_coordinates(table.pop(names[name]), name, path) for name in (first, second))
             for extra in NO_TARGETS:
                 table.pop(names.get(extra, ""), None)
-            return np.stack([a, b], axis=1).astype(np.int64) if "x" in first else tile_of_latlon(a, b, zoom)
+            place = np.stack([a, b], axis=1) if "x" in first else tile_of_latlon(a, b, zoom)
+            known = np.isfinite(place).all(axis=1, keepdims=True)
+            return np.where(known, np.clip(place, -1, 1e9), -1).astype(np.int64)
     raise UserError(f"{path} has the columns {', '.join(table)}; expected the keys x and y, or lat and lon, among them")
 
 

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cli import UserError, count_float, flag, fraction, positive_float, positive_int
-from data_loader import DEFAULT_ZOOM, LAYERS
+from data_loader import DEFAULT_ZOOM, LAYERS, SHRINKS
 from files import atomic_write, digest, remove_leftovers
 
 CHECKPOINT_FORMAT = 1
@@ -406,9 +406,15 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
 
 def _check_layers(path: Path, checkpoint: Checkpoint) -> None:
     if checkpoint.layers != list(LAYERS):
+        names = ", ".join(checkpoint.layers) if isinstance(checkpoint.layers, list) else repr(checkpoint.layers)
         raise UserError(
-            f"{path} was trained on the layers {', '.join(checkpoint.layers)}; expected {', '.join(LAYERS)}. "
+            f"{path} was trained on the layers {names}; expected {', '.join(LAYERS)}. "
             "Its vectors would mean something else; train again with `python train.py`"
+        )
+    if checkpoint.shrink not in SHRINKS or not isinstance(checkpoint.zoom, int):
+        raise UserError(
+            f"{path} was trained on tiles of zoom {checkpoint.zoom!r} shrunk by {checkpoint.shrink!r}; "
+            "this version knows no such thing: train again with `python train.py`"
         )
 
 
