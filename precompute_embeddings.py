@@ -238,7 +238,7 @@ def print_answer(city: City, what: PrecomputeFlags, ask: AskFlags, args: argpars
     )
     away = similarity.great_circle_km(places.latlon, ask.query)
     allowed = similarity.farther_than(places.tile_xy, places.zoom, ask.query, ask.exclude_km)
-    rows, found = search.query(vector, ask.k, allowed=allowed if ask.exclude_km else None)
+    rows, found = search.query(vector, min(ask.k, len(places)), allowed=allowed if ask.exclude_km else None)
     quality = search.quality or similarity.measure(search, sample=100)
     kind = f"Annoy, {search.trees} trees" if search.kind == "annoy" else "exact search"
     print(f"most alike to {ask.query[0]:.5f}, {ask.query[1]:.5f} ({search.metric} distance; {kind}; {quality})")

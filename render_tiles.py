@@ -605,7 +605,8 @@ def _pool(jobs: int) -> Executor:
     if jobs == 1:
         return _HereAndNow()
     method = "forkserver" if "forkserver" in get_all_start_methods() else "spawn"
-    pool = ProcessPoolExecutor(jobs, get_context(method), _start_worker)
+    most = 61 if os.name == "nt" else 1 << 10  # Windows can wait for no more
+    pool = ProcessPoolExecutor(min(jobs, most), get_context(method), _start_worker)
     with _deaf_children():
         pool.submit(int)  # starts them all
     return pool

@@ -26,6 +26,7 @@ from cli import (
     ModelFlags,
     Parser,
     TilesFlags,
+    UserError,
     add_flags,
     flag,
     positive_int,
@@ -57,6 +58,7 @@ FAR_KM = 2.0
 NEIGHBOURS = 6
 SHEET_EDGE, SHEET_STEP = 1.06, 1.28  # of a tile and a row on the sheet of neighbours, in inches
 ATLAS_COLUMNS = 36
+MOST_CLUSTERS = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -446,6 +448,8 @@ def parse_args() -> argparse.Namespace:
 
 def build_scene(args: argparse.Namespace, what: PictureFlags) -> Scene:
     """Vectors, projections and clusters, from the caches where they are there."""
+    if what.clusters > MOST_CLUSTERS:
+        raise UserError(f"--clusters {what.clusters} do not fit into a picture; at most {MOST_CLUSTERS} do")
     tiles = read_flags(TilesFlags, args)
     city = load_city(tiles, args.model_path, device=args.device, max_tiles=what.max_tiles, seed=args.seed)
     vectors, cache = city.embeddings.vectors, {"seed": args.seed, "cache_dir": tiles.cache_dir}
