@@ -38,7 +38,9 @@ class ExampleFlags:
     test_only: bool = flag(False, "only check the tiles and load a batch of them")
     train_only: bool = flag(False, "only train; draw no pictures")
     visualize_only: bool = flag(False, "only draw pictures, from --model_path")
-    epochs: int | None = flag(None, "training epochs; left out: what the recipe takes", type=positive_int)
+    epochs: int = flag(
+        2, "training epochs: enough to see the city on a laptop; more make better vectors", type=positive_int
+    )
     max_tiles: int = flag(3000, "tiles in the pictures and on the page, spread evenly", type=positive_int)
     preset: str = flag("recommended", "settings of train.py: recommended, or spec for the published ones")
     model_path: Path = flag(Path("checkpoints/best_model.pth"), "checkpoint that the pictures show")
@@ -93,7 +95,7 @@ def provide_tiles(tiles: TilesFlags) -> None:
 
 def train(example: ExampleFlags, place: list, machine: list) -> None:
     """Train with the preset; the best checkpoint lands at --model_path's folder."""
-    epochs = ["--epochs", example.epochs] if example.epochs else []
+    epochs = ["--epochs", example.epochs]
     folder = ["--output_dir", example.model_path.parent]
     step("Train the encoder", "train.py", "--preset", example.preset, *epochs, *folder, *place, *machine)
 
