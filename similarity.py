@@ -4,7 +4,10 @@ Not a command itself. `python precompute_embeddings.py --query 50.4501,30.5234 -
 """
 
 import dataclasses
+import errno
 import importlib.util
+import os
+import shutil
 import time
 from functools import cached_property
 from pathlib import Path
@@ -268,8 +271,17 @@ class _IndexFile:
         search.quality = SearchQuality(**loaded[1]["quality"])
         return search
 
+    def _check_room(self) -> None:
+        """Annoy writes through memory: on a full disk the system would end the process without a word."""
+        count, dimension = self.vectors.shape
+        nodes = count + self.trees * (4 * count // (dimension + 2) + 2)  # at most; a leaf holds about `dimension` rows
+        free = shutil.disk_usage(self.path.parent).free
+        if free < 1.4 * nodes * (4 * dimension + 24):  # Annoy grows its file in steps
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+
     def _write(self) -> None:
         with atomic_path(self.path) as temporary:
+            self._check_room()
             index = _build(self.vectors, self.metric, self.trees, self.seed, temporary)
             quality = measure(Search(self.vectors, self.metric, index, self.trees), sample=200)
             index.unload()
