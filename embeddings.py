@@ -277,8 +277,9 @@ def pick_rows(store: TileStore, max_tiles: int | None = None, seed: int = 42) ->
     if max_tiles >= len(drawn):
         return drawn
     along = drawn[np.argsort(_hilbert(store.tile_xy[drawn]), kind="stable")]
-    stretch = (np.arange(max_tiles) + np.random.default_rng(seed).random(max_tiles)) * len(drawn) / max_tiles
-    return np.sort(along[stretch.astype(np.int64)])
+    edges = np.arange(max_tiles + 1) * len(drawn) // max_tiles
+    chosen = edges[:-1] + np.random.default_rng(seed).random(max_tiles) * np.diff(edges)
+    return np.sort(along[chosen.astype(np.int64)])
 
 
 def _hilbert(tile_xy: np.ndarray) -> np.ndarray:

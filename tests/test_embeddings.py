@@ -219,6 +219,8 @@ def test_a_sample_is_spread_evenly_over_what_is_drawn(city: City) -> None:
         inside = [(city.store.tile_xy[r] >= middle) @ [1, 2] == quarter for r in (drawn, rows)]
         assert abs(inside[0].mean() - inside[1].mean()) < 0.1
     assert np.array_equal(pick_rows(city.store, 10**6), drawn)
+    for count in range(1, len(drawn) + 1):
+        assert len(set(pick_rows(city.store, count))) == count, "a tile is shown once"
 
 
 def test_neighbours_on_the_curve_are_neighbours_on_the_ground() -> None:
