@@ -24,7 +24,7 @@ from make_screenshots import BROWSER_FLAGS, DESKTOP, PHONE, READY, START_TIMEOUT
 from similarity import great_circle_km, walk  # noqa: E402
 from tile_images import composite  # noqa: E402
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 TILES_ACROSS, SHOWN, TILE_SIZE, DIMENSIONS = 18, 250, 32, 16
 NO_WEBGL = ["--no-sandbox", "--disable-background-networking", "--disable-gpu", "--disable-3d-apis"]
