@@ -5,15 +5,19 @@ python bench.py pack loader --json
 python bench.py render --extract CITY.osm.pbf
 """
 
+import contextlib
 import dataclasses
 import json
 import os
 import platform
+import shutil
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import cached_property
@@ -403,11 +407,23 @@ def untrained_encoder(tile_size: int) -> Encoder:
     return Encoder(EncoderConfig(tile_size=tile_size))
 
 
+def untrained_checkpoint(bench: Bench, tile_size: int) -> Path:
+    """A checkpoint of an untrained encoder in the scratch folder."""
+    encoder, path = untrained_encoder(tile_size), bench.scratch / f"untrained-{tile_size}.pth"
+    save_checkpoint(path, Checkpoint(dataclasses.asdict(encoder.config), encoder_state(encoder)))
+    return path
+
+
 def second_precompute(bench: Bench) -> Figure:
     """The second run of precompute_embeddings.py against importing what it imports."""
-    encoder, path = untrained_encoder(64), bench.scratch / "untrained.pth"
-    save_checkpoint(path, Checkpoint(dataclasses.asdict(encoder.config), encoder_state(encoder)))
-    flags = ("--tiles_root", bench.tiles_root, "--model_path", path, "--cache_dir", bench.scratch / "cache")
+    flags = (
+        "--tiles_root",
+        bench.tiles_root,
+        "--model_path",
+        untrained_checkpoint(bench, 64),
+        "--cache_dir",
+        bench.scratch / "cache",
+    )
 
     def run() -> None:
         script("precompute_embeddings.py", *flags, "--device", bench.device.type)
@@ -489,6 +505,157 @@ def manifold_vectors(count: int, dimension: int = 128) -> np.ndarray:
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
+# --- html ----------------------------------------------------------------------------------------------------
+
+HTML_TILES = (500, 5_000, 0)  # 0: every tile with content
+
+
+def bench_html(bench: Bench) -> Iterator[Figure]:
+    """The HTML page: its size, first draw and hover in Chromium, against a page with only an empty Plotly plot."""
+    sys.path.insert(0, str(HERE / "tests"))
+    from plotly.offline import get_plotlyjs
+
+    from page_timing import measure
+
+    model = untrained_checkpoint(bench, 64)
+    for max_tiles in HTML_TILES:
+        folder = bench.scratch / f"page-{max_tiles}"
+        place = ["--tiles_root", bench.tiles_root, "--cache_dir", bench.scratch / "cache", "--model_path", model]
+        script(
+            "run_interactive_viz.py",
+            "html",
+            *place,
+            "--max_tiles",
+            max_tiles,
+            "--output_dir",
+            folder,
+            "--dr_algorithms",
+            "PCA",
+            "--device",
+            bench.device.type,
+        )
+        page = folder / "index.html"
+        tiles = max_tiles or int((~bench.store(64).blank).sum())
+        plotly = len(get_plotlyjs().encode())
+        size = page.stat().st_size
+        yield Figure(
+            "page size",
+            size / 1e6,
+            "MB",
+            plotly / 1e6,
+            size / plotly,
+            bench.hardware,
+            tiles,
+            "floor: Plotly's script alone",
+        )
+        for name, (own, floor) in measure(page, bench.flags.repeats).items():
+            yield Figure(
+                name,
+                own / 1e3,
+                "s",
+                floor / 1e3,
+                own / floor,
+                bench.hardware,
+                tiles,
+                "floor: a page with an empty Plotly plot",
+            )
+
+
+# --- app -----------------------------------------------------------------------------------------------------
+
+APP_TILES = 5_000
+
+
+def bench_app(bench: Bench) -> Iterator[Figure]:
+    """The live app with warm caches: server start to first plot, and a query's time on the server."""
+    model, cache = untrained_checkpoint(bench, 64), bench.scratch / "cache"
+    flags = {"tiles_root": bench.tiles_root, "model_path": model, "cache_dir": cache, "max_tiles": APP_TILES}
+    arguments = [part for name, value in flags.items() for part in (f"--{name}", str(value))]
+    script("precompute_embeddings.py", *arguments, "--dr_algorithms", "PCA", "--annoy_metrics", "angular")
+    with live_app(arguments) as url:  # the first visit draws the tiles' pictures and keeps them
+        first_plot(url)
+    with live_app(arguments) as url:
+        empty = first_response(url)
+        plot = first_plot(url)
+    note = "first visit of a fresh server, caches warm; floor: Streamlit's own page without the app"
+    yield Figure("app first plot", plot, "s", empty, plot / empty, bench.hardware, APP_TILES, note)
+    yield bench_query(bench, arguments)
+
+
+def bench_query(bench: Bench, arguments: list[str]) -> Figure:
+    """Another random tile in similarity search: one whole run of the app's script, against an empty script."""
+    from streamlit.testing.v1 import AppTest
+
+    sys.argv = ["streamlit_app.py", *arguments]
+    app = AppTest.from_file(str(HERE / "streamlit_app.py"), default_timeout=600)
+    app.query_params["mode"] = "Similarity Search (Annoy)"
+    app.run()
+    nothing = AppTest.from_string("import streamlit as st\nst.button('again', key='again')").run()
+    note = "floor: a script with one button"
+    return bench.compare(
+        "app query",
+        lambda: app.button(key="query random").click().run(),
+        lambda: nothing.button(key="again").click().run(),
+        unit="s",
+        tiles=APP_TILES,
+        note=note,
+    )
+
+
+@contextlib.contextmanager
+def live_app(arguments: list[str]) -> Iterator[str]:
+    """A server of the live app on a free port, ended afterwards."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "streamlit", "run", str(HERE / "streamlit_app.py"), "--server.headless", "true"]
+    command += ["--server.port", str(port), "--server.fileWatcherType", "none", "--", *arguments]
+    process = subprocess.Popen(command, cwd=HERE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while not answers(f"http://localhost:{port}/_stcore/health"):
+            time.sleep(0.05)
+        yield f"http://localhost:{port}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def answers(url: str) -> bool:
+    """Whether a server answers there."""
+    try:
+        with urllib.request.urlopen(url, timeout=1) as reply:
+            return reply.status == 200
+    except OSError:
+        return False
+
+
+def first_plot(url: str) -> float:
+    """Seconds from opening the page until the linked view is drawn."""
+    return browser_seconds(url, ".live-root[data-ready=true]")
+
+
+def first_response(url: str) -> float:
+    """Seconds from opening the page until Streamlit's frame stands."""
+    return browser_seconds(url, ".stApp")
+
+
+def browser_seconds(url: str, wanted: str) -> float:
+    """Seconds until `wanted` is there, in a fresh headless Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--enable-unsafe-swiftshader"])
+        page = browser.new_page(viewport={"width": 1440, "height": 900})
+        page.set_default_timeout(600_000)
+        started = time.perf_counter()
+        page.goto(url)
+        page.locator(wanted).first.wait_for(state="attached")
+        taken = time.perf_counter() - started
+        browser.close()
+    return taken
+
+
 # --- the command -------------------------------------------------------------------------------------------
 
 BENCHES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
@@ -499,6 +666,8 @@ BENCHES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "embed": bench_embed,
     "search": bench_search,
     "project": bench_project,
+    "html": bench_html,
+    "app": bench_app,
 }
 
 
