@@ -26,10 +26,9 @@ from cli import ModelFlags, Parser, TilesFlags, UserError, add_flags, read_flags
 from make_screenshots import DESKTOP, launch, take  # noqa: E402
 
 FOLDER = REPO / "docs" / "pictures"
-STATIC = ("city", "neighbours", "clusters")  # of what visualize.py draws
+STATIC = ("city", "neighbours")  # of what visualize.py draws
 LAYERS_SHOWN = ("roads", "buildings")
 PAGE_STATE = "alg=UMAP&dim=2&colour=layer"
-SEARCH = "mode=Similarity+Search+%28Annoy%29"
 VIEW = ".live-root[data-ready=true]"
 WAIT_MS = 120_000
 
@@ -86,16 +85,15 @@ def page_pictures(scratch: Path, place: list) -> None:
 
 
 def app_pictures(place: list) -> None:
-    """The live app in its two modes."""
+    """The live app's projector."""
     with served(place) as address, sync_playwright() as playwright:
         browser = launch(playwright)
         page = browser.new_context(**DESKTOP).new_page()
         page.set_default_timeout(WAIT_MS)
-        for name, query in (("app", "algorithm=UMAP"), ("app-search", SEARCH)):
-            page.goto(f"{address}/?{query}")
-            page.locator(VIEW).first.wait_for()
-            settle(page)
-            page.screenshot(path=FOLDER / f"{name}.png")
+        page.goto(f"{address}/?algorithm=UMAP")
+        page.locator(VIEW).first.wait_for()
+        settle(page)
+        page.screenshot(path=FOLDER / "app.png")
         browser.close()
 
 

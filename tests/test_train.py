@@ -198,6 +198,7 @@ def test_the_projector_gets_vectors_names_and_pictures(finished):
     assert "sprite" in (finished / "runs/run/projector_config.pbtxt").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["spec", "recommended"])
 def test_training_learns(small, preset):
     chosen = {"preset": preset, "epochs": 4, "batch_size": 12, "max_samples": 120, "lr": 0.001, "dropout": 0.0}
