@@ -415,6 +415,19 @@ def open_store(
     return found[0]
 
 
+def open_configured(tiles: TilesFlags, packing: StoreFlags, *, verify: bool = False) -> TileStore:
+    """The packed tiles that the shared flags name; see `open_store`."""
+    return open_store(
+        tiles.tiles_root,
+        packing.tile_size,
+        zoom=tiles.zoom,
+        shrink=packing.shrink,
+        cache_dir=tiles.cache_dir,
+        num_workers=packing.num_workers,
+        verify=verify,
+    )
+
+
 def _same_sources(old: TileScan, new: TileScan) -> bool:
     return (
         np.array_equal(old.tile_xy, new.tile_xy)
@@ -972,14 +985,7 @@ def main() -> None:
     args = parser.parse_args()
     tiles, packing = read_flags(TilesFlags, args), read_flags(StoreFlags, args)
     started = time.perf_counter()
-    store = open_store(
-        tiles.tiles_root,
-        packing.tile_size,
-        zoom=tiles.zoom,
-        shrink=packing.shrink,
-        cache_dir=tiles.cache_dir,
-        num_workers=packing.num_workers,
-    )
+    store = open_configured(tiles, packing)
     print_store(store, time.perf_counter() - started)
     sampler = TripletSampler(store, args.pos_radius, args.neg_radius, args.seed)
     loader = DataLoader(TripletDataset(store, sampler, args.batch_size), batch_size=args.batch_size)

@@ -56,7 +56,7 @@ from data_loader import (
     TileStore,
     TripletSampler,
     augment,
-    open_store,
+    open_configured,
     spatial_split,
     to_float,
 )
@@ -1068,16 +1068,7 @@ def check_batch_size(config: TrainConfig, world: World) -> None:
 
 def open_city(config: TrainConfig) -> TileStore:
     """The packed tiles that a configuration names."""
-    tiles, packing = config.tiles, config.packing
-    return open_store(
-        tiles.tiles_root,
-        packing.tile_size,
-        zoom=tiles.zoom,
-        shrink=packing.shrink,
-        cache_dir=tiles.cache_dir,
-        num_workers=packing.num_workers,
-        verify=True,
-    )
+    return open_configured(config.tiles, config.packing, verify=True)
 
 
 def split_city(store: TileStore, config: TrainConfig) -> tuple[np.ndarray, np.ndarray]:
