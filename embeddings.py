@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -544,7 +543,7 @@ def fast_forward(encoder: Encoder) -> Callable[[Tensor], Tensor]:
 
     def network(tiles: Tensor) -> Tensor:
         with torch.inference_mode():
-            return F.normalize(encoder.head(blocks(tiles).float()), dim=1)
+            return encoder.vectors(encoder.head(blocks(tiles).float()), tiles)
 
     return network
 

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cli import UserError, count_float, flag, fraction, positive_float, positive_int
+from cli import UserError, count_float, count_int, flag, fraction, positive_float, positive_int
 from data_loader import DEFAULT_ZOOM, LAYERS, SHRINKS
 from files import atomic_write, digest, remove_leftovers
 
@@ -37,10 +37,17 @@ class EncoderConfig:
 
     embedding_dim: int = flag(128, "length of a tile's vector", type=positive_int)
     dropout: float = flag(0.5, "share of the hidden features dropped while training", type=fraction)
+    profile_dims: int = flag(0, "how many of a vector's numbers sum up how bright its layers are", type=count_int)
     tile_size: int = 256
     in_channels: int = len(LAYERS)
 
     def __post_init__(self) -> None:
+        most = min(self.embedding_dim - 1, self.in_channels * PROFILE_CLASSES)
+        if self.profile_dims > most:
+            raise UserError(
+                f"--profile_dims {self.profile_dims} does not fit into vectors of --embedding_dim {self.embedding_dim};"
+                f" at most {most} do"
+            )
         if self.tile_size % 32:
             nearest = max(32, round(self.tile_size / 32) * 32)
             raise UserError(f"--tile_size {self.tile_size} is not a multiple of 32; try --tile_size {nearest}")
@@ -50,7 +57,8 @@ class Encoder(nn.Module):
     """The loc2vec CNN: `(B, 12, S, S)` in 0..1 to `(B, embedding_dim)`, L2-normalised.
 
     Five blocks of convolution, batch norm, ReLU and 2 x 2 max pooling; then 512 * (S / 32)^2 -> 1024 -> 512 ->
-    embedding_dim, with dropout after each hidden layer.
+    embedding_dim, with dropout after each hidden layer. With `profile_dims` the last so many numbers are a
+    `ProfileSummary` instead ("wide and deep", Cheng et al. 2016): pooling forgets a dot or two, which it keeps.
     """
 
     def __init__(self, config: EncoderConfig):
@@ -63,13 +71,22 @@ class Encoder(nn.Module):
             nn.Sequential(nn.Linear(a, b), nn.ReLU(inplace=True), nn.Dropout(config.dropout))
             for a, b in pairwise(sizes)
         ]
-        self.head = nn.Sequential(nn.Flatten(), *hidden, nn.Linear(sizes[-1], config.embedding_dim))
+        self.head = nn.Sequential(
+            nn.Flatten(), *hidden, nn.Linear(sizes[-1], config.embedding_dim - config.profile_dims)
+        )
         self.apply(_start_spread)
+        self.summary = ProfileSummary(config) if config.profile_dims else None
 
     def forward(self, tiles: Tensor) -> Tensor:
         """Vectors of unit length, in the weights' precision (float32), for `tiles (B, 12, S, S)`."""
-        output = self.head[-1]
-        return F.normalize(self.head(self.blocks(tiles)).to(output.weight.dtype), dim=1)
+        return self.vectors(self.head(self.blocks(tiles)), tiles)
+
+    def vectors(self, features: Tensor, tiles: Tensor) -> Tensor:
+        """The vectors of `tiles (B, 12, S, S)` whose convolved `features` the head has read."""
+        vectors = F.normalize(features.to(self.head[-1].weight.dtype), dim=1)
+        if self.summary is not None:
+            vectors = F.normalize(torch.cat([vectors, self.summary(tiles)], dim=1), dim=1)
+        return vectors
 
 
 def _start_spread(module: nn.Module) -> None:
@@ -265,7 +282,8 @@ def vicreg_penalty(vectors: Tensor) -> Tensor:
 # --- what a tile shows -------------------------------------------------------------------------------------
 
 PROFILE_CLASSES = 16  # of brightness, in each layer
-PROFILE_FLOOR, PROFILE_LIMIT = 0.01, 6.0  # a class that hardly ever occurs must not outweigh all others
+PROFILE_FLOOR, PROFILE_LIMIT = 0.01, 10.0  # a class that hardly ever occurs must not outweigh all others
+PROFILE_SHARE = 0.5  # length of the summary beside the learned part's 1
 
 
 def brightness_profile(tiles: Tensor) -> Tensor:
@@ -275,10 +293,57 @@ def brightness_profile(tiles: Tensor) -> Tensor:
     keeps a few dots from vanishing beside whole areas. Turning a tile changes nothing.
     """
     pixels = tiles.flatten(2)
-    high = pixels >> 4
-    counts = torch.stack([(high == level).sum(dim=2) for level in range(PROFILE_CLASSES)], dim=2)
-    counts[:, :, 0] -= (pixels == 0).sum(dim=2)
-    return (counts.float() / pixels.shape[2]).sqrt().flatten(1)
+    drawn = torch.where(pixels == 0, PROFILE_CLASSES, pixels >> 4).long()  # one more class for the bare ground
+    counts = torch.zeros(*pixels.shape[:2], PROFILE_CLASSES + 1, device=tiles.device)
+    counts.scatter_add_(2, drawn, counts.new_ones(()).expand(drawn.shape))
+    return (counts[:, :, :PROFILE_CLASSES] / pixels.shape[2]).sqrt().flatten(1)
+
+
+class ProfileScale(nn.Module):
+    """Brightness profiles by how far they lie from a city's mean, in standard deviations; part of a checkpoint."""
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("scale", torch.ones(size))
+
+    def fit(self, profiles: Tensor) -> None:
+        """Take mean and deviation from `profiles (N, size)`."""
+        self.mean.copy_(profiles.mean(dim=0))
+        self.scale.copy_((profiles.var(dim=0, correction=0) + PROFILE_FLOOR**2).sqrt())
+
+    def forward(self, profiles: Tensor) -> Tensor:
+        """Standardised `profiles (B, size)`; no class counts for more than `PROFILE_LIMIT` deviations."""
+        return ((profiles - self.mean) / self.scale).clamp(-PROFILE_LIMIT, PROFILE_LIMIT)
+
+
+class ProfileSummary(nn.Module):
+    """The principal components of standardised brightness profiles, half as long as a unit vector on average.
+
+    Not trained but fitted, once, before training: it is the best linear summary of so many numbers there is.
+    """
+
+    def __init__(self, config: EncoderConfig):
+        super().__init__()
+        size = config.in_channels * PROFILE_CLASSES
+        self.scale = ProfileScale(size)
+        self.register_buffer("components", torch.zeros(size, config.profile_dims))
+
+    def fit(self, profiles: Tensor) -> None:
+        """Take scale and components from `profiles (N, 192)`."""
+        self.scale.fit(profiles)
+        standardised = self.scale(profiles).double()
+        centred = standardised - standardised.mean(dim=0)
+        _, axes = torch.linalg.eigh(centred.T @ centred)  # ascending
+        components = axes[:, -self.components.shape[1] :].flip(1)
+        length = (standardised @ components).square().sum(dim=1).mean().sqrt()
+        self.components.copy_(PROFILE_SHARE * components / length.clamp(min=1e-6))
+
+    def forward(self, tiles: Tensor) -> Tensor:
+        """`(B, profile_dims) float32` for `tiles (B, 12, S, S)` in 0..1."""
+        with torch.autocast(tiles.device.type, enabled=False):
+            profiles = brightness_profile((tiles.detach() * 255).round().to(torch.uint8))
+            return self.scale(profiles) @ self.components
 
 
 class ProfileHead(nn.Module):
@@ -291,17 +356,16 @@ class ProfileHead(nn.Module):
     def __init__(self, embedding_dim: int, profiles: Tensor):
         super().__init__()
         self.linear = nn.Linear(embedding_dim, profiles.shape[1])
-        self.register_buffer("mean", profiles.mean(dim=0))
-        self.register_buffer("scale", (profiles.var(dim=0, correction=0) + PROFILE_FLOOR**2).sqrt())
+        self.scale = ProfileScale(profiles.shape[1])
+        self.scale.fit(profiles)
 
     def forward(self, vectors: Tensor, profiles: Tensor) -> Tensor:
         """Mean squared error of each tile's standardised profile `(B,)`; `vectors (B, D)` have unit length.
 
         Squared, because a dot on few tiles is a large value: a loss that forgives outliers would forgive every shop.
         """
-        wanted = ((profiles - self.mean) / self.scale).clamp(-PROFILE_LIMIT, PROFILE_LIMIT)
         told = self.linear(vectors * vectors.shape[1] ** 0.5)
-        return (told - wanted).square().mean(dim=1)
+        return (told - self.scale(profiles)).square().mean(dim=1)
 
 
 # --- how good vectors are, without labels ------------------------------------------------------------------

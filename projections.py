@@ -3,6 +3,7 @@
 Not a command itself. `python precompute_embeddings.py` fills its cache, every viewer shows its points.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import io
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, override
 
 import numpy as np
+from tqdm import tqdm
 
 from cli import UserError, warn
 from cli import progress as progress_bar
@@ -324,9 +326,19 @@ def _umap(task: _Task) -> tuple[np.ndarray, dict[str, Any]]:
         n_jobs=1,
         tqdm_kwds={"disable": False, "file": sink, "bar_format": "{n_fmt}/{total_fmt}\n", "mininterval": 0.2},
     )
-    points = model.fit_transform(fitted)
+    try:
+        points = model.fit_transform(fitted)
+    except BaseException:
+        _free_bars()
+        raise
     sink.report = None
     return task.join(points, model.transform, after), task.settings | {"n_neighbors": neighbours}
+
+
+def _free_bars() -> None:
+    """Give back tqdm's lock: its `refresh` keeps it when the file it writes to raises, and other bars would wait."""
+    with contextlib.suppress(RuntimeError, AssertionError):  # what a lock says that this thread does not hold
+        tqdm.get_lock().release()
 
 
 class _UmapProgress(io.TextIOBase):

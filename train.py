@@ -720,7 +720,7 @@ class Trainer:
         self.validation = Validation(self.store, config, self.batches.tiles, val_rows)
         torch.manual_seed(config.device.seed)
         self.encoder = Encoder(config.encoder).to(world.device, memory_format=torch.channels_last)
-        self.profile_head = profile_head(self.batches.tiles, train_rows, config) if config.loss.profile_weight else None
+        self.profile_head = self._start_from_profiles(train_rows)
         self.optimizer = make_optimizer(self._learners(), config)
         if checkpoint:
             self._go_on_from(checkpoint)
@@ -733,6 +733,16 @@ class Trainer:
         self.check_every = 1 if world.device.type == "cpu" else 16
         self.unchecked: deque[tuple[int, Tensor, np.ndarray]] = deque()
         self.warned: set[str] = set()
+
+    def _start_from_profiles(self, train_rows: np.ndarray) -> ProfileHead | None:
+        """Let what reads or tells brightness profiles know their mean and spread; the head of the profile term."""
+        wanted = self.config.loss.profile_weight > 0
+        if not wanted and self.encoder.summary is None:
+            return None
+        profiles = sample_profiles(self.batches.tiles, train_rows)
+        if self.encoder.summary is not None:
+            self.encoder.summary.fit(profiles)
+        return ProfileHead(self.config.encoder.embedding_dim, profiles).to(self.world.device) if wanted else None
 
     def _learners(self) -> nn.ModuleList:
         """What is trained: the encoder and, where the loss has one, the head that tells profiles from vectors."""
@@ -1078,15 +1088,14 @@ def split_city(store: TileStore, config: TrainConfig) -> tuple[np.ndarray, np.nd
     return spatial_split(store.tile_xy, config.fit.val_share, seed=config.device.seed, buffer=buffer)
 
 
-PROFILE_SAMPLE = 4096  # tiles from which the profiles' mean and spread are taken
+PROFILE_SAMPLE = 8192  # tiles from which the profiles' mean and spread are taken
 
 
-def profile_head(tiles: DeviceTiles, rows: np.ndarray, config: TrainConfig) -> ProfileHead:
-    """The head that tells profiles from vectors, for the profiles of the training tiles with content."""
+def sample_profiles(tiles: DeviceTiles, rows: np.ndarray) -> Tensor:
+    """Brightness profiles `(N, 192)` of the tiles with content among `rows`, at most `PROFILE_SAMPLE` spread evenly."""
     rows = rows[~tiles.store.blank[rows]]
     chosen = rows[np.linspace(0, len(rows) - 1, min(PROFILE_SAMPLE, len(rows))).astype(int)]
-    parts = [brightness_profile(tiles.tiles(chosen[i : i + 128])) for i in range(0, len(chosen), 128)]
-    return ProfileHead(config.encoder.embedding_dim, torch.cat(parts)).to(tiles.device)
+    return torch.cat([brightness_profile(tiles.tiles(chosen[i : i + 128])) for i in range(0, len(chosen), 128)])
 
 
 def make_optimizer(learners: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:

@@ -357,7 +357,51 @@ def test_the_profile_head_learns_what_vectors_hold_and_cannot_learn_what_they_la
         optimizer.zero_grad()
         head(vectors, profiles).mean().backward()
         optimizer.step()
-    told = head.linear(vectors * 8**0.5) * head.scale + head.mean
+    told = head.linear(vectors * 8**0.5) * head.scale.scale + head.scale.mean
     missed = ((told - profiles) ** 2).mean(dim=0)
     assert missed[:5].max() < 0.01 and missed[5:10].min() > 0.5 and missed[10] < 1e-4
     assert head(vectors, profiles).shape == (200,)
+
+
+def test_the_last_numbers_of_a_vector_sum_up_the_profile():
+    encoder = Encoder(EncoderConfig(embedding_dim=200, profile_dims=190, tile_size=32)).eval()
+    tiles = torch.randint(256, (400, 12, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    tiles *= torch.rand(400, 12, 1, 1) > 0.3
+    profiles = brightness_profile(tiles)
+    encoder.summary.fit(profiles)
+    with torch.no_grad():
+        summary, vectors = encoder.summary(tiles / 255), encoder(tiles / 255)
+        learned = F.normalize(encoder.head(encoder.blocks(tiles / 255)), dim=1)
+    assert vectors.shape == (400, 200) and summary.shape == (400, 190)
+    torch.testing.assert_close(vectors, F.normalize(torch.cat([learned, summary], dim=1), dim=1))
+    assert summary.square().sum(dim=1).mean().sqrt().item() == pytest.approx(0.5, rel=1e-3)
+    told = torch.linalg.lstsq(torch.cat([summary, torch.ones(400, 1)], dim=1).double(), profiles.double()).solution
+    missed = torch.cat([summary, torch.ones(400, 1)], dim=1).double() @ told - profiles
+    assert (missed.var(dim=0) < 0.05 * profiles.var(dim=0)).float().mean() > 0.9
+
+
+def test_a_summary_survives_bfloat16():
+    encoder = Encoder(EncoderConfig(embedding_dim=20, profile_dims=10, tile_size=32))
+    tiles = torch.arange(256, dtype=torch.uint8).repeat(48).view(1, 12, 32, 32)
+    encoder.summary.fit(torch.rand(30, 192, generator=torch.Generator().manual_seed(0)))
+    exact = encoder.summary(tiles.float() / 255)
+    assert torch.equal(encoder.summary((tiles.float() / 255).bfloat16()), exact)
+    assert torch.equal(encoder.summary(tiles.bfloat16().div_(255)), exact)
+
+
+def test_the_summary_is_part_of_a_checkpoint_and_older_ones_load_without_it(tmp_path):
+    encoder = Encoder(EncoderConfig(embedding_dim=8, profile_dims=5, tile_size=32)).eval()
+    encoder.summary.fit(torch.rand(9, 192))
+    tiles = torch.rand(2, 12, 32, 32)
+    save_checkpoint(tmp_path / "a.pth", Checkpoint(vars(encoder.config), encoder_state(encoder)))
+    torch.testing.assert_close(load_encoder(tmp_path / "a.pth")[0](tiles), encoder(tiles))
+    plain = Encoder(EncoderConfig(embedding_dim=8, tile_size=32))
+    settings = {name: value for name, value in vars(plain.config).items() if name != "profile_dims"}
+    save_checkpoint(tmp_path / "b.pth", Checkpoint(settings, encoder_state(plain)))
+    assert load_encoder(tmp_path / "b.pth")[0].summary is None
+
+
+@pytest.mark.parametrize("dims", [16, 200])
+def test_a_summary_longer_than_the_vector_is_refused(dims):
+    with pytest.raises(UserError, match=f"--profile_dims {dims} does not fit into vectors of --embedding_dim 16"):
+        EncoderConfig(embedding_dim=16, profile_dims=dims)

@@ -1,12 +1,14 @@
 """Projections: faithful, deterministic, cached, cancellable, at ease with hardly any tiles; k-means clusters."""
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 import projections
 from cli import UserError
+from cli import progress as progress_bar
 from projections import ALGORITHMS, Projection, centres, clusters, is_cached, principal_components, project
 
 QUICK = {"PCA": {}, "TSNE": {"iterations": 100}, "UMAP": {}}
@@ -201,6 +203,8 @@ def test_raising_in_progress_cancels_and_caches_nothing(algorithm, tmp_path):
     with pytest.raises(Cancelled):
         project(vectors, algorithm, cache_dir=tmp_path, key="k", progress=stop)
     assert not list(tmp_path.iterdir())
+    with ThreadPoolExecutor(1) as another:  # work of other threads goes on: no lock is left behind
+        assert another.submit(lambda: list(progress_bar(range(3)))).result(timeout=20) == [0, 1, 2]
 
 
 # --- cache -------------------------------------------------------------------------------------------------

@@ -590,7 +590,7 @@ def test_the_manifest_says_what_the_tiles_are(map_file, tmp_path):
     assert manifest["complete"] and manifest["tiles"] == 2 and len(manifest["bbox"]) == 4
     assert manifest["layers"]["buildings"] == {"objects": 1, "tiles": 1}
     assert manifest["layers"]["water"] == {"objects": 0, "tiles": 0}
-    assert "OpenStreetMap contributors" in manifest["attribution"] and manifest["style_version"] == 1
+    assert "OpenStreetMap contributors" in manifest["attribution"] and manifest["style_version"] == 2
 
 
 def test_previews_show_the_city_and_each_layer(quarter, tmp_path):

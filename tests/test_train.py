@@ -218,7 +218,7 @@ def test_the_profile_term_is_learned_and_goes_on_after_a_stop(small):
     train.train(parse_config(["--resume", "checkpoints/last.pth", "--epochs", "1"]))
     further = load_checkpoint("checkpoints/last.pth").train_state["profile_head"]
     assert not torch.equal(state["linear.weight"], further["linear.weight"])
-    assert torch.equal(state["mean"], further["mean"])
+    assert torch.equal(state["scale.mean"], further["scale.mean"])
     assert lines(kind="epoch")[-1]["loss"] < last["loss"] + 0.5
 
 
@@ -499,7 +499,7 @@ def test_two_processes_compute_the_gradients_of_one(tmp_path, loss_type):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", [
-    {"loss_type": "ntxent", "jitter": 1.0, "profile_weight": 1.0},
+    {"loss_type": "ntxent", "jitter": 1.0, "profile_weight": 1.0, "profile_dims": 6},
     {"loss_type": "softpn", "mining": "hard", "vicreg_weight": 0.1},
 ], ids=["ntxent", "softpn"])  # fmt: skip
 def test_two_processes_reach_the_loss_curve_of_one(small, flags, loss):
