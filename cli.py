@@ -334,6 +334,11 @@ class _Bar(tqdm):
                 self.update()
 
     @override
+    def moveto(self, n: int) -> None:
+        if self.fp.isatty():  # in a log the codes that move a terminal's cursor are noise
+            super().moveto(n)
+
+    @override
     def update(self, n: float | None = 1) -> bool | None:
         shown = super().update(n)
         listener = _listener.get()

@@ -266,8 +266,7 @@ def packed_projections(
 ) -> dict[str, dict[str, Any]]:
     """Every algorithm in 2-D and 3-D, in 16 bits a number, by names such as `UMAP-2`."""
     result = {}
-    wanted = [(name, dimensions) for name in algorithms for dimensions in (2, 3)]
-    for name, dimensions in progress(wanted, desc="projecting", unit="projection"):
+    for name, dimensions in [(name, dimensions) for name in algorithms for dimensions in (2, 3)]:
         found = projections.project(vectors, name, dimensions, seed=seed, cache_dir=cache_dir, key=key)
         result[f"{name}-{dimensions}"] = packed_projection(found)
     return result
