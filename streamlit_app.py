@@ -61,6 +61,9 @@ COLOURINGS = {
 CLUSTERS = 10
 GALLERY_PAGE = 24
 NEIGHBOURS = 12  # most alike tiles beside a picked one
+WALK_STEPS = 8  # tiles between the two ends
+SLOTS = ("a", "b", "c")
+SUM, WALK = "A + B − C", "Walk"  # tabs
 AGREEMENT_SAMPLE = 500
 
 
@@ -437,15 +440,16 @@ def projector_page(source: Source) -> None:
     city = open_city(source)
     show_heading(source, city)
     place = picked_place(city, "projector")
-    near = nearest(index_of(source, city), place, city, NEIGHBOURS)[0] if place else ()
-    show_linked_view(source, city, view, picked=picked_row(city, "projector"), marked=near)
-    tabs = st.tabs(["Picked tile", "Any place", "Statistics"], key="below", bind=URL)
-    panels = (
-        lambda: show_alike(source, city, place),
-        lambda: show_alike(source, city, choose_any_place(city)),
-        lambda: show_statistics(city, open_projection(source, city, view)),
-    )
-    show_open_tab(tabs, panels)
+    rings = choose_rings(source, city, place)
+    show_linked_view(source, city, view, picked=picked_row(city, "projector"), rings=rings)
+    panels = {
+        "Picked tile": lambda: show_alike(source, city, place),
+        "Any place": lambda: show_alike(source, city, choose_any_place(city)),
+        SUM: lambda: show_sum(source, city, place),
+        WALK: lambda: show_walk(source, city, place),
+        "Statistics": lambda: show_statistics(city, open_projection(source, city, view)),
+    }
+    show_open_tab(st.tabs(list(panels), key="below", bind=URL), tuple(panels.values()))
 
 
 def show_open_tab(tabs: Any, panels: tuple[Callable[[], None], ...]) -> None:
@@ -489,6 +493,101 @@ def show_alike(source: Source, city: City, place: "Place | None") -> None:
         gallery("alike", city, city.embeddings.tile_xy[rows], notes, slot="projector", edge=84)
         st.markdown("##### Layers")
         show_layers(place)
+
+
+# --- arithmetic and walks ----------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Rings:
+    """Rows that the linked view rings, each with its label (1, 2, … by default), joined by a path or not."""
+
+    rows: Iterable[int] = ()
+    labels: tuple[str, ...] = ()
+    path: bool = False
+
+
+def choose_rings(source: Source, city: City, place: "Place | None") -> Rings:
+    """What the open tab is about: the tiles most like the picked one, a sum with its answers, or a walk."""
+    tab = st.session_state.get("below") or st.query_params.get("below")
+    slots = slot_rows(city)
+    if tab == SUM and min(slots) >= 0:
+        rows = sum_of(source, city)[0]
+        numbers = map(str, range(1, len(rows) + 1))
+        return Rings([*rows, *slots], (*numbers, *map(str.upper, SLOTS)))
+    if tab == WALK and min(slots[:2]) >= 0:
+        rows = walk_between(source, city)
+        return Rings(rows, tuple(walk_labels(len(rows))), path=True)
+    return Rings(nearest(index_of(source, city), place, city, NEIGHBOURS)[0] if place else ())
+
+
+def slot_rows(city: City) -> list[int]:
+    """Rows of the tiles in A, B and C; -1 for an empty one."""
+    return [picked_row(city, slot) for slot in SLOTS]
+
+
+def sum_of(source: Source, city: City) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and distances of the tiles most like A + B - C, without those three."""
+    slots = slot_rows(city)
+    vector = similarity.arithmetic(*city.embeddings.vectors[slots])
+    rows, found = index_of(source, city).query(vector[None], NEIGHBOURS + len(SLOTS))
+    kept = np.flatnonzero((rows[0] >= 0) & ~np.isin(rows[0], slots))[:NEIGHBOURS]
+    return rows[0][kept], found[0][kept]
+
+
+def walk_between(source: Source, city: City) -> np.ndarray:
+    """Rows of the tiles on the way from A to B, both included."""
+    return similarity.walk(index_of(source, city), *slot_rows(city)[:2], WALK_STEPS)
+
+
+def walk_labels(count: int) -> list[str]:
+    """What is written beside each tile of a walk."""
+    return ["A", *map(str, range(1, count - 1)), "B"] if count > 1 else ["A"]
+
+
+def show_sum(source: Source, city: City, place: "Place | None") -> None:
+    """The tiles in A, B and C, and those most like A + B - C."""
+    show_slots(city, place, dict(zip(SLOTS, ("", "+", "−"), strict=True)))
+    if min(slot_rows(city)) < 0:
+        st.caption("Like A, with what B has over C: pick tiles and put them into A, B and C.")
+        return
+    rows, found = sum_of(source, city)
+    st.markdown("##### A + B − C is most like")
+    notes = [f"{rank}. distance {distance:.3f}" for rank, distance in enumerate(found, start=1)]
+    gallery("sum", city, city.embeddings.tile_xy[rows], notes, slot="projector", edge=84)
+
+
+def show_walk(source: Source, city: City, place: "Place | None") -> None:
+    """The tiles in A and B, and those on the way from one to the other."""
+    show_slots(city, place, dict(zip(SLOTS[:2], ("", "→"), strict=True)))
+    if min(slot_rows(city)[:2]) < 0:
+        st.caption("Put two tiles into A and B to see the tiles on the way from one to the other.")
+        return
+    rows = walk_between(source, city)
+    st.markdown("##### On the way")
+    gallery("walk", city, city.embeddings.tile_xy[rows], walk_labels(len(rows)), slot="projector", edge=84)
+    st.caption("Even steps between the two vectors; at each, the nearest tile not met before.")
+
+
+def show_slots(city: City, place: "Place | None", signs: dict[str, str]) -> None:
+    """A card for each slot, with the sign that stands before it."""
+    with st.container(horizontal=True):
+        for slot, sign in signs.items():
+            with st.container(width=170):
+                show_slot(city, place, slot, f"{sign} {slot.upper()}".strip())
+
+
+def show_slot(city: City, place: "Place | None", slot: str, title: str) -> None:
+    """The slot's tile, a button that puts the picked tile there, and one that empties it."""
+    row, name = picked_row(city, slot), slot.upper()
+    where = "" if row < 0 else f" · {tile_name(city.embeddings.tile_xy[row])}"
+    st.markdown(f"**{title}**{where}")
+    if row >= 0:
+        st.image(tile_place(city, row).picture(168), width=120)
+    fill = partial(keep_picked, slot, place.xy if place else None)
+    st.button(f"Put the picked tile into {name}", key=f"put {slot}", disabled=place is None, on_click=fill)
+    if row >= 0:
+        st.button(f"Empty {name}", key=f"empty {slot}", type="tertiary", on_click=partial(forget_picked, slot))
 
 
 # --- components --------------------------------------------------------------------------------------------
@@ -551,9 +650,9 @@ def keep_from_gallery(key: str, slot: str) -> None:
         keep_picked(slot, tile)
 
 
-def tile_name(xy: tuple[int, int]) -> str:
+def tile_name(xy: Iterable[int]) -> str:
     """A tile as people write it."""
-    return f"{xy[0]}, {xy[1]}"
+    return ", ".join(str(part) for part in xy)
 
 
 def parse_tile(text: str | None) -> tuple[int, int] | None:
@@ -741,6 +840,11 @@ def keep_picked(key: str, xy: Any) -> None:
     st.query_params[f"{key}_tile"] = f"{int(xy[0])}/{int(xy[1])}"
 
 
+def forget_picked(key: str) -> None:
+    """Take the picked tile out of the address."""
+    st.query_params.pop(f"{key}_tile", None)
+
+
 # --- the linked view ---------------------------------------------------------------------------------------
 
 
@@ -800,22 +904,24 @@ def show_linked_view(
     *,
     key: str = "projector",
     picked: int = -1,
-    marked: Iterable[int] = (),
+    rings: Rings,
     panes: str = "both",
     slot: str | None = None,
 ) -> None:
-    """The embedding and the map, linked; `marked` rows are ringed in their order. A click is kept under `slot`."""
+    """The embedding and the map, linked, with `rings`. A click is kept under `slot`."""
     payload = open_payload(source, city)
     if payload is None:
         return
     tile_xy = city.embeddings.tile_xy
-    ids = {row: explorer.tile_id(city.store.zoom, tile_xy[row]) for row in [picked, *marked]}
+    ids = {row: explorer.tile_id(city.store.zoom, tile_xy[row]) for row in [picked, *rings.rows]}
     data = {
         "city": city_key(city),
         "projection": packed_projection(open_projection(source, city, view)),
         "colour": view.colouring,
         "tile": ids[picked] if picked >= 0 else "",
-        "marked": [ids[row] for row in marked],
+        "marked": [ids[row] for row in rings.rows],
+        "labels": rings.labels,
+        "path": rings.path,
         "panes": panes,
         "theme": st.context.theme.type or "system",
     }
@@ -834,7 +940,7 @@ def keep_click(key: str, slot: str) -> None:
         if f"{slot}_way" in st.session_state:
             st.session_state[f"{slot}_way"] = WAYS[0]
     elif not point:
-        st.query_params.pop(f"{slot}_tile", None)
+        forget_picked(slot)
     if point:
         st.session_state["place_lat"], st.session_state["place_lon"] = round(point["lat"], 5), round(point["lon"], 5)
 
@@ -899,7 +1005,7 @@ def show_in_embedding(source: Source, city: City, place: "Place", rows: np.ndarr
     """The embedding with the query and its results highlighted."""
     view = choose_view(st.container(horizontal=True))
     own = int(city.embeddings.rows(np.array([place.xy]))[0]) if place.xy else -1
-    show_linked_view(source, city, view, key="query", picked=own, marked=rows)
+    show_linked_view(source, city, view, key="query", picked=own, rings=Rings(rows))
 
 
 def choose_other_city(source: Source, city: City) -> City:
@@ -1060,7 +1166,7 @@ def show_one_model(side: str, source: Source, city: City, view: View, place: Pla
     here = place if place.city is city else see_again(place, city)
     rows, found = nearest(index_of(source, city), here, city, NEIGHBOURS)
     own = int(city.embeddings.rows(np.array([place.xy]))[0]) if place.xy else -1
-    show_linked_view(source, city, view, key=side, slot="query", picked=own, marked=rows, panes="embedding")
+    show_linked_view(source, city, view, key=side, slot="query", picked=own, rings=Rings(rows), panes="embedding")
     notes = [f"distance {distance:.3f}" for distance in found]
     gallery(f"{side} alike", city, city.embeddings.tile_xy[rows], notes, slot="query", edge=84)
     return rows

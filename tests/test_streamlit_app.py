@@ -155,6 +155,45 @@ def test_a_picked_tile_is_shown_with_the_tiles_most_like_it(open_app, tiny_tiles
     assert component(app, "loc2vec_view")["tile"] == "17/76606/44206"
 
 
+def test_arithmetic_of_picked_tiles(open_app):
+    app = open_app(address={"below": "A + B − C", "projector_tile": "76606/44206"})
+    assert "put them into A, B and C" in said(app)
+    for slot, tile in (("a", "76606/44206"), ("b", "76603/44206"), ("c", "76608/44203")):
+        app.query_params["projector_tile"] = tile
+        app.run()
+        app.button(key=f"put {slot}").click().run()
+    found, view = results(app), component(app, "loc2vec_view")
+    slots = ["17/76606/44206", "17/76603/44206", "17/76608/44203"]
+    assert len(found) == 12 and not {f"17/{x}/{y}" for x, y in found} & set(slots)
+    assert view["marked"] == [*(f"17/{x}/{y}" for x, y in found), *slots]
+    assert view["labels"][-4:] == ["12", "A", "B", "C"] and not view["path"]
+    app.button(key="empty b").click().run()
+    assert "put them into A, B and C" in said(app) and "b_tile" not in app.query_params
+
+
+def test_arithmetic_finds_what_the_vectors_say(open_app, tiny_tiles, tiny_checkpoint, cache):
+    tiles = [(76606, 44206), (76603, 44206), (76608, 44203)]
+    address = {f"{slot}_tile": f"{x}/{y}" for slot, (x, y) in zip("abc", tiles, strict=True)}
+    app = open_app(address={"below": "A + B − C", **address})
+    flags = cli.TilesFlags(tiles_root=tiny_tiles, cache_dir=cache)
+    city = embeddings.load_city(flags, tiny_checkpoint, device="cpu").embeddings.with_content()
+    a, b, c = city.vectors[city.rows(np.array(tiles))]
+    order = np.argsort(-(city.vectors @ (a + b - c)))
+    expected = [xy for xy in map(tuple, city.tile_xy[order].tolist()) if xy not in tiles]
+    assert results(app) == expected[:12]
+
+
+def test_a_walk_between_two_tiles(open_app):
+    ends = {"a_tile": "76606/44206", "b_tile": "76603/44203"}
+    app = open_app(address={"below": "Walk", **ends})
+    way, view = results(app), component(app, "loc2vec_view")
+    assert way[0] == (76606, 44206) and way[-1] == (76603, 44203) and len(set(way)) == len(way) == 10
+    assert view["path"] and view["marked"] == [f"17/{x}/{y}" for x, y in way]
+    assert view["labels"] == ["A", *"12345678", "B"]
+    app = open_app(address={"below": "Walk", **ends, "b_tile": ends["a_tile"]})
+    assert results(app) == [(76606, 44206)]
+
+
 def test_statistics(open_app):
     app = open_app(address={"below": "Statistics"})
     figures = {metric.label: metric.value for metric in app.metric}

@@ -1,6 +1,7 @@
 // The explorer as a part of the live app. Plotly and the city (tiles, vectors, pictures) come once, with components
 // of their own (live_city.js); the small data of the view comes with every rerun.
-// data: { city, projection: { name, dimensions, packed }, colour, tile, marked: [ids], path, panes, theme }
+// data: { city, projection: { name, dimensions, packed }, colour, tile, marked: [ids], labels: of the marked ones if
+// they are not 1, 2, …; path: whether a line joins them; panes, theme }
 
 const cityOf = (live) => window.loc2vecCities?.get(live.city);
 
@@ -21,11 +22,12 @@ class LiveExplorer extends Explorer {
   // Ring what Python found, in its order; the tile itself on top.
   marks() {
     const { ink, options: { live } } = this;
-    const ring = (row, rank) => ({ row, radius: 7, colour: ink.accent, label: String(rank + 1), width: 1.5 });
-    const rings = live.marked.map((id) => this.tiles.rowOfId(id)).filter((row) => row >= 0).map(ring);
+    const ring = (row, rank) => ({ row, radius: 7, colour: ink.accent, label: live.labels[rank] ?? String(rank + 1), width: 1.5 });
+    const marked = live.marked.map((id) => this.tiles.rowOfId(id));
+    const rings = marked.map(ring).filter(({ row }) => row >= 0);
     if (this.state.tile >= 0) rings.push({ row: this.state.tile, radius: 10, colour: ink.text, width: 2.5 });
     if (this.hovered >= 0) rings.push({ row: this.hovered, radius: 8, colour: ink.text, width: 2 });
-    return { rings, path: live.path ? live.marked.map((id) => this.tiles.rowOfId(id)).filter((row) => row >= 0) : [] };
+    return { rings, path: live.path ? marked.filter((row) => row >= 0) : [] };
   }
 }
 
