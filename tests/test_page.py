@@ -402,7 +402,7 @@ def large_picture(page, layers: str) -> np.ndarray:
 def test_the_large_picture_is_what_python_paints_and_layers_switch_off(visit, city):
     page = visit()
     row = row_of(city, pick_on_map(page))
-    planes = city.store.tiles(city.rows[[row]])[0]
+    planes = city.pictures.tiles(city.rows[[row]])[0]
     everything = (1 << len(LAYERS)) - 1
     assert np.abs(large_picture(page, str(everything)) - composite(planes)).max() <= 2
     drawn = int(np.flatnonzero(planes.any(axis=(1, 2)))[-1])
