@@ -7,7 +7,6 @@ python data_loader.py --tiles_root 12_layer_tiles/tiles --tile_size 128 --batch_
 import dataclasses
 import json
 import os
-import re
 import time
 import zlib
 from collections import deque
@@ -40,30 +39,14 @@ from cli import (
     warn,
 )
 from files import DamagedFile, digest, load_cache, locked, save_cache
+from layers import COORDINATE, LAYERS, MANIFEST_NAME, MAX_TILE_PX
 
-LAYERS = (
-    "natural-features",
-    "boundaries",
-    "landcover",
-    "buildings",
-    "amenities",
-    "railways",
-    "aeroways",
-    "leisure",
-    "places",
-    "water",
-    "roads",
-    "power",
-)
 DEFAULT_ZOOM = TilesFlags.zoom
-MANIFEST_NAME = "manifest.json"  # written by render_tiles.py; its tiles are known to have a black background
 STORE_FORMAT = 1
 SHRINKS = ("mean", "max")  # ways to shrink a PNG
 
-MAX_TILE_PX = 2048  # anything larger is not a tile
 UNREADABLE_LIMIT = 0.02  # share of tiles that may be unreadable before packing gives up
 GRID_LIMIT = 1 << 26  # cells; a city of 100 x 100 km at zoom 17 has 2^17
-COORDINATE = re.compile("0|[1-9][0-9]{0,8}")  # as it is written in a path: no leading zeros, no other digits
 _DECODE_CHUNK = 128
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import shapely
 
 from cli import UserError, warn
-from data_loader import LAYERS
+from layers import LAYERS
 from osm_extract import FILL, LINE, POINT, Box, Features, Style
 
 UNIT = 1 << 14  # coordinates are whole 16384ths of a tile: 1/64 of a pixel of a 256-px tile, under 2 cm on the ground

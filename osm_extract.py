@@ -25,8 +25,8 @@ import osmium
 import shapely
 
 from cli import UserError, WorkError, progress
-from data_loader import LAYERS
 from files import atomic_write, digest
+from layers import LAYERS
 
 STYLE_PATH = Path(__file__).with_name("map_style.toml")
 ATTRIBUTION = "© OpenStreetMap contributors, Open Database License (ODbL) 1.0, https://www.openstreetmap.org/copyright"

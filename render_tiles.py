@@ -44,8 +44,8 @@ from cli import (
     read_flags,
     run_main,
 )
-from data_loader import COORDINATE, LAYERS, MANIFEST_NAME, MAX_TILE_PX
 from files import atomic_path, atomic_write, digest, file_digest, locked
+from layers import COORDINATE, LAYERS, MANIFEST_NAME, MAX_TILE_PX
 from map_index import STYLE_PX, UNIT, DrawIndex, TileArea, build_index, clipped, labels_table
 from osm_extract import (
     ATTRIBUTION,

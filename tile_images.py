@@ -7,12 +7,16 @@ import base64
 import dataclasses
 import functools
 from io import BytesIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from data_loader import LAYERS, TileStore
+from layers import LAYERS
 from projections import principal_components
+
+if TYPE_CHECKING:
+    from data_loader import TileStore  # brings PyTorch, which drawing does without
 
 # Chosen so that the least difference of two of them is as large as can be (CIELAB 26) in the eyes of people with any
 # kind of colour blindness; a test measures it.
@@ -264,14 +268,14 @@ def _layer_name(layer: int | str) -> str:
     return layer if isinstance(layer, str) else LAYERS[layer]
 
 
-def representative_layer(store: TileStore, row: int) -> int:
+def representative_layer(store: "TileStore", row: int) -> int:
     """Channel of the layer that sets tile `row` apart from the rest of the city, -1 for a blank tile."""
     from embeddings import dominant_layers  # here, since drawing tiles needs no network
 
     return int(dominant_layers(store)[row])
 
 
-def preview(store: TileStore, row: int, size: int = 64, layer: int | str | None = None) -> Image.Image:
+def preview(store: "TileStore", row: int, size: int = 64, layer: int | str | None = None) -> Image.Image:
     """A picture of tile `row`, `size` pixels wide: the composite, or one `layer` (channel, name, "representative").
 
     A row of -1 and a tile whose pixels are not what was packed give the grey placeholder.
@@ -297,7 +301,7 @@ def _resized(image: Image.Image, size: int) -> Image.Image:
 # --- many tiles --------------------------------------------------------------------------------------------
 
 
-def pictures(store: TileStore, rows: np.ndarray, size: int = 64) -> np.ndarray:
+def pictures(store: "TileStore", rows: np.ndarray, size: int = 64) -> np.ndarray:
     """Composites of `rows (B,)` as `(B, size, size, 3) uint8`; -1 and damaged tiles give the grey placeholder.
 
     Larger tiles are shrunk before they are coloured, to twice the size asked for, and once more after: thin roads
@@ -351,7 +355,7 @@ def sprite_layout(count: int, size: int = 64) -> tuple[int, int]:
     return columns, max(1, min(size, SPRITE_LIMIT_PX // columns))
 
 
-def sprite_sheet(store: TileStore, rows: np.ndarray, size: int = 64) -> Image.Image:
+def sprite_sheet(store: "TileStore", rows: np.ndarray, size: int = 64) -> Image.Image:
     """All pictures of `rows` in one square sheet, row-major, as the TensorBoard Projector wants them.
 
     Above 8192 pixels the pictures shrink: `sprite_layout` tells the columns and the edge.
@@ -368,7 +372,7 @@ def _mosaic(cells: np.ndarray) -> np.ndarray:
     return cells.transpose(0, 2, 1, 3, 4).reshape(rows * size, columns * size, 3)
 
 
-def city_map(store: TileStore, px_per_tile: int = 8) -> tuple[Image.Image, tuple[int, int]]:
+def city_map(store: "TileStore", px_per_tile: int = 8) -> tuple[Image.Image, tuple[int, int]]:
     """The whole city drawn from its own tiles, and the (x, y) of the tile in the upper left corner.
 
     Tile (x, y) starts at pixel ((x - x0) * px_per_tile, (y - y0) * px_per_tile); cells without a tile are grey.

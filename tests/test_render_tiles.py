@@ -294,6 +294,12 @@ def test_other_tile_sizes_show_the_same_map(map_file, tmp_path):
         assert np.abs(shrunk - small).max() <= 2
 
 
+def test_drawing_needs_no_pytorch():
+    code = "import sys, render_tiles; print('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False", "importing PyTorch takes longer than drawing a district"
+
+
 def test_the_png_encoder_is_exact():
     image = np.random.default_rng(0).integers(0, 256, (96, 160), dtype=np.uint8)
     path = Path("x.png")
