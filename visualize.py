@@ -38,7 +38,7 @@ from data_loader import LAYERS, latlon_of_tile, read_manifest
 from embeddings import ZONES, City, Embeddings, layer_prominence, load_city
 from files import atomic_path
 from projections import ALGORITHMS, TITLES, Projection
-from similarity import farther_than, great_circle_km, open_search
+from similarity import Search, arithmetic, farther_than, great_circle_km, open_search, walk
 from tile_images import (
     LAYER_COLOURS,
     SEQUENTIAL_COLOURS,
@@ -56,6 +56,7 @@ FONT = "DejaVu Sans"
 MAP_PX = 1400  # the longer side of a city map
 FAR_KM = 2.0
 NEIGHBOURS = 6
+WALK_TILES = 10
 SHEET_EDGE, SHEET_STEP = 1.06, 1.28  # of a tile and a row on the sheet of neighbours, in inches
 ATLAS_COLUMNS = 36
 MOST_CLUSTERS = 100
@@ -88,6 +89,16 @@ class Scene:
     def places(self) -> Embeddings:
         """The tiles that are shown."""
         return self.city.embeddings
+
+    @cached_property
+    def centres(self) -> np.ndarray:
+        """The most typical tile of each kind, the commonest kind first."""
+        return projections.centres(self.places.vectors, self.labels)
+
+    @cached_property
+    def search(self) -> Search:
+        """Exact search among the tiles that are shown."""
+        return open_search(self.places.vectors, exact=True)
 
     @cached_property
     def colours(self) -> np.ndarray:
@@ -348,48 +359,100 @@ def _nearest_to_mean(vectors: np.ndarray, count: int) -> np.ndarray:
     return chosen
 
 
-def neighbour_picture(scene: Scene) -> Figure:
-    """For the most typical tile of each kind: its nearest tiles anywhere, and those farther than 2 km."""
-    places = scene.places
-    queries = projections.centres(places.vectors, scene.labels)
-    search = open_search(places.vectors, exact=True)
-    tall = SHEET_STEP * len(queries)
-    columns = (0.35, 1.95, 1.95 + NEIGHBOURS * (SHEET_EDGE + 0.1) + 0.4)
-    figure = new_figure(
-        columns[2] + NEIGHBOURS * (SHEET_EDGE + 0.1) + 0.25,
-        tall + 1.75,
-        "Places most alike",
-        "Queries are the tiles nearest to the centres of the k-means clusters. Below each tile: its cosine similarity "
-        "to the query, and how far away it lies.",
-        scene.credit,
-    )
+@dataclasses.dataclass(frozen=True)
+class Strip:
+    """A row of a sheet: groups of shown tiles, and the vector that the figures below each tile compare it with."""
+
+    groups: list[np.ndarray]
+    vector: np.ndarray
+    start: int
+
+
+def sheet(scene: Scene, title: str, note: str, columns: dict[str, int], strips: list[Strip]) -> Figure:
+    """Strips of tiles one below the other; `columns` gives each group's title and how many tiles it holds."""
+    edge, gap, tall = SHEET_EDGE + 0.1, 0.4, SHEET_STEP * len(strips)
+    lefts = 0.35 + np.cumsum([0] + [count * edge + gap for count in columns.values()])
+    figure = new_figure(lefts[-1] - gap + 0.25, tall + 1.75, title, note, scene.credit)
     width, height = figure.get_size_inches()
-    for left, title in zip(columns, ("Query", "Nearest anywhere", f"Nearest at least {FAR_KM:g} km away"), strict=True):
-        figure.text(left / width, (tall + 0.55) / height, title, size=11, color=INK, family=FONT, va="center")
-    for i, query in enumerate(queries):
+    for left, name in zip(lefts, columns, strict=False):
+        figure.text(left / width, (tall + 0.55) / height, name, size=11, color=INK, family=FONT, va="center")
+    for i, strip in enumerate(strips):
         bottom = 0.3 + tall - (i + 1) * SHEET_STEP
-        far = farther_than(places.tile_xy, places.zoom, places.latlon[query], FAR_KM)
-        others = np.arange(len(places)) != query
-        _tile_row(figure, scene, query, np.array([query]), (columns[0], bottom))
-        for left, allowed in ((columns[1], others), (columns[2], far)):
-            found = search.query(places.vectors[query], NEIGHBOURS, allowed=allowed)[0][0]
-            _tile_row(figure, scene, query, found[found >= 0], (left, bottom))
+        for left, rows in zip(lefts, strip.groups, strict=False):
+            _tile_row(figure, scene, strip, rows, (float(left), bottom))
     return figure
 
 
-def _tile_row(figure: Figure, scene: Scene, query: int, rows: np.ndarray, corner: tuple[float, float]) -> None:
-    """Tiles side by side from `corner` (left, bottom) on, each with its likeness and distance to the query below."""
+def neighbour_picture(scene: Scene) -> Figure:
+    """For the most typical tile of each kind: its nearest tiles anywhere, and those farther than 2 km."""
+    places, search = scene.places, scene.search
+    strips = []
+    for query in scene.centres:
+        far = farther_than(places.tile_xy, places.zoom, places.latlon[query], FAR_KM)
+        others = np.arange(len(places)) != query
+        found = [search.query(places.vectors[query], NEIGHBOURS, allowed=allowed)[0][0] for allowed in (others, far)]
+        groups = [np.array([query]), *[rows[rows >= 0] for rows in found]]
+        strips.append(Strip(groups, places.vectors[query], query))
+    return sheet(
+        scene,
+        "Places most alike",
+        "Queries are the tiles nearest to the centres of the k-means clusters. Below each tile: its cosine similarity "
+        "to the query, and how far away it lies.",
+        {"Query": 1, "Nearest anywhere": NEIGHBOURS, f"Nearest at least {FAR_KM:g} km away": NEIGHBOURS},
+        strips,
+    )
+
+
+def arithmetic_picture(scene: Scene) -> Figure:
+    """A + B - C for the most typical tiles of the kinds, by a rule and not by choice."""
+    places, centres = scene.places, scene.centres
+    strips = []
+    for a, b in zip(centres[1:], np.roll(centres[1:], -1), strict=True):
+        chosen = np.array([a, b, centres[0]])
+        vector = arithmetic(*places.vectors[chosen])
+        found = scene.search.query(vector, NEIGHBOURS, allowed=~np.isin(np.arange(len(places)), chosen))[0][0]
+        strips.append(Strip([*chosen[:, None], found[found >= 0]], vector, a))
+    return sheet(
+        scene,
+        "A + B − C",
+        "A and B are the most typical tiles of one kind and the next, C that of the commonest kind. Below each tile: "
+        "its cosine similarity to A + B − C, and how far from A it lies.",
+        {"A": 1, "B": 1, "C": 1, "Nearest to A + B − C": NEIGHBOURS},
+        strips,
+    )
+
+
+def walk_picture(scene: Scene) -> Figure:
+    """From the most typical tile of each kind to that of the kind least like it, over tiles that lie between."""
+    places, centres = scene.places, scene.centres
+    alike = places.vectors[centres] @ places.vectors[centres].T
+    strips = []
+    for start, end in zip(centres, centres[alike.argmin(axis=1)], strict=True):
+        rows = walk(scene.search, start, end, steps=WALK_TILES - 2)
+        strips.append(Strip([rows], places.vectors[start], start))
+    return sheet(
+        scene,
+        "Walks through the space",
+        "From the most typical tile of each kind to that of the kind least like it, over the tiles nearest to the way. "
+        "Below each tile: its cosine similarity to the first one, and how far from it it lies.",
+        {"From … to": WALK_TILES},
+        strips,
+    )
+
+
+def _tile_row(figure: Figure, scene: Scene, strip: Strip, rows: np.ndarray, corner: tuple[float, float]) -> None:
+    """Tiles side by side from `corner` (left, bottom) on; below each its likeness, and how far it is from the start."""
     places, (left, bottom) = scene.places, corner
     width, height = figure.get_size_inches()
     text = {"size": 8, "color": FAINT, "family": FONT, "va": "center"}
     if not len(rows):
-        figure.text(left / width, (bottom + SHEET_EDGE / 2) / height, "no tile lies that far away", **text)
+        figure.text(left / width, (bottom + SHEET_EDGE / 2) / height, "no such tile", **text)
     for i, (row, tile) in enumerate(zip(rows, scene.tiles(rows, 128), strict=True)):
         at = left + i * (SHEET_EDGE + 0.1)
         add_panel(figure, (at, bottom + 0.17, SHEET_EDGE, SHEET_EDGE)).imshow(tile, interpolation="lanczos")
-        km = float(great_circle_km(places.latlon[row], places.latlon[query]))
-        label = f"{places.vectors[row] @ places.vectors[query]:.3f} · {km:.1f} km"
-        if row == query:
+        km = float(great_circle_km(places.latlon[row], places.latlon[strip.start]))
+        label = f"{places.vectors[row] @ strip.vector:.3f} · {km:.1f} km"
+        if row == strip.start:
             label = "{}/{}".format(*places.tile_xy[row])
         figure.text(at / width, (bottom + 0.08) / height, label, **text)
 
@@ -418,6 +481,9 @@ def all_pictures(scene: Scene) -> Iterator[tuple[str, Figure]]:
     yield "city", main_picture(scene)
     yield "clusters", cluster_picture(scene)
     yield "neighbours", neighbour_picture(scene)
+    if len(scene.centres) > 2:
+        yield "arithmetic", arithmetic_picture(scene)
+        yield "walks", walk_picture(scene)
     yield "atlas", atlas_picture(scene)
     for algorithm in ALGORITHMS:
         yield TITLES[algorithm].lower().replace("-", ""), projection_picture(scene, algorithm)
@@ -431,7 +497,7 @@ def main() -> None:
     args = parse_args()
     what = read_flags(PictureFlags, args)
     scene = build_scene(args, what)
-    names = 4 + len(ALGORITHMS)
+    names = 6 + len(ALGORITHMS)
     for name, figure in progress(all_pictures(scene), total=names, desc="pictures", unit="picture"):
         print(save(figure, what.output_dir / f"{name}.{what.format}"))
     if what.save_embeddings:

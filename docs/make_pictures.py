@@ -26,7 +26,7 @@ from cli import ModelFlags, Parser, TilesFlags, UserError, add_flags, read_flags
 from make_screenshots import DESKTOP, launch, take  # noqa: E402
 
 FOLDER = REPO / "docs" / "pictures"
-STATIC = ("city", "neighbours")  # of what visualize.py draws
+STATIC = ("city", "neighbours", "arithmetic", "walks")  # of what visualize.py draws
 LAYERS_SHOWN = ("roads", "buildings")
 PAGE_STATE = "alg=UMAP&dim=2&colour=layer"
 VIEW = ".live-root[data-ready=true]"

@@ -17,7 +17,7 @@ from embeddings import ZONES, load_city
 from tile_images import LAYER_COLOURS, hex_to_rgb, principal_colours
 from visualize import ALGORITHMS, Scene, all_pictures, colourings, save
 
-NAMES = ["city", "clusters", "neighbours", "atlas", "pca", "tsne", "umap"]
+NAMES = ["city", "clusters", "neighbours", "arithmetic", "walks", "atlas", "pca", "tsne", "umap"]
 
 
 def make_scene(tiles: Path, checkpoint: Path, cache: Path, max_tiles: int, clusters: int = 4) -> Scene:
@@ -104,7 +104,30 @@ def test_pictures_are_whole_files_of_the_format(scene, tmp_path, format):
 def test_hardly_any_tiles_can_be_drawn(tiny_tiles, tiny_checkpoint, cache, tmp_path, max_tiles):
     few = make_scene(tiny_tiles, tiny_checkpoint, cache, max_tiles)
     drawn = [save(figure, tmp_path / f"{name}.png") for name, figure in all_pictures(few)]
-    assert [path.stem for path in drawn] == NAMES
+    sheets = () if max_tiles > 2 else ("arithmetic", "walks")  # they need three kinds of places
+    assert [path.stem for path in drawn] == [name for name in NAMES if name not in sheets]
+
+
+def test_sums_and_walks_are_those_of_the_search(scene, monkeypatch):
+    """Every strip begins with its rule's tiles, and what follows is what `similarity` finds."""
+    drawn: dict[str, list] = {}
+    monkeypatch.setattr(
+        visualize, "sheet", lambda _scene, title, _note, _columns, strips: drawn.update({title: strips})
+    )
+    visualize.arithmetic_picture(scene)
+    visualize.walk_picture(scene)
+    vectors, centres = scene.places.vectors, scene.centres
+    for i, strip in enumerate(drawn["A + B − C"]):
+        a, b, c, found = strip.groups
+        assert (a, c) == (centres[i + 1], centres[0]) and b in centres and b not in (a, c)
+        wanted = vectors[a] + vectors[b] - vectors[c]
+        likeness = vectors @ wanted[0] / np.linalg.norm(wanted)
+        likeness[np.concatenate([a, b, c])] = -1
+        assert set(found) == set(np.argsort(-likeness)[: len(found)])
+    for start, strip in zip(centres, drawn["Walks through the space"], strict=True):
+        (way,) = strip.groups
+        assert way[0] == start and len(set(way)) == len(way) == visualize.WALK_TILES
+        assert way[-1] == centres[(vectors[centres] @ vectors[start]).argmin()]
 
 
 def test_legends_count_every_tile(scene):
