@@ -235,7 +235,8 @@ def _pairs(
     found = [_cells(low[near], high[near], near, area)]
     far = np.flatnonzero(inside & spread)
     found += [_pairs_of_one(features, units, first_point, item, pad[item], area) for item in far]
-    return np.unique(np.concatenate(found), axis=0)
+    tile, item = np.concatenate(found).T
+    return np.stack(np.divmod(np.unique(tile * len(size) + item), max(1, len(size))), axis=1)  # quicker than by rows
 
 
 def _touches(low: np.ndarray, high: np.ndarray, area: TileArea) -> np.ndarray:
@@ -270,7 +271,7 @@ def _pairs_of_one(
     if kind == FILL:
         inner = area.number(*_centres_inside(ends, area))
         found = np.concatenate([found, np.stack([inner, np.full(len(inner), item)], axis=1)[inner >= 0]])
-    return np.unique(found, axis=0)
+    return found
 
 
 def _segments(features: Features, units: np.ndarray, owner: int) -> np.ndarray:

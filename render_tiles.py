@@ -332,18 +332,25 @@ def _tools(job: _Job) -> tuple[Painter, TileWriter]:
     return Painter(DrawIndex.load(job.folder), job.tile_px), TileWriter(job.root, job.zoom, job.tile_px)
 
 
-def _draw(job: _Job, tiles: np.ndarray, tile_xy: np.ndarray, missing: np.ndarray) -> int:
-    """Draw the layers of the metatile `tiles (N,)` that are `missing (N, 12)`; return the number of tiles."""
+def _draw(
+    job: _Job, tiles: np.ndarray, tile_xy: np.ndarray, missing: np.ndarray
+) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """Draw the layers of the metatile `tiles (N,)` that are `missing (N, 12)`.
+
+    Returns `tiles` and the `(tile, layer)` that show something.
+    """
     painter, writer = _tools(job)
     painter.paths.clear()
+    inked = []
     for tile, (x, y), absent in zip(tiles.tolist(), tile_xy.tolist(), missing.tolist(), strict=True):
         for layer, plane in painter.layers(tile, x, y):
             if absent[layer]:
                 writer.write(f"{writer.folders[layer]}/{x}/{y}.png", encode_png(plane))
                 absent[layer] = False
+                inked.append((tile, layer))
         for layer in (layer for layer, left in enumerate(absent) if left):
             writer.write_blank(f"{writer.folders[layer]}/{x}/{y}.png")
-    return len(tiles)
+    return tiles, inked
 
 
 # --- a run -------------------------------------------------------------------------------------------------
@@ -381,8 +388,10 @@ def _render(config: RenderConfig, path: Path, style: Style, box: Box | None, man
         missing = _missing(root, area, config.force)
         manifest |= {"bbox": box, "tiles": len(area.tile_xy), "clip_boundary": config.clip_boundary}
         _write_manifest(root, manifest | {"complete": False})
-        _draw_all(config, area, index, missing, pool)
-    layers = _layer_counts(root, area, style, index, config.tile_px)
+        inked = _draw_all(config, area, index, missing, pool)
+    if not missing.all():  # what was there before this run
+        inked |= _inked(root, area, config.tile_px)
+    layers = _layer_counts(inked, style, index)
     report = RenderReport(area, int(missing.any(axis=1).sum()), box, features.broken, layers)
     if config.labels:
         write_labels(config.labels, labels_table(features, style, area, index), _labels_key(manifest))
@@ -538,15 +547,13 @@ def _inked(root: Path, area: TileArea, tile_px: int) -> np.ndarray:
     return inked
 
 
-def _layer_counts(
-    root: Path, area: TileArea, style: Style, index: DrawIndex, tile_px: int
-) -> dict[str, dict[str, int]]:
-    """By layer: objects drawn, and tiles that show something."""
+def _layer_counts(inked: np.ndarray, style: Style, index: DrawIndex) -> dict[str, dict[str, int]]:
+    """By layer: objects drawn, and tiles that show something, which `inked (N, 12) bool` tells."""
     drawn = np.unique(index.pair_item)
     layer = np.array([row.layer for row in style.classes])[index.item_class[drawn]]
     one_each = np.unique(np.stack([layer, index.osm_key[index.item_object[drawn]]], axis=1), axis=0)[:, 0]
     objects = np.bincount(one_each, minlength=len(LAYERS)).tolist()
-    tiles = _inked(root, area, tile_px).sum(axis=0).tolist()
+    tiles = inked.sum(axis=0).tolist()
     return {name: {"objects": objects[i], "tiles": tiles[i]} for i, name in enumerate(LAYERS)}
 
 
@@ -571,15 +578,21 @@ def _labels_are_there(path: Path, key: str) -> bool:
 # --- processes ---------------------------------------------------------------------------------------------
 
 
-def _draw_all(config: RenderConfig, area: TileArea, index: DrawIndex, missing: np.ndarray, pool: Executor) -> None:
+def _draw_all(
+    config: RenderConfig, area: TileArea, index: DrawIndex, missing: np.ndarray, pool: Executor
+) -> np.ndarray:
+    """Draw what is missing; which of it shows something: `(N, 12) bool`."""
+    inked = np.zeros_like(missing)
     folder = config.tiles_root / PARTIAL
     index.save(folder)
     job = _Job(folder, config.tiles_root, config.zoom, config.tile_px)
     tasks = ((job, block, area.tile_xy[block], missing[block]) for block in _metatiles(area, missing))
     with progress(total=int(missing.any(axis=1).sum()), desc="drawing", unit=" tiles") as bar, StopSignal() as stop:
-        for done in _in_order_of_completion(pool, tasks, 2 * config.jobs, stop):
-            bar.update(done)
+        for tiles, shown in _in_order_of_completion(pool, tasks, 2 * config.jobs, stop):
+            inked[tuple(np.array(shown, dtype=np.int64).reshape(-1, 2).T)] = True
+            bar.update(len(tiles))
         stop.raise_if_requested()
+    return inked
 
 
 def _metatiles(area: TileArea, missing: np.ndarray) -> list[np.ndarray]:
@@ -635,7 +648,7 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _in_order_of_completion(pool: Executor, tasks: Iterator[tuple], ahead: int, stop: StopSignal) -> Iterator[int]:
+def _in_order_of_completion(pool: Executor, tasks: Iterator[tuple], ahead: int, stop: StopSignal) -> Iterator[tuple]:
     """Draw metatiles; only `ahead` of them are on their way at a time, so that memory is bounded and a stop prompt."""
     running: set[Future] = {pool.submit(_draw, *task) for task in islice(tasks, ahead)}
     try:

@@ -169,8 +169,9 @@ def test_a_wide_line_and_a_disc_reach_over_the_edge_of_tile_metatile_and_box(map
     assert (road[:, :5] == 255).all()  # 16 m are 21 pixels here
     assert (plane(tmp_path / "beyond", "roads", 1, 0) == road).all()
     left, right = (plane(tmp_path / "all", "amenities", x, 0) for x in (7, 8))
-    assert right[128, 0] == 255
-    disc = (left.sum() + right.sum()) / 255
+    gray = int(right[128, 0])
+    assert gray == left.max() > 0
+    disc = (left.sum() + right.sum()) / gray
     assert disc == pytest.approx(math.pi * 12**2, rel=0.01)
 
 
@@ -414,7 +415,7 @@ def test_wrong_use_ends_in_a_sentence(args, says, command):
         ('name = "water"', 'name = "wet"', "expected, in this order"),
         ("width_m = 16, min_px = 12", "width_m = -1, min_px = 12", "class motorway: line must look like"),
         ("fill = true", 'fill = "maybe"', "fill must be"),
-        ("version = 1", "version = [", "TOML"),
+        ("version = ", "version = [", "TOML"),
     ],
 )
 def test_a_mistake_in_the_style_table_is_named(old, new, says, tmp_path):
