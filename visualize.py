@@ -433,8 +433,8 @@ def walk_picture(scene: Scene) -> Figure:
     return sheet(
         scene,
         "Walks through the space",
-        "From the most typical tile of each kind to that of the kind least like it, over the tiles nearest to the way. "
-        "Below each tile: its cosine similarity to the first one, and how far from it it lies.",
+        "From the most typical tile of each kind to that of the kind least like it. Below each tile: its cosine "
+        "similarity to the first, and how far from it it lies.",
         {"From … to": WALK_TILES},
         strips,
     )
