@@ -86,7 +86,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "recommended": {
         "loss_type": "ntxent",
         "temperature": 0.1,
-        "profile_weight": 20.0,
+        "profile_dims": 80,
         "batch_size": 64,
         "tile_size": 32,
         "shrink": "max",
