@@ -38,7 +38,7 @@ function cssColours(colours) {
   return Array.from({ length: colours.length / 3 }, (_, row) => {
     const [red, green, blue] = colours.subarray(3 * row, 3 * row + 3);
     const value = (red << 16) | (green << 8) | blue;
-    if (!names.has(value)) names.set(value, `rgb(${red},${green},${blue})`);
+    if (!names.has(value)) names.set(value, `#${value.toString(16).padStart(6, "0")}`);
     return names.get(value);
   });
 }

@@ -72,7 +72,8 @@ class EmbeddingPane extends Pane {
       const config = { displayModeBar: false, displaylogo: false, scrollZoom: true, doubleClick: false };
       await this.Plotly.react(this.plot, [this.trace()], this.layout(), config);
     }
-    await this.settled();
+    if (this.solid) await this.settled();
+    else await nextFrame();
     this.locate();
     this.drawMarks();
   }

@@ -11,6 +11,7 @@ class Pane {
     this.view = view; // callbacks and shared state: see explorer.js
     this.overlay = element("canvas", { class: "overlay", "aria-hidden": "true" });
     this.host.append(this.overlay);
+    this.measure();
     this.positions = new Float32Array(0);
     this.reach = 12;
     this.tool = "pan";
@@ -36,9 +37,6 @@ class Pane {
     this.stops.abort();
     this.resizing.disconnect();
   }
-
-  get width() { return this.host.clientWidth; }
-  get height() { return this.host.clientHeight; }
 
   setTool(tool) {
     this.tool = tool;
@@ -178,9 +176,15 @@ class Pane {
 
   // --- marks on top ---
 
+  // Kept, because asking the page for it anew for every dot costs more than drawing the dot.
+  measure() {
+    [this.width, this.height] = [this.host.clientWidth, this.host.clientHeight];
+  }
+
   resized() {
-    if (this.lastWidth === this.width && this.lastHeight === this.height) return;
-    [this.lastWidth, this.lastHeight] = [this.width, this.height];
+    this.measure();
+    if (this.fittedWidth === this.width && this.fittedHeight === this.height) return;
+    [this.fittedWidth, this.fittedHeight] = [this.width, this.height];
     fitCanvas(this.overlay, this.width, this.height);
     this.layOut();
     this.drawMarks();
