@@ -17,7 +17,7 @@ example: init ## the whole chain on the bundled real city: tiles, training, vect
 
 test: ## set up what the tests need and run the fast ones
 	@./setup.sh browser
-	@$(PYTEST) -m "not slow and not gpu" $(ARGS)
+	@$(PYTEST) -n auto --dist worksteal -m "not slow and not gpu" $(ARGS)
 
 test-slow: ## the slow tests alone
 	@./setup.sh browser

@@ -330,7 +330,7 @@ def test_the_tests_get_their_browser_once(debian):
 def test_without_a_browser_the_tests_run_and_say_so(machine):
     result = machine.make("test", "PYTEST=echo pytest")
     assert "apt-get install chromium" in result.stderr
-    assert result.stdout.splitlines() == ["pytest -m not slow and not gpu"]
+    assert result.stdout.splitlines() == ["pytest -n auto --dist worksteal -m not slow and not gpu"]
 
 
 # --- the other targets -------------------------------------------------------------------------------------
