@@ -9,6 +9,7 @@ import dataclasses
 import gzip
 import html
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -167,13 +168,17 @@ def search_note(recall: float, reason_error: float | None) -> str:
 
 
 def quantised_recall(vectors: np.ndarray, rounded: np.ndarray) -> float:
-    """Share of the true nearest tiles that the rounded vectors find, over a sample of tiles."""
+    """Share of the true nearest tiles that the rounded vectors find, over a sample of tiles.
+
+    Tiles that are drawn alike have one vector: any of them is as good an answer as another.
+    """
     sample = np.random.default_rng(0).permutation(len(vectors))[:RECALL_SAMPLE]
     k = min(RECALL_K + 1, len(vectors))  # the tile itself is always among them
     if k < 2:
         return 1.0
-    found = [similarity.Search(some, "angular").query(some[sample], k)[0] for some in (vectors, rounded)]
-    same = [len(set(a) & set(b)) - 1 for a, b in zip(found[0].tolist(), found[1].tolist(), strict=True)]
+    kind = np.unique(vectors, axis=0, return_inverse=True)[1].ravel()
+    found = [kind[similarity.Search(some, "angular").query(some[sample], k)[0]] for some in (vectors, rounded)]
+    same = [(Counter(a) & Counter(b)).total() - 1 for a, b in zip(found[0].tolist(), found[1].tolist(), strict=True)]
     return float(np.clip(np.mean(same) / (k - 1), 0, 1))
 
 

@@ -174,8 +174,8 @@ _COATS = (
     _Coat(
         "roads",
         (
-            (30, "#efe7da", 0.5),  # construction
-            (60, "#f6efe2", 0.75),  # paths
+            (30, "#e6d9c4", 0.6),  # construction
+            (60, "#d8c19c", 0.85),  # paths, tracks: must show on bare ground
             (92, "#ffffff", 0.9),  # service
             (140, "#ffffff", 1.0),  # residential
             (165, "#fff6cf", 1.0),  # tertiary

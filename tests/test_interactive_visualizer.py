@@ -152,6 +152,13 @@ def test_rounded_vectors_find_what_the_full_ones_find():
         assert quantised_recall(vectors, rng.permutation(vectors)) < 0.2
 
 
+def test_tiles_that_are_drawn_alike_stand_in_for_each_other():
+    rng = np.random.default_rng(0)
+    vectors = np.repeat(rng.normal(size=(20, 16)), 30, axis=0).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    assert quantised_recall(vectors, Quantised.of(vectors).vectors()) == 1
+
+
 def test_reasons_are_the_networks(city, tmp_path):
     """The short vectors give every layer's contribution as blanking it in both tiles does."""
     places = city.embeddings.take(np.flatnonzero(~city.embeddings.blank)[:30])

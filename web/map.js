@@ -1,6 +1,7 @@
 // The city map: its base is the tiles themselves; every tile of the page lies on it as a coloured square.
 
 const TILE_ALPHA = 0.62;
+const NIGHT_ALPHA = 0.78; // in the dark theme the light map shines less
 const SPRITES_FROM_PX = 26; // a tile this wide on the screen shows its own picture instead of the base map's
 
 class MapPane extends Pane {
@@ -155,8 +156,10 @@ class MapPane extends Pane {
 
   paint(context) {
     context.clearRect(0, 0, this.width, this.height);
+    context.globalAlpha = this.view.dark ? NIGHT_ALPHA : 1;
     this.paintBase(context);
     if (this.scale >= SPRITES_FROM_PX) this.paintSprites(context);
+    context.globalAlpha = 1;
     if (this.view.css) this.paintTiles(context);
   }
 
