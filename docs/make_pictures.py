@@ -15,6 +15,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlencode
 
 REPO = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(REPO), str(REPO / "tests")]
@@ -28,9 +29,12 @@ from make_screenshots import DESKTOP, launch, take  # noqa: E402
 FOLDER = REPO / "docs" / "pictures"
 STATIC = ("city", "neighbours", "arithmetic", "walks")  # of what visualize.py draws
 LAYERS_SHOWN = ("roads", "buildings")
+PAGE_VIEWS = ("explorer-desktop", "explorer-phone")
 PAGE_STATE = "alg=UMAP&dim=2&colour=layer"
 VIEW = ".live-root[data-ready=true]"
-WAIT_MS = 120_000
+SEARCH = "Similarity Search (Annoy)"
+WAIT_MS = 900_000  # a projection of a whole city on a slow machine
+SETTLE_MS = 3_000  # pictures that fade in
 
 
 def main() -> None:
@@ -81,27 +85,31 @@ def page_pictures(scratch: Path, place: list) -> None:
     """The one-file page at desktop and phone width."""
     run("interactive_visualizer.py", *place, "--max_tiles", 0, "--output_dir", scratch / "page", "--title", "Astana")
     page = next((scratch / "page").glob("*.html"))
-    take(page, FOLDER, PAGE_STATE)
+    take(page, FOLDER, PAGE_STATE, PAGE_VIEWS)
 
 
 def app_pictures(place: list) -> None:
-    """The live app's projector."""
+    """The live app: its projector, and its similarity search for the most densely drawn tile."""
     with served(place) as address, sync_playwright() as playwright:
         browser = launch(playwright)
         page = browser.new_context(**DESKTOP).new_page()
         page.set_default_timeout(WAIT_MS)
-        page.goto(f"{address}/?algorithm=UMAP")
-        page.locator(VIEW).first.wait_for()
-        settle(page)
-        page.screenshot(path=FOLDER / "app.png")
+        page.goto(f"{address}/?{urlencode({'algorithm': 'UMAP'})}")
+        page.locator(VIEW, has_text="UMAP, 2-D").wait_for()  # what is not cached is computed first
+        keep(page, "app.png")
+        page.goto(f"{address}/?{urlencode({'mode': SEARCH, 'query_way': 'Browse gallery'})}")
+        densest = page.locator('[aria-label="query gallery"] .card').first.get_attribute("data-id")
+        page.goto(f"{address}/?{urlencode({'mode': SEARCH, 'query_tile': densest})}")
+        page.get_by_text("Why they match").wait_for()
+        keep(page, "app-search.png")
         browser.close()
 
 
-def settle(page: Page) -> None:
-    """Wait until the app has nothing left to compute."""
-    page.wait_for_timeout(1500)
+def keep(page: Page, name: str) -> None:
+    """Wait until the app has nothing left to compute, and keep what it shows."""
     page.wait_for_function("!document.querySelector('[data-testid=stStatusWidget]')")
-    page.wait_for_timeout(2500)
+    page.wait_for_timeout(SETTLE_MS)
+    page.screenshot(path=FOLDER / name)
 
 
 @contextlib.contextmanager

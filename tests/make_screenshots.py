@@ -6,6 +6,7 @@ python tests/make_screenshots.py PAGE FOLDER --state "alg=UMAP&dim=3&colour=zone
 
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +45,14 @@ def launch(playwright: Playwright, *flags: str) -> Browser:
     return playwright.chromium.launch(executable_path=found, args=[*(flags or BROWSER_FLAGS)])
 
 
-def take(page_path: Path, folder: Path, state: str) -> list[Path]:
-    """Write one PNG for each of `VIEWS` and return their paths."""
+def take(page_path: Path, folder: Path, state: str, names: Iterable[str] = tuple(VIEWS)) -> list[Path]:
+    """Write one PNG for each of `names` of `VIEWS` and return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     with sync_playwright() as playwright:
         browser = launch(playwright)
-        for name, (device, scheme) in VIEWS.items():
+        for name in names:
+            device, scheme = VIEWS[name]
             page = browser.new_context(**device, color_scheme=scheme, offline=True).new_page()
             page.goto(f"{page_path.resolve().as_uri()}#{state}")
             page.wait_for_selector(READY, timeout=START_TIMEOUT_MS)
