@@ -2,7 +2,7 @@
 
 python bench.py
 python bench.py pack loader --json
-python bench.py render --extract CITY.osm.pbf
+python bench.py render --extract CITY.osm.pbf --mapnik
 """
 
 import contextlib
@@ -57,6 +57,7 @@ class BenchFlags:
 
     tiles_root: Path | None = flag(None, "tiles to measure on; left out: the sample city, rendered anew", type=Path)
     extract: Path = flag(HERE / "sample_data" / "astana.osm.pbf", "extract that `render` draws, whole")
+    mapnik: bool = flag(False, "`render` also times Mapnik, which `uv pip install mapnik` brings")
     repeats: int = flag(
         5, "times each figure and its floor are measured, in turn; the median is printed", type=positive_int
     )
@@ -142,24 +143,52 @@ def script(name: str, *arguments: object) -> subprocess.CompletedProcess:
 
 
 def bench_render(bench: Bench) -> Iterator[Figure]:
-    """Drawing a whole extract against only encoding and writing the same inked PNGs on the same cores."""
-    import resource  # not on Windows
-
-    root, cores = bench.scratch / "whole", os.cpu_count() or 1
-    wall = seconds(lambda: script("render_tiles.py", bench.flags.extract, "--tiles_root", root))
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    """Drawing a whole extract against only encoding and writing the same inked PNGs, and against Mapnik; all cores."""
+    extract, root = bench.flags.extract, bench.scratch / "whole"
+    peak = peak_memory("render_tiles.py", extract, "--tiles_root", root)
     store = open_store(root, 256, cache_dir=bench.scratch / "cache")
-    rows, channels = np.nonzero(store.plane_of)
-    planes = store.plane_of[rows, channels]
-    for name, encode in (("the same encoder", encode_png), ("Pillow's fastest", pillow_png)):
-        with ProcessPoolExecutor(cores, get_context("spawn")) as pool:
-            shares = [
-                (bench.scratch, store.planes.filename, store.planes.shape, planes[i::cores]) for i in range(cores)
-            ]
-            floor = max(pool.map(write_share, shares, [encode.__name__] * cores))
-        note = f"{len(planes):,} inked PNGs, peak {peak:,.0f} MiB; floor: encoding (with {name}) and writing them"
-        extract = bench.flags.extract.name
-        yield Figure(f"render {extract}", wall, "s", floor, wall / floor, bench.hardware, len(store), note)
+    planes = store.plane_of[np.nonzero(store.plane_of)]
+    rivals = {
+        "floor: the same PNGs encoded by our own encoder and written": lambda: floor_seconds(bench, store, encode_png),
+        "floor: the same PNGs encoded by Pillow at its quickest and written": lambda: floor_seconds(
+            bench, store, pillow_png
+        ),
+    }
+    if bench.flags.mapnik:
+        own, ours = (lambda own=own: mapnik_seconds(bench, own) for own in (True, False))
+        rivals |= {"against Mapnik with its own PNGs": own, "against Mapnik with our PNG encoder": ours}
+    rounds = [(draw_seconds(bench), [rival() for rival in rivals.values()]) for _ in range(bench.flags.repeats)]
+    wall = statistics.median(taken for taken, _ in rounds)
+    for number, note in enumerate(rivals):
+        floor = statistics.median(taken[number] for _, taken in rounds)
+        ratio = statistics.median(own / taken[number] for own, taken in rounds)
+        note = f"{len(planes):,} inked PNGs, peak of all processes {peak:,.0f} MiB; {note}"
+        yield Figure(f"render {extract.name}", wall, "s", floor, ratio, bench.hardware, len(store), note)
+
+
+def draw_seconds(bench: Bench) -> float:
+    """How long render_tiles.py takes for the whole extract, from the start of the process to its end."""
+    with tempfile.TemporaryDirectory(dir=bench.scratch) as root:
+        return seconds(lambda: script("render_tiles.py", bench.flags.extract, "--tiles_root", root))
+
+
+def floor_seconds(bench: Bench, store: TileStore, encode: Callable) -> float:
+    """How long encoding and writing every inked plane takes on all cores; starting the processes is not counted."""
+    cores = os.cpu_count() or 1
+    planes = store.plane_of[np.nonzero(store.plane_of)]
+    shares = [(bench.scratch, store.planes.filename, store.planes.shape, planes[i::cores]) for i in range(cores)]
+    with ProcessPoolExecutor(cores, get_context("spawn")) as pool:
+        list(pool.map(time.sleep, [1.0] * cores))  # until every process is there
+        return max(pool.map(write_share, shares, [encode.__name__] * cores))
+
+
+def mapnik_seconds(bench: Bench, own_encoder: bool) -> float:
+    """How long Mapnik takes; see tests/mapnik_timing.py for what is counted."""
+    sys.path.insert(0, str(HERE / "tests"))
+    from mapnik_timing import measure
+
+    with tempfile.TemporaryDirectory(dir=bench.scratch) as folder:
+        return measure(bench.flags.extract, Path(folder), os.cpu_count() or 1, own_encoder)[0]
 
 
 def write_share(share: tuple[Path, str, tuple, np.ndarray], encoder: str) -> float:
@@ -178,6 +207,62 @@ def pillow_png(plane: np.ndarray) -> bytes:
     buffer = BytesIO()
     Image.fromarray(plane).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
+
+
+# --- memory ------------------------------------------------------------------------------------------------
+
+BIG_BOX = (71.40, 51.13, 71.45, 51.16)  # some hundred tiles of the big city
+ALLOWED_MIB = 4096
+
+
+def bench_memory(bench: Bench) -> Iterator[Figure]:
+    """Peak memory of drawing a made-up city of 33,000 tiles and more than 520,000 buildings; and of a part of it."""
+    sys.path.insert(0, str(HERE / "tests"))
+    from big_extract import write_big_extract
+
+    extract = bench.scratch / "big.osm.pbf"
+    write_big_extract(BenchFlags.extract, extract)
+    for name, more in (("whole", ()), ("a small box", ("--bbox", ",".join(map(str, BIG_BOX))))):
+        root = bench.scratch / "big"
+        peak = peak_memory("render_tiles.py", extract, "--tiles_root", root, *more)
+        manifest = json.loads((root / "manifest.json").read_text(encoding="utf-8"))
+        note = f"{manifest['layers']['buildings']['objects']:,} buildings, all processes; floor: the most allowed"
+        ratio, tiles = peak / ALLOWED_MIB, manifest["tiles"]
+        yield Figure(f"memory, big city, {name}", peak, "MiB", ALLOWED_MIB, ratio, bench.hardware, tiles, note)
+        shutil.rmtree(root)
+
+
+def peak_memory(name: str, *arguments: object) -> float:
+    """The most memory that a script and all its processes hold together, in MiB; shared pages count once (Linux)."""
+    process = subprocess.Popen([sys.executable, str(HERE / name), *map(str, arguments)], stdout=subprocess.DEVNULL)
+    peak = 0
+    while process.poll() is None:
+        peak = max(peak, sum(proportional_kib(pid) for pid in family(process.pid)))
+        time.sleep(0.1)
+    if process.returncode:
+        raise UserError(f"{name} ended with exit code {process.returncode}")
+    return peak / 1024
+
+
+def family(pid: int) -> set[int]:
+    """A process and all that descend from it."""
+    parent = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parent[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+    found, children = {pid}, {pid}
+    while children:
+        children = {child for child, above in parent.items() if above in children} - found
+        found |= children
+    return found
+
+
+def proportional_kib(pid: int) -> int:
+    """Memory of a process in KiB; what it shares with others is divided among them."""
+    with contextlib.suppress(OSError):
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        return next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
+    return 0
 
 
 # --- pack --------------------------------------------------------------------------------------------------
@@ -660,6 +745,7 @@ def browser_seconds(url: str, wanted: str) -> float:
 
 BENCHES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "render": bench_render,
+    "memory": bench_memory,
     "pack": bench_pack,
     "loader": bench_loader,
     "train": bench_train,
