@@ -376,10 +376,8 @@ def render(config: RenderConfig) -> RenderReport:
 
 
 def _render(config: RenderConfig, path: Path, style: Style, box: Box | None, manifest: dict[str, Any]) -> RenderReport:
-    root, scratch = config.tiles_root, config.tiles_root / PARTIAL
-    shutil.rmtree(scratch, ignore_errors=True)  # what a killed run left
-    scratch.mkdir()
-    with _pool(config.jobs) as pool:
+    root = config.tiles_root
+    with _scratch(root) as scratch, _pool(config.jobs) as pool:
         features = read_features(path, style, box, scratch)
         box = box or _data_box(features, path)
         area = TileArea.of_box(box, config.zoom)
@@ -397,8 +395,19 @@ def _render(config: RenderConfig, path: Path, style: Style, box: Box | None, man
         write_labels(config.labels, labels_table(features, style, area, index), _labels_key(manifest))
         report.outputs.append(config.labels)
     _write_manifest(root, manifest | {"complete": True, "layers": layers, "broken_geometries": features.broken})
-    shutil.rmtree(scratch, ignore_errors=True)
     return report
+
+
+@contextlib.contextmanager
+def _scratch(root: Path) -> Iterator[Path]:
+    """A folder for files on their way; it goes whatever happens, so that a full disk is no fuller than it must be."""
+    scratch = root / PARTIAL
+    shutil.rmtree(scratch, ignore_errors=True)  # what a killed run left
+    scratch.mkdir()
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def locate(config: RenderConfig) -> tuple[Path, Box | None]:

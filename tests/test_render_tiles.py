@@ -562,6 +562,43 @@ def test_a_full_disk_is_said_and_leaves_nothing_half_written(quarter, tmp_path):
     assert content(root) == content(tmp_path / "calm")
 
 
+@pytest.fixture
+def small_disk(tmp_path):
+    """A function that makes a folder a disk of so many bytes, or gives the same disk another size."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def sized(size: int) -> Path:
+        how = "remount," if folder.is_mount() else ""
+        command = ["mount", "-t", "tmpfs", "-o", f"{how}size={size}", "tmpfs", str(folder)]
+        if subprocess.run(command, capture_output=True, check=False).returncode:
+            pytest.skip("needs the right to mount")
+        return folder
+
+    yield sized
+    if folder.is_mount():
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.skipif(shutil.which("mount") is None, reason="needs mount")
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.9])
+def test_a_disk_that_is_really_full_is_said_and_more_room_finishes_the_run(share, quarter, small_disk, tmp_path):
+    draw(quarter, tmp_path / "calm", SMALL_BOX)
+    files = {path.stat().st_ino: path.stat().st_size for path in (tmp_path / "calm").rglob("*.png")}
+    disk = small_disk(int(share * sum(-(-size // 4096) * 4096 for size in files.values())))
+    command = [sys.executable, str(REPO / "render_tiles.py"), str(quarter), "--bbox", SMALL_BOX, "--jobs", "2"]
+    command += ["--tiles_root", str(disk / "tiles")]
+    result = subprocess.run(command, capture_output=True, text=True, env=script_env())
+    assert result.returncode == 1 and "no space left" in result.stderr and "Traceback" not in result.stderr
+    for path in disk.rglob("*.png"):
+        with Image.open(path) as image:
+            image.load()
+    assert not (disk / "tiles" / ".partial").exists()
+    small_disk(1 << 28)
+    assert subprocess.run(command, capture_output=True, env=script_env()).returncode == 0
+    assert content(disk / "tiles") == content(tmp_path / "calm")
+
+
 def test_blank_tiles_survive_the_limit_of_links_and_file_systems_without_links(map_file, tmp_path, monkeypatch):
     map_file.ring(square(0.25, 0.25, 0.5), building="yes")
     extract, box = map_file.write(), box_text(0, 0, 3, 3)
