@@ -618,7 +618,7 @@ def channel_statistics(store: TileStore) -> np.ndarray:
 
 
 def brightness_profiles(store: TileStore, rows: np.ndarray) -> np.ndarray:
-    """How much of each brightness every layer shows, `(N, 192)` at most: what `train.py --profile_weight` asks for."""
+    """How much of each brightness every layer shows, `(N, 192)` at most: what `train.py --profile_dims` sums up."""
     parts = np.array_split(rows, -(-len(rows) // 128))
     profiles = torch.cat([brightness_profile(torch.from_numpy(store.tiles(part))) for part in parts]).numpy()
     return profiles[:, profiles.std(axis=0) > 0]
