@@ -680,10 +680,14 @@ def _in_order_of_completion(pool: Executor, tasks: Iterator[tuple], ahead: int, 
 _CITY_PX = 2048  # the longer side of the picture of the city, at most
 _SHEET = (6, 4)  # tiles across and down a contact sheet
 _SHEET_PX = 256
+_SHEET_STEP = _SHEET_PX + 4, _SHEET_PX + 18  # from tile to tile: a gap, and a line of text below
+_OVERVIEW = (2, 6)  # layers across and down the sheet that shows them all
+_OVERVIEW_PX = 120
+_OVERVIEW_TILES = 4  # of each layer
 
 
 def write_previews(root: Path, area: TileArea, tile_px: int, jobs: int = 1) -> list[Path]:
-    """Write `preview/city.png` and one contact sheet per layer, and return their paths."""
+    """Write `preview/city.png`, one contact sheet per layer and `layers.png`, a bit of each; return their paths."""
     folder = root / "preview"
     folder.mkdir(exist_ok=True)
     inked = _inked(root, area, tile_px)
@@ -691,10 +695,9 @@ def write_previews(root: Path, area: TileArea, tile_px: int, jobs: int = 1) -> l
     mass = np.zeros(inked.shape)
     with ThreadPoolExecutor(jobs) as pool:
         city = _city(root, area, inked, mass, edge, pool)
-    outputs = [_save(city, folder / "city.png")]
-    for layer, name in enumerate(LAYERS):
-        outputs.append(_save(_contact_sheet(root, area, layer, mass[:, layer]), folder / f"{name}.png"))
-    return outputs
+    sheets = [_contact_sheet(root, area, layer, mass[:, layer]) for layer in range(len(LAYERS))]
+    pictures = {"city": city, "layers": _overview(sheets)} | dict(zip(LAYERS, sheets, strict=True))
+    return [_save(picture, folder / f"{name}.png") for name, picture in pictures.items()]
 
 
 def _save(image: Image.Image, path: Path) -> Path:
@@ -739,15 +742,41 @@ def _contact_sheet(root: Path, area: TileArea, layer: int, mass: np.ndarray) -> 
     across, down = _SHEET
     order = np.argsort(-mass, kind="stable")[: np.count_nonzero(mass)]
     chosen = order[np.unique(np.linspace(0, len(order) - 1, across * down).astype(int))] if len(order) else order
-    step = _SHEET_PX + 4
-    sheet = Image.new("RGB", (across * step + 4, down * (step + 14) + 4), "white")
+    sheet = Image.new("RGB", (across * _SHEET_STEP[0] + 4, down * _SHEET_STEP[1] + 4), "white")
     draw = ImageDraw.Draw(sheet)
     for place, tile in enumerate(chosen.tolist()):
-        left, top = 4 + place % across * step, 4 + place // across * (step + 14)
+        left, top = _sheet_place(place)
         plane = _plane(root, area, tile, layer).resize((_SHEET_PX, _SHEET_PX))
         sheet.paste(layer_image(np.asarray(plane), layer), (left, top))
         draw.text((left, top + _SHEET_PX + 1), "{} / {}".format(*area.tile_xy[tile]), fill="black")
     return sheet
+
+
+def _sheet_place(place: int) -> tuple[int, int]:
+    """Upper left pixel of a contact sheet's tile."""
+    return 4 + place % _SHEET[0] * _SHEET_STEP[0], 4 + place // _SHEET[0] * _SHEET_STEP[1]
+
+
+def _overview(sheets: list[Image.Image]) -> Image.Image:
+    """The tiles with the most outlines on every layer's contact sheet."""
+    across, down = _OVERVIEW
+    step, wide, high = _OVERVIEW_PX + 4, _OVERVIEW_TILES * (_OVERVIEW_PX + 4) + 20, _OVERVIEW_PX + 24
+    picture = Image.new("RGB", (across * wide - 16, down * high), "white")
+    draw = ImageDraw.Draw(picture)
+    for layer, sheet in enumerate(sheets):
+        left, top = layer // down * wide + 2, layer % down * high + 2
+        draw.text((left, top), LAYERS[layer], fill="black", font_size=13)
+        places = [_sheet_place(place) for place in range(_SHEET[0] * _SHEET[1])]
+        tiles = [sheet.crop((x, y, x + _SHEET_PX, y + _SHEET_PX)) for x, y in places]
+        for number, tile in enumerate(sorted(tiles, key=_outlines, reverse=True)[:_OVERVIEW_TILES]):
+            picture.paste(tile.resize((_OVERVIEW_PX, _OVERVIEW_PX)), (left + number * step, top + 18))
+    return picture
+
+
+def _outlines(tile: Image.Image) -> int:
+    """In how many pixels a tile differs from the pixel to the left or above."""
+    pixels = np.asarray(tile.convert("L"))
+    return np.count_nonzero(np.diff(pixels)) + np.count_nonzero(np.diff(pixels, axis=0))
 
 
 # --- command line ------------------------------------------------------------------------------------------

@@ -71,7 +71,7 @@ def static_pictures(scratch: Path, place: list) -> None:
 
 
 def previews(folder: Path) -> None:
-    """The whole city as the renderer's --preview shows it: in colour, and single layers."""
+    """The whole city as the renderer's --preview shows it: in colour, single layers, a bit of all."""
     if not folder.is_dir():
         raise UserError(f"no previews in {folder}; `python render_tiles.py CITY.osm.pbf --preview` draws them")
     for name in ("city", *LAYERS_SHOWN):
@@ -79,6 +79,8 @@ def previews(folder: Path) -> None:
             image = image.convert("RGB")
             image.thumbnail((1000, 1000))
             image.save(FOLDER / f"tiles_{name}.jpg", quality=80, optimize=True)
+    with Image.open(folder / "layers.png") as image:
+        image.quantize(64).save(FOLDER / "tiles_layers.png", optimize=True)
 
 
 def page_pictures(scratch: Path, place: list) -> None:

@@ -639,7 +639,7 @@ def test_the_manifest_says_what_the_tiles_are(map_file, tmp_path):
 
 def test_previews_show_the_city_and_each_layer(quarter, tmp_path):
     report = draw(quarter, tmp_path / "tiles", SMALL_BOX, preview=True)
-    assert {path.name for path in report.outputs} == {"city.png", *(f"{layer}.png" for layer in LAYERS)}
+    assert {path.name for path in report.outputs} == {"city.png", "layers.png", *(f"{layer}.png" for layer in LAYERS)}
     with Image.open(tmp_path / "tiles" / "preview" / "city.png") as city:
         rows, columns = report.area.wanted.shape
         assert city.width * rows == city.height * columns
