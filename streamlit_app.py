@@ -65,6 +65,7 @@ WALK_STEPS = 8  # tiles between the two ends
 SLOTS = ("a", "b", "c")
 SUM, WALK = "A + B − C", "Walk"  # tabs
 AGREEMENT_SAMPLE = 500
+PROGRESS_S = 1  # between two looks at work in the background: each look takes from its time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,7 +217,7 @@ def run_job(place: Any, key: str, title: str, work: Callable[[], Any], offer: st
     start = partial(jobs().join, key, title, work, me())
     with place:
         if jobs().pending(key):
-            st.fragment(_show_job, run_every=0.5)(key, start())
+            st.fragment(_show_job, run_every=PROGRESS_S)(key, start())
         elif error := jobs().error_of(key):
             show_error(error)
             st.button("Try again", key=f"start {key}", on_click=start)
@@ -225,7 +226,7 @@ def run_job(place: Any, key: str, title: str, work: Callable[[], Any], offer: st
                 st.info(offer, icon=":material/hourglass_empty:")
             st.button(title, key=f"start {key}", type="primary", on_click=start)
         else:
-            st.fragment(_show_job, run_every=0.5)(key, start())
+            st.fragment(_show_job, run_every=PROGRESS_S)(key, start())
 
 
 def _show_job(key: str, job: Job) -> None:

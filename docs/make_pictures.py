@@ -32,6 +32,7 @@ LAYERS_SHOWN = ("roads", "buildings")
 PAGE_VIEWS = ("explorer-desktop", "explorer-phone")
 PAGE_STATE = "alg=UMAP&dim=2&colour=layer"
 VIEW = ".live-root[data-ready=true]"
+APP_TILES = 4_000  # enough to see the city, and computed in a minute or two
 SEARCH = "Similarity Search (Annoy)"
 WAIT_MS = 900_000  # a projection of a whole city on a slow machine
 SETTLE_MS = 3_000  # pictures that fade in
@@ -92,12 +93,13 @@ def page_pictures(scratch: Path, place: list) -> None:
 
 def app_pictures(place: list) -> None:
     """The live app: its projector, and its similarity search for the most densely drawn tile."""
-    with served(place) as address, sync_playwright() as playwright:
+    with served([*place, "--max_tiles", APP_TILES]) as address, sync_playwright() as playwright:
         browser = launch(playwright)
         page = browser.new_context(**DESKTOP).new_page()
         page.set_default_timeout(WAIT_MS)
         page.goto(f"{address}/?{urlencode({'algorithm': 'UMAP'})}")
-        page.locator(VIEW, has_text="UMAP, 2-D").wait_for()  # what is not cached is computed first
+        compute(page)
+        page.locator(VIEW, has_text="UMAP (").wait_for()  # PCA is shown until it is computed
         keep(page, "app.png")
         page.goto(f"{address}/?{urlencode({'mode': SEARCH, 'query_way': 'Browse gallery'})}")
         densest = page.locator('[aria-label="query gallery"] .card').first.get_attribute("data-id")
@@ -105,6 +107,14 @@ def app_pictures(place: list) -> None:
         page.get_by_text("Why they match").wait_for()
         keep(page, "app-search.png")
         browser.close()
+
+
+def compute(page: Page) -> None:
+    """Let the app compute its vectors where none are cached."""
+    button = page.get_by_role("button", name="Compute the vectors")
+    button.or_(page.locator(VIEW)).first.wait_for()
+    if button.is_visible():
+        button.click()
 
 
 def keep(page: Page, name: str) -> None:
