@@ -48,6 +48,7 @@ SHRINKS = ("mean", "max")  # ways to shrink a PNG
 UNREADABLE_LIMIT = 0.02  # share of tiles that may be unreadable before packing gives up
 GRID_LIMIT = 1 << 26  # cells; a city of 100 x 100 km at zoom 17 has 2^17
 _DECODE_CHUNK = 128
+_ZEROING_PAYS = 128  # pixels; from here on a batch is quicker zeroed and filled plane by plane than taken in one go
 
 
 @dataclasses.dataclass(frozen=True)
@@ -300,10 +301,16 @@ class TileStore:
     def tiles(self, rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """The tiles of `rows (B,)` as `(B, 12, S, S) uint8`; -1 gives a blank tile."""
         rows = np.asarray(rows)
-        plane_of = np.where(rows[:, None] >= 0, self.plane_of[rows], 0)
+        plane_of = np.where(rows[:, None] >= 0, self.plane_of[rows], 0).reshape(-1)
         if out is None:
             out = np.empty((len(rows), len(LAYERS), self.tile_size, self.tile_size), dtype=np.uint8)
-        np.take(self.planes, plane_of.reshape(-1), axis=0, out=out.reshape(-1, *out.shape[2:]), mode="clip")
+        planes, flat = np.asarray(self.planes), out.reshape(-1, *out.shape[2:])
+        if self.tile_size < _ZEROING_PAYS:
+            np.take(planes, plane_of, axis=0, out=flat, mode="clip")
+            return out
+        flat.fill(0)
+        for place in np.flatnonzero(plane_of).tolist():
+            flat[place] = planes[plane_of[place]]
         return out
 
     def windows(self, origin_px: np.ndarray) -> np.ndarray:
