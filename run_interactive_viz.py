@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import interactive_visualizer
@@ -30,6 +31,7 @@ from cli import (
 
 APP = Path(__file__).resolve().parent / "streamlit_app.py"
 FIRST_PORT, PORTS_TRIED = 8501, 100
+GRACE_S = 5  # for the app to end by itself
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,10 +68,21 @@ def serve(args: argparse.Namespace) -> int:
     options = {"server.address": "localhost", "server.port": port, "browser.gatherUsageStats": "false"}
     command = [sys.executable, "-m", "streamlit", "run", str(APP)]
     command += [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    stopped: list[int] = []
     with subprocess.Popen([*command, "--", *app_flags(args)]) as app:
+
+        def end(signum: int, _frame: object) -> None:
+            stopped.append(signum)
+            app.terminate()
+            rest = threading.Timer(GRACE_S, app.kill)  # it would end its work first; what is cached is always whole
+            rest.daemon = True
+            rest.start()
+
         for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, lambda *_: app.terminate())
+            signal.signal(signum, end)
         code = app.wait()
+    if stopped:
+        return 128 + stopped[0]
     return code if code >= 0 else 128 - code
 
 

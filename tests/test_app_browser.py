@@ -173,6 +173,20 @@ def test_switching_algorithm_dimensions_and_colour(visit):
     page.locator(".ramp-bins").wait_for()
 
 
+def test_a_walk_is_drawn_on_the_map_and_its_tiles_can_be_picked(visit):
+    drawn = []
+    for ends in ("", "&a_tile=76605/44205&b_tile=76603/44206"):
+        page = visit(f"?below=Walk{ends}")
+        view_of(page)
+        drawn.append(page.evaluate("document.querySelector('[data-pane=map] .overlay').toDataURL()"))
+    assert drawn[0] != drawn[1]
+    step = page.locator('[aria-label="walk"] .card').nth(2)
+    x, y = step.get_attribute("data-id").split("/")
+    step.click()
+    page.wait_for_url(re.compile(f"projector_tile={x}(/|%2F){y}"))
+    page.locator("button:enabled", has_text="Put the picked tile into A").wait_for()
+
+
 def test_search_from_the_gallery_to_side_by_side(visit):
     page = visit(f"?mode={SEARCH}&query_way=Browse+gallery")
     first = page.locator('[aria-label="query gallery"] .card').nth(2)
