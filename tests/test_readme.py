@@ -128,7 +128,7 @@ def test_every_command_runs_as_written(command: str, home: Path) -> None:
         words, cwd=home, env=script_env(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     try:
-        said, _ = process.communicate(timeout=60 if any(word in command for word in ENDLESS) else 280)
+        said, _ = process.communicate(timeout=25 if any(word in command for word in ENDLESS) else 280)
         ended = (0,)
     except subprocess.TimeoutExpired:
         assert any(word in command for word in ENDLESS), f"{command} did not end"
