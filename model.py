@@ -91,7 +91,7 @@ class Encoder(nn.Module):
 
 def _start_spread(module: nn.Module) -> None:
     """He et al. 2015: signals keep their size through ReLUs; torch's own start lets all vectors begin nearly equal."""
-    if isinstance(module, nn.Conv2d | nn.Linear):
+    if isinstance(module, nn.Conv2d | nn.Linear) and not module.weight.is_meta:  # there, it would import all of dynamo
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         if module.bias is not None:
             nn.init.zeros_(module.bias)
