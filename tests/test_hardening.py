@@ -550,6 +550,7 @@ def test_a_checkpoint_that_lacks_something(missing, host, tiny_tiles, tiny_check
     tally["checkpoints of another layer order, size or version", "refused in a sentence, exit code 2"] += 1
 
 
+@pytest.mark.slow
 def test_resuming_from_a_state_that_is_not_whole(host, tiny_tiles, tmp_path, tally):
     host.run("train.py", "--tiles_root", tiny_tiles, *SMALL, cwd=tmp_path)
     path = tmp_path / "checkpoints/last.pth"
@@ -660,6 +661,7 @@ class Payload:
         return os.mkdir, (str(self.path),)
 
 
+@pytest.mark.slow
 def test_code_in_a_file_is_never_run(host, tiny_tiles, tiny_checkpoint, warm, tmp_path, tally):
     trap, model_path, cache = tmp_path / "it ran", tmp_path / "trap.pth", tmp_path / "cache"
     shutil.copytree(warm / "cache", cache)

@@ -36,6 +36,7 @@ def purity(points: np.ndarray, group: np.ndarray) -> float:
 # --- the points --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("algorithm", "dimensions"), list(itertools.product(ALGORITHMS, (2, 3))))
 def test_groups_stay_together(algorithm, dimensions):
     vectors, group = blobs(200)
