@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 import platform
+import re
 import shutil
 import socket
 import statistics
@@ -99,6 +100,15 @@ class Bench:
             return self.flags.tiles_root
         root = self.scratch / "tiles"
         script("render_tiles.py", "--city", "sample", "--tiles_root", root)
+        return root
+
+    @cached_property
+    def whole_city(self) -> Path:
+        """The tiles of the whole sample extract, for the viewers' thousands."""
+        if self.flags.tiles_root:
+            return self.flags.tiles_root
+        root = self.scratch / "whole-city"
+        script("render_tiles.py", "--city", "astana", "--tiles_root", root)
         return root
 
     def store(self, tile_size: int) -> TileStore:
@@ -605,7 +615,7 @@ def bench_html(bench: Bench) -> Iterator[Figure]:
     model = untrained_checkpoint(bench, 64)
     for max_tiles in HTML_TILES:
         folder = bench.scratch / f"page-{max_tiles}"
-        place = ["--tiles_root", bench.tiles_root, "--cache_dir", bench.scratch / "cache", "--model_path", model]
+        place = ["--tiles_root", bench.whole_city, "--cache_dir", bench.scratch / "cache", "--model_path", model]
         script(
             "run_interactive_viz.py",
             "html",
@@ -620,7 +630,8 @@ def bench_html(bench: Bench) -> Iterator[Figure]:
             bench.device.type,
         )
         page = folder / "index.html"
-        tiles = max_tiles or int((~bench.store(64).blank).sum())
+        store = open_store(bench.whole_city, 64, cache_dir=bench.scratch / "cache", quick=True)
+        tiles = max_tiles or int((~store.blank).sum())
         plotly = len(get_plotlyjs().encode())
         size = page.stat().st_size
         yield Figure(
@@ -648,7 +659,6 @@ def bench_html(bench: Bench) -> Iterator[Figure]:
 
 # --- app -----------------------------------------------------------------------------------------------------
 
-APP = HERE / "streamlit_app.py"
 APP_TILES = 5_000
 APP_STARTS = 3  # fresh servers at most: each takes a while
 
@@ -656,54 +666,63 @@ APP_STARTS = 3  # fresh servers at most: each takes a while
 def bench_app(bench: Bench) -> Iterator[Figure]:
     """The live app with warm caches: server start to first plot, and a query's time on the server."""
     model, cache = untrained_checkpoint(bench, 64), bench.scratch / "cache"
-    flags = {"tiles_root": bench.tiles_root, "model_path": model, "cache_dir": cache, "max_tiles": APP_TILES}
+    flags = {"tiles_root": bench.whole_city, "model_path": model, "cache_dir": cache, "max_tiles": APP_TILES}
     arguments = [part for name, value in flags.items() for part in (f"--{name}", str(value))]
     script("precompute_embeddings.py", *arguments, "--dr_algorithms", "PCA", "--annoy_metrics", "angular")
-    with live_app(APP, arguments) as url:  # the first visit draws the tiles' pictures and keeps them
+    app = [HERE / "run_interactive_viz.py", "streamlit", *arguments, "--port"]
+    with live_app(app) as url:  # the first visit draws the tiles' pictures and keeps them
         first_plot(url)
-    nothing = bench.scratch / "nothing.py"
-    nothing.write_text('import streamlit as st\nst.markdown("nothing")\n', encoding="utf-8")
+    (bench.scratch / "nothing.py").write_text('import streamlit as st\nst.markdown("nothing")\n', encoding="utf-8")
+    nothing = ["-m", "streamlit", "run", bench.scratch / "nothing.py", "--server.port"]
     plots, floors = [], []
     for _ in range(min(bench.flags.repeats, APP_STARTS)):
-        with live_app(APP, arguments) as url:
+        with live_app(app) as url:
             plots.append(first_plot(url))
-        with live_app(nothing, []) as url:
+        with live_app(nothing) as url:
             floors.append(browser_seconds(url, ".stMarkdown"))
     plot, floor = statistics.median(plots), statistics.median(floors)
     note = "first visit of a fresh server, caches warm; floor: a server with an empty script"
     yield Figure("app first plot", plot, "s", floor, plot / floor, bench.hardware, APP_TILES, note)
-    yield bench_query(bench, arguments)
+    yield from bench_query(bench, arguments)
 
 
-def bench_query(bench: Bench, arguments: list[str]) -> Figure:
-    """Another random tile in similarity search: one whole run of the app's script, against an empty script."""
+def bench_query(bench: Bench, arguments: list[str]) -> Iterator[Figure]:
+    """Another random tile in the search mode: the search alone, as the app says it, and the whole run of its script."""
     from streamlit.testing.v1 import AppTest
 
     sys.argv = ["streamlit_app.py", *arguments]
-    app = AppTest.from_file(str(APP), default_timeout=600)
+    app = AppTest.from_file(str(HERE / "streamlit_app.py"), default_timeout=600)
     app.query_params["mode"] = "Similarity Search (Annoy)"
     app.run()
     nothing = AppTest.from_string("import streamlit as st\nst.button('again', key='again')").run()
-    note = "floor: a script with one button"
-    return bench.compare(
-        "app query",
-        lambda: app.button(key="query random").click().run(),
-        lambda: nothing.button(key="again").click().run(),
-        unit="s",
-        tiles=APP_TILES,
-        note=note,
-    )
+    said = []
+
+    def another() -> None:
+        app.button(key="query random").click().run()
+        said.extend(float(found[1]) / 1e3 for c in app.caption if (found := re.search(r" in ([\d.]+) ms ", c.value)))
+
+    note = "results, their pictures and why they match; floor: a script with one button"
+    floor = lambda: nothing.button(key="again").click().run()  # noqa: E731 - one of a pair
+    page = bench.compare("app query, whole page", another, floor, unit="s", tiles=APP_TILES, note=note)
+    vectors = made_up_vectors(APP_TILES)
+    exact = Search(vectors, "angular")
+    base = statistics.median(seconds(lambda: exact.query(vectors[:1], 12)) for _ in range(bench.flags.repeats))
+    value = statistics.median(said)
+    yield Figure("app query", value, "s", base, value / base, bench.hardware, APP_TILES, "floor: exact search")
+    yield page
 
 
 @contextlib.contextmanager
-def live_app(app: Path, arguments: list[str]) -> Iterator[str]:
-    """A server of a Streamlit script on a free port, ended afterwards."""
+def live_app(script: list) -> Iterator[str]:
+    """A server on a free port, started by Python with `script` and the port as its arguments, ended afterwards."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "streamlit", "run", str(app), "--server.headless", "true"]
-    command += ["--server.port", str(port), "--server.fileWatcherType", "none", "--", *arguments]
-    process = subprocess.Popen(command, cwd=HERE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [sys.executable, *map(str, script), str(port)]
+    quiet = {"STREAMLIT_SERVER_HEADLESS": "true", "STREAMLIT_SERVER_FILE_WATCHER_TYPE": "none"}
+    process = subprocess.Popen(
+        command, cwd=HERE, env=os.environ | quiet, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         while not answers(f"http://localhost:{port}/_stcore/health"):
             time.sleep(0.05)
