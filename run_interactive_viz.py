@@ -14,8 +14,8 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
-import interactive_visualizer
 from cli import (
     DeviceFlags,
     ModelFlags,
@@ -31,6 +31,12 @@ from cli import (
 
 APP = Path(__file__).resolve().parent / "streamlit_app.py"
 FIRST_PORT, PORTS_TRIED = 8501, 100
+WARM_UP = """
+import runpy, sys, threading
+sys.path.append(sys.argv.pop(1))
+threading.Thread(target=lambda: (__import__("explorer_data"), __import__("pandas")), daemon=True).start()
+runpy.run_module("streamlit", run_name="__main__", alter_sys=True)
+"""  # Streamlit, while what the app imports is imported beside it: the first visitor waits less
 GRACE_S = 5  # for the app to end by itself
 
 
@@ -44,20 +50,27 @@ class ServerFlags:
     max_tiles: int | None = flag(None, "show at most this many tiles, spread evenly (default: all)", type=positive_int)
 
 
-def main() -> int:
+def main() -> int | None:
     """Read the mode and its flags, and start it."""
     parser = Parser(__doc__)
     modes = parser.add_subparsers(dest="mode", required=True, metavar="html|streamlit")
-    page = modes.add_parser("html", doc=interactive_visualizer.__doc__, help="write one HTML file that needs no server")
-    interactive_visualizer.add_page_flags(page)
+    if sys.argv[1:2] != ["streamlit"]:
+        add_page_mode(modes)
     app = modes.add_parser("streamlit", doc="Start the live app on this machine.", help="start the live app")
     for config in (TilesFlags, ModelFlags, DeviceFlags, ServerFlags):
         add_flags(app, config)
+    app.set_defaults(run=serve)
     args = parser.parse_args()
-    if args.mode == "html":
-        interactive_visualizer.run(args)
-        return 0
-    return serve(args)
+    return args.run(args)
+
+
+def add_page_mode(modes: Any) -> None:
+    """The mode `html`; what it needs takes seconds to import, for which the app need not wait."""
+    import interactive_visualizer
+
+    page = modes.add_parser("html", doc=interactive_visualizer.__doc__, help="write one HTML file that needs no server")
+    page.set_defaults(run=interactive_visualizer.run)
+    interactive_visualizer.add_page_flags(page)
 
 
 def serve(args: argparse.Namespace) -> int:
@@ -66,7 +79,7 @@ def serve(args: argparse.Namespace) -> int:
         raise UserError("Streamlit is not installed; `pip install -r requirements.txt` (or `make init`) installs it")
     port = choose_port(args.port)
     options = {"server.address": "localhost", "server.port": port, "browser.gatherUsageStats": "false"}
-    command = [sys.executable, "-m", "streamlit", "run", str(APP)]
+    command = [sys.executable, "-c", WARM_UP, str(APP.parent), "run", str(APP)]
     command += [part for name, value in options.items() for part in (f"--{name}", str(value))]
     stopped: list[int] = []
     with subprocess.Popen([*command, "--", *app_flags(args)]) as app:
