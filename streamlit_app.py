@@ -7,6 +7,7 @@ python run_interactive_viz.py streamlit
 
 import dataclasses
 import json
+import os
 import threading
 import time
 import uuid
@@ -112,8 +113,9 @@ def model_stamp(path: Path) -> str | None:
 @st.cache_data(max_entries=16, ttl=5, show_spinner=False)
 def folder_stamp(tiles_root: str, zoom: int) -> str:
     """Digest of the times of a tiles folder's columns: a tile that comes or goes changes one of them."""
-    columns = sorted(Path(tiles_root).glob(f"*/{zoom}/*"))
-    return digest([(str(column), column.stat().st_mtime_ns) for column in columns])
+    layers = [folder for layer in LAYERS if (folder := Path(tiles_root, layer, str(zoom))).is_dir()]
+    columns = [column for folder in layers for column in os.scandir(folder)]  # far quicker than Path.glob and stat
+    return digest(sorted((column.path, column.stat().st_mtime_ns) for column in columns))
 
 
 def find_checkpoints(first: Path) -> list[str]:
