@@ -254,8 +254,8 @@ def test_the_app_gets_the_flags(monkeypatch, tmp_path):
 @pytest.mark.timeout(3600)
 def test_sizes_on_the_sample_city(run_script, tmp_path):
     """500 tiles under 8 MB, 5,000 under 20 MB, every tile with content under 32 MB: all parts in the page."""
-    run_script("render_tiles.py", "--city", "sample", "--tiles_root", tmp_path / "tiles")
-    save_untrained(tmp_path / "model.pth", 64, 128)
+    run_script("render_tiles.py", "--city", "astana", "--tiles_root", tmp_path / "tiles")
+    save_untrained(tmp_path / "model.pth", 32, 128)
     place = {"tiles_root": tmp_path / "tiles", "model_path": tmp_path / "model.pth", "cache_dir": tmp_path / "cache"}
     for count, limit in ((500, 8e6), (5_000, 20e6), (0, 32e6)):
         page_of(run_script, place, tmp_path, count, "--reasons")
