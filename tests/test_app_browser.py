@@ -29,7 +29,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of the live app, started as a user starts it, over a small city whose vectors are cached."""
     folder = tmp_path_factory.mktemp("live")
@@ -66,7 +66,7 @@ def wait_until(ready: Callable[[], bool], log: Path, seconds: float = 60) -> Non
         time.sleep(0.1)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(chromium):
     from playwright.sync_api import sync_playwright
 
