@@ -95,11 +95,16 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as the README's reader has it after training: an extract, its tiles and labels, a checkpoint."""
     folder = tmp_path_factory.mktemp("home")
     shutil.copy(REPO / "sample_data" / "astana.osm.pbf", folder / "CITY.osm.pbf")
-    box = "71.40,51.115,71.46,51.145"
+    box = "71.38,51.11,71.485,51.155"  # wide enough for five blocks of 12 x 12 tiles
     run(folder, "render_tiles.py", "CITY.osm.pbf", "--bbox", box, "--labels", "labels.parquet")
     small = ["--tile_size", 32, "--epochs", 1, "--max_samples", 64, "--embedding_dim", 16]
     run(folder, "train.py", *small)
     shutil.copy(folder / "checkpoints" / "best_model.pth", folder / "kept.pth")
+    quick = ["--dr_algorithms", "PCA", "--annoy_metrics", "angular", "--export", "vectors.parquet"]
+    run(folder, "precompute_embeddings.py", *quick)
+    tiles = [path.parts[-2:] for path in (folder / "12_layer_tiles/tiles/roads").glob("*/*/*.png")]
+    prices = "".join(f"{x},{name[:-4]},{(int(x) + int(name[:-4])) / 7}\n" for x, name in tiles)
+    (folder / "prices.csv").write_text("x,y,price\n" + prices)
     return folder
 
 
