@@ -79,6 +79,7 @@ SAMPLE_BBOX: Box = (71.3644409, 51.1224889, 71.4962769, 51.2051626)
 METATILE = 8  # tiles are drawn and handed to processes in blocks of 8 x 8
 LONG_PATH = 256  # points; longer ones are thinned to what a tile can see
 BLANK_NAME = "blank-{}.png"
+LINK_TRIES = 8
 PARTIAL = ".partial"  # files on their way; whatever lies here was never finished
 
 
@@ -294,18 +295,18 @@ class TileWriter:
 
     def write_blank(self, path: str) -> None:
         """Make `path` a blank tile."""
-        if not self.links:
-            return self.write(path, self.blank_png)
-        try:
-            self._link(path)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            if error.errno in (errno.EMLINK, errno.ENOENT):  # as many links as a file can have: start another
-                self.write(self.blank, self.blank_png)
+        for _ in range(LINK_TRIES if self.links else 0):
+            try:
                 return self._link(path)
-            self.links = False
-            self.write(path, self.blank_png)
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                if error.errno not in (errno.EMLINK, errno.ENOENT):
+                    self.links = False
+                    break
+            # None there yet, or it has as many links as a file can have; another process may replace this one at once.
+            self.write(self.blank, self.blank_png)
+        self.write(path, self.blank_png)
 
     def _link(self, path: str) -> None:
         try:

@@ -29,7 +29,7 @@ from conftest import REPO, script_env
 from data_loader import LAYERS
 from map_index import TileArea, build_index, to_tile_units
 from osm_extract import FILL, STYLE_PATH, cut_extract, fetch_extract, load_style, read_features
-from render_tiles import SAMPLE_BBOX, SAMPLE_EXTRACT, RenderConfig, encode_png, render
+from render_tiles import SAMPLE_BBOX, SAMPLE_EXTRACT, RenderConfig, TileWriter, encode_png, render
 
 ZOOM = 17
 X0, Y0 = 91552, 43776  # the corner of a metatile
@@ -624,6 +624,27 @@ def test_blank_tiles_survive_the_limit_of_links_and_file_systems_without_links(m
     copied = content(tmp_path / "copied")
     copied.setdefault("blank-256.png", reference["blank-256.png"])
     assert copied == reference
+
+
+def test_two_processes_may_start_the_blank_tile_at_the_same_moment(tmp_path, monkeypatch):
+    """The other's blank tile replaces ours while we link to it: the kernel says that there is none."""
+    (tmp_path / ".partial").mkdir()
+    ours, other = TileWriter(tmp_path, 17, 256), TileWriter(tmp_path, 17, 256)
+    real, calls = os.link, []
+
+    def overtaken(source, target):
+        calls.append(target)
+        if len(calls) == 2:
+            other.write(other.blank, other.blank_png)
+            raise FileNotFoundError(2, "No such file or directory", source)
+        real(source, target)
+
+    monkeypatch.setattr(os, "link", overtaken)
+    ours.write_blank(str(tmp_path / "1.png"))
+    assert len(calls) == 3 and (tmp_path / "1.png").read_bytes() == ours.blank_png
+    assert os.path.samefile(tmp_path / "1.png", ours.blank)
+    with pytest.raises(FileNotFoundError):
+        ours.write_blank(str(tmp_path / "no folder" / "1.png"))
 
 
 def test_the_manifest_says_what_the_tiles_are(map_file, tmp_path):
