@@ -44,10 +44,11 @@ from data_loader import (
 )
 from embeddings import default_batch_size, embed_tiles, fast_forward, network_input, precision_name
 from model import Checkpoint, Encoder, EncoderConfig, encoder_state, pick_device, save_checkpoint
+from parallel import World
 from projections import ALGORITHMS, TITLES, project
 from render_tiles import PARTIAL, TileWriter, encode_png
 from similarity import Search, measure, open_search, unit
-from train import Trainer, World, make_config
+from train import Trainer, make_config
 
 HERE = Path(__file__).resolve().parent
 

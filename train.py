@@ -7,14 +7,11 @@ torchrun --nproc_per_node=2 train.py --preset recommended
 """
 
 import argparse
-import contextlib
 import dataclasses
 import functools
-import json
 import math
 import os
 import shutil
-import subprocess
 import time
 from bisect import bisect_right
 from collections import deque
@@ -22,11 +19,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
-from typing import Any, override
+from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from cli import (
@@ -48,7 +44,6 @@ from cli import (
     warn,
 )
 from data_loader import (
-    LAYERS,
     AugmentFlags,
     DeviceTiles,
     SampleFlags,
@@ -72,13 +67,13 @@ from model import (
     brightness_profile,
     compute_dtype,
     encoder_state,
-    library_versions,
     load_checkpoint,
-    pick_device,
     rank_me,
     save_checkpoint,
     triplet_accuracy,
 )
+from parallel import World, across_ranks, joined_world
+from run_log import Recorder
 
 # The better recipe, found by measuring (docs/recipe.md). Flags that are given win over a preset.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -220,140 +215,6 @@ def resumed_config(resume: str, **given: Any) -> TrainConfig:
         free |= {"epochs": checkpoint.epoch + further}
         free.setdefault("run_name", f"{saved['run_name']}-from-{checkpoint.epoch:03d}")
     return make_config(**(kept | free | {"resume": str(resume)}))
-
-
-# --- processes ---------------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class World:
-    """This process among those that `torchrun` started."""
-
-    device: torch.device
-    rank: int = 0
-    size: int = 1
-
-    @property
-    def leads(self) -> bool:
-        """Whether this process writes files."""
-        return self.rank == 0
-
-    def barrier(self) -> None:
-        """Wait for all processes."""
-        if self.size > 1:
-            dist.barrier()
-
-    def highest(self, value: int) -> int:
-        """The largest value of any process."""
-        if self.size == 1:
-            return value
-        tensor = torch.tensor(value, device=self.device)
-        dist.all_reduce(tensor, dist.ReduceOp.MAX)
-        return int(tensor)
-
-    def gather(self, vectors: Tensor) -> Tensor:
-        """All processes' vectors in the order of the batch; the gradient finds its way back."""
-        return vectors if self.size == 1 else _Gather.apply(vectors, self.rank, self.size)
-
-
-@contextlib.contextmanager
-def joined_world(device: str) -> Iterator[World]:
-    """Join the processes that `torchrun` started; alone without it."""
-    size, chosen = int(os.environ.get("WORLD_SIZE", "1")), pick_device(device)
-    if size == 1:
-        yield World(chosen)
-        return
-    if chosen.type == "cuda":
-        chosen = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        torch.cuda.set_device(chosen)
-    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
-    try:
-        yield World(chosen, dist.get_rank(), size)
-    finally:
-        dist.destroy_process_group()
-
-
-class _Gather(torch.autograd.Function):
-    """Concatenate all processes' rows.
-
-    Every process computes the same loss of them, so the gradient of its own rows is all it needs; times the number of
-    processes, since DistributedDataParallel takes the mean.
-    """
-
-    @staticmethod
-    @override
-    def forward(ctx: Any, vectors: Tensor, rank: int, size: int) -> Tensor:
-        ctx.rank, ctx.size = rank, size
-        parts = [torch.empty_like(vectors) for _ in range(size)]
-        dist.all_gather(parts, vectors.contiguous())
-        return torch.cat(parts)
-
-    @staticmethod
-    @override
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return gradients[0].chunk(ctx.size)[ctx.rank] * ctx.size, None, None
-
-
-class _SumOverRanks(torch.autograd.Function):
-    """All-reduce whose gradient is the all-reduced gradient."""
-
-    @staticmethod
-    @override
-    def forward(ctx: Any, values: Tensor) -> Tensor:
-        total = values.clone()
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    @override
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        total = gradients[0].clone()
-        dist.all_reduce(total)
-        return total
-
-
-class _RankBatchNorm(nn.BatchNorm2d):
-    """Batch norm over the tiles of all processes (torch's SyncBatchNorm needs a GPU)."""
-
-    @override
-    def forward(self, tiles: Tensor) -> Tensor:
-        if not self.training:
-            return super().forward(tiles)
-        values = tiles.to(self.weight.dtype)
-        count = values.numel() // values.shape[1] * dist.get_world_size()
-        mean = _SumOverRanks.apply(values.sum(dim=(0, 2, 3))) / count
-        centred = values - mean[:, None, None]
-        variance = _SumOverRanks.apply(centred.square().sum(dim=(0, 2, 3))) / count
-        with torch.no_grad():
-            self.num_batches_tracked += 1
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
-        scale = self.weight * (variance + self.eps).rsqrt()
-        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(tiles.dtype)
-
-
-class _RankDropout(nn.Dropout):
-    """Dropout that draws for the tiles of all processes and uses its part: chance is the same for any number."""
-
-    @override
-    def forward(self, features: Tensor) -> Tensor:
-        rank, size = dist.get_rank(), dist.get_world_size()
-        kept = super().forward(features.new_ones(size * len(features), *features.shape[1:]))
-        return features * kept[rank * len(features) : (rank + 1) * len(features)]
-
-
-def across_ranks(encoder: Encoder, world: World) -> nn.Module:
-    """The encoder as one part of a run over several processes."""
-    for module in list(encoder.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, nn.BatchNorm2d) and world.device.type != "cuda":
-                child.__class__ = _RankBatchNorm
-            elif isinstance(child, nn.Dropout):
-                setattr(module, name, _RankDropout(child.p))
-    if world.device.type == "cuda":
-        encoder = nn.SyncBatchNorm.convert_sync_batchnorm(encoder)
-    ids = [world.device.index] if world.device.type == "cuda" else None
-    return nn.parallel.DistributedDataParallel(encoder, device_ids=ids)
 
 
 # --- batches -----------------------------------------------------------------------------------------------
@@ -530,137 +391,6 @@ def embed_rows(
     return torch.cat(parts).cpu()
 
 
-# --- what a run writes -------------------------------------------------------------------------------------
-
-
-class Recorder:
-    """A run's folder: TensorBoard events, metrics.jsonl, config.json. Does nothing on processes that do not lead."""
-
-    TAGS = {  # noqa: RUF012
-        "loss": "loss/{part}",
-        "positive": "distance/positive_{part}",
-        "negative": "distance/negative_{part}",
-        "usage": "triplet_usage/{part}",
-        "lr": "learning_rate",
-        "grad_norm": "gradient_norm",
-        "rankme": "rankme",
-        "triplet_accuracy": "triplet_accuracy",
-        "tiles_per_second": "speed/tiles_per_second",
-        "data_wait": "speed/data_wait_share",
-    }
-
-    def __init__(self, config: TrainConfig, world: World, step: int):
-        self.folder = config.run.log_dir / config.run.run_name
-        self.writer, self.lines = None, self.folder / "metrics.jsonl"
-        if not world.leads:
-            return
-        from torch.utils.tensorboard import SummaryWriter  # not above: slow to import, and viewers never need it
-
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._forget_after(step)
-        about = config.flat() | {
-            "versions": library_versions(),
-            "git_revision": git_revision(),
-            "started_at_step": step,
-        }
-        with atomic_write(self.folder / "config.json", "w") as file:
-            json.dump(about | {"processes": world.size, "on": str(world.device)}, file, indent=1)
-        self.writer = SummaryWriter(str(self.folder), purge_step=step + 1 if step else None)
-        self._hparams(config)
-
-    def _forget_after(self, step: int) -> None:
-        """Drop lines of steps that a resumed run takes again."""
-        if not self.lines.is_file():
-            return
-        kept = []
-        for line in self.lines.read_text(encoding="utf-8", errors="replace").splitlines():
-            with contextlib.suppress(ValueError, TypeError, KeyError):  # a line cut short by a kill
-                if json.loads(line)["step"] <= step:
-                    kept.append(line + "\n")
-        with atomic_write(self.lines, "w") as file:
-            file.writelines(kept)
-
-    def _hparams(self, config: TrainConfig) -> None:
-        from torch.utils.tensorboard.summary import hparams
-
-        plain = {name: value for name, value in config.flat().items() if isinstance(value, bool | int | float | str)}
-        for summary in hparams(plain, {"loss/val": 0, "triplet_accuracy": 0, "rankme": 0}):
-            self.writer.file_writer.add_summary(summary)
-
-    def log(
-        self, kind: str, step: int, train: dict[str, float], val: dict[str, float] | None = None, **more: Any
-    ) -> None:
-        """Write one line of metrics and the same numbers as TensorBoard scalars."""
-        if self.writer is None:
-            return
-        line = {"kind": kind, "step": step, **more, **train} | {f"val_{name}": x for name, x in (val or {}).items()}
-        with open(self.lines, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-        for part, values in ((kind if kind == "step" else "train", train), ("val", val or {})):
-            for name, value in values.items():
-                tag = self.TAGS[name].format(part=part)
-                self.writer.add_scalar(f"{kind}/{tag}" if kind == "step" else tag, value, step)
-
-    def draw(self, store: TileStore, rows: np.ndarray, vectors: Tensor, step: int) -> None:
-        """The vectors on their two main axes, as a figure, coloured by how much is drawn."""
-        self.writer.add_figure("validation vectors", projection_figure(store, rows, vectors), step)
-
-    def project(self, store: TileStore, rows: np.ndarray, vectors: Tensor, step: int) -> None:
-        """Vectors, what they are of, and a picture of each, for TensorBoard's Projector."""
-        if self.writer is None:
-            return
-        places = [f"{store.zoom}/{x}/{y}" for x, y in store.tile_xy[rows]]
-        shares = [[f"{share:.4f}" for share in mass] for mass in store.layer_mass[rows]]
-        facts = [[place, *mass] for place, mass in zip(places, shares, strict=True)]
-        header = ["tile", *LAYERS]
-        images = sprites(store, rows)
-        self.writer.add_embedding(vectors, facts, images, global_step=step, tag="tiles", metadata_header=header)
-
-    def close(self) -> None:
-        """Finish the files."""
-        if self.writer is not None:
-            self.writer.close()
-
-
-def sprites(store: TileStore, rows: np.ndarray) -> Tensor:
-    """Small pictures `(n, 3, s, s)` in 0..1: what is built is red, what grows is green, water and ways are blue."""
-    colours = torch.tensor([[layer in group for layer in LAYERS] for group in SPRITE_COLOURS])
-    parts = []
-    for first in range(0, len(rows), 64):
-        tiles = to_float(torch.from_numpy(store.tiles(rows[first : first + 64])))
-        small = nn.functional.adaptive_max_pool2d(tiles, SPRITE_PX)
-        parts.append(torch.stack([small[:, chosen].amax(dim=1) for chosen in colours], dim=1))
-    return torch.cat(parts)
-
-
-def projection_figure(store: TileStore, rows: np.ndarray, vectors: Tensor) -> Any:
-    """A matplotlib figure of the vectors on their two main axes."""
-    from matplotlib.figure import Figure  # not above: slow to import
-
-    centred = vectors - vectors.mean(dim=0)
-    _, values, axes = torch.linalg.svd(centred, full_matrices=False)
-    points, share = (centred @ axes[:2].T).numpy(), (values[:2].square() / values.square().sum()).tolist()
-    content = store.layer_mass[rows].sum(axis=1)
-    figure = Figure(figsize=(7, 6), dpi=100, layout="constrained")
-    panel = figure.add_subplot()
-    dots = panel.scatter(*points.T, s=8, c=content, cmap="viridis", linewidths=0)
-    figure.colorbar(dots, label="drawn ground, summed over the layers")
-    panel.set_title("Held-out tiles on the two main axes of their vectors")
-    panel.set_xlabel(f"first axis, {share[0]:.0%} of the variance")
-    panel.set_ylabel(f"second axis, {share[1]:.0%}")
-    panel.set_aspect("equal", "datalim")
-    return figure
-
-
-def git_revision() -> str | None:
-    """Revision of the code that runs, when it lies in a git repository."""
-    command = ["git", "-C", str(Path(__file__).resolve().parent), "describe", "--always", "--dirty"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
 # --- the run -----------------------------------------------------------------------------------------------
 
 
@@ -728,7 +458,8 @@ class Trainer:
         self.network = self._network()
         if world.leads:
             config.run.output_dir.mkdir(parents=True, exist_ok=True)  # a path that cannot be is said before the work
-        self.recorder = Recorder(self.config, world, self.at.step)
+        folder = self.config.run.log_dir / self.at.run_name
+        self.recorder = Recorder(folder, self.config.flat(), world, self.at.step)
         # Without a GPU asking for a value costs nothing; with one it would make the host wait for every step.
         self.check_every = 1 if world.device.type == "cpu" else 16
         self.unchecked: deque[tuple[int, Tensor, np.ndarray]] = deque()
@@ -1006,12 +737,7 @@ class Trainer:
 
 
 LAST, BEST = "last.pth", "best_model.pth"
-PROJECTOR_TILES, SPRITE_PX = 1500, 32
-SPRITE_COLOURS = (
-    ("buildings", "amenities", "places", "power", "boundaries"),
-    ("natural-features", "landcover", "leisure"),
-    ("water", "roads", "railways", "aeroways"),
-)
+PROJECTOR_TILES = 1500
 COMPILE_PAYS_STEPS = 2000  # compiling takes about as long as this many steps save
 
 

@@ -19,11 +19,14 @@ ROOMS = (
     ("files", "layers"),
     ("data_loader", "osm_extract"),
     ("model",),
-    ("map_index",),
+    ("map_index", "parallel"),
+    ("run_log",),
     ("embeddings", "train"),
     ("projections", "similarity"),
     ("tile_images",),
     ("render_tiles", "explorer_data"),
+    ("app_state",),
+    ("app_parts",),
     ("evaluate", "precompute_embeddings", "visualize", "interactive_visualizer", "streamlit_app"),
     ("run_interactive_viz", "run_example", "bench"),
 )
@@ -35,6 +38,8 @@ RUNNERS = {"run_interactive_viz", "run_example", "bench"}
 HEAVY = {"umap", "numba", "openTSNE", "sklearn", "matplotlib", "streamlit", "plotly", "pandas", "annoy", "tensorboard"}
 BUILT_ON = {
     "streamlit_app": {"streamlit", "pandas", "plotly"},
+    "app_parts": {"streamlit", "pandas", "plotly"},
+    "app_state": {"streamlit", "pandas", "plotly"},
     "interactive_visualizer": {"plotly"},
     "visualize": {"matplotlib"},
     "evaluate": {"sklearn", "pandas"},
@@ -89,6 +94,8 @@ def test_viewers_are_imported_by_runners_only_and_never_train(path):
         assert not imported(path) & VIEWERS
     if path.stem in VIEWERS:
         assert "train" not in imported(path)
+    if not path.stem.startswith(("app_", "streamlit_app")):
+        assert not imported(path) & {"app_state", "app_parts"}
 
 
 def test_tests_are_no_part_of_the_product():

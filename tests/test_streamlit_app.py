@@ -1,6 +1,7 @@
 """The live app without a browser: every mode, every failure, what is kept and what is never computed twice."""
 
 import json
+import re
 import shutil
 import sys
 import time
@@ -16,6 +17,7 @@ import cli
 import embeddings
 import projections
 import similarity
+import streamlit_app
 from conftest import REPO, make_tiles, save_untrained
 from data_loader import latlon_of_tile
 
@@ -103,6 +105,12 @@ def test_colouring_reaches_the_view(open_app):
     for colour in ("layer", "density", "cluster", "similarity", "principal"):
         app.selectbox(key="colour").set_value(colour).run()
         assert component(app, "loc2vec_view")["colour"] == colour
+
+
+def test_app_and_page_colour_alike():
+    text = (REPO / "web" / "colours.js").read_text(encoding="utf-8")
+    listed = re.findall(r'\["(\w+)", "([^"]+)"\]', text[: text.index("];")])
+    assert dict(listed) == streamlit_app.COLOURINGS and len(listed) == 6
 
 
 def test_switching_algorithm_and_dimensions_computes_with_progress_and_keeps_it(open_app, cache):

@@ -22,10 +22,11 @@ from cli import StopSignal, UserError, WorkError
 from conftest import REPO, script_env
 from data_loader import near_any, open_store
 from model import load_checkpoint
+from parallel import World
+from run_log import SPRITE_PX
 from train import (
     Batches,
     Trainer,
-    World,
     make_config,
     memory_need,
     parse_config,
@@ -191,7 +192,7 @@ def test_the_projector_gets_vectors_names_and_pictures(finished):
     folder = next((finished / "runs/run").glob("*/tiles"))
     vectors = np.loadtxt(folder / "tensors.tsv")
     names = (folder / "metadata.tsv").read_text().splitlines()
-    edge = int(np.ceil(np.sqrt(len(vectors)))) * train.SPRITE_PX
+    edge = int(np.ceil(np.sqrt(len(vectors)))) * SPRITE_PX
     assert vectors.shape[1] == 16 and len(names) == len(vectors) + 1 and names[1].startswith("17/766")
     with Image.open(folder / "sprite.png") as sprite:
         assert sprite.size == (edge, edge)
@@ -462,7 +463,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 import torch
 from model import Encoder, EncoderConfig, LossConfig, batch_loss
-from train import across_ranks, joined_world
+from parallel import across_ranks, joined_world
 with joined_world("cpu") as world:
     torch.manual_seed(0)
     encoder = Encoder(EncoderConfig(embedding_dim=16, tile_size=32)).double()
