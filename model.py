@@ -5,6 +5,7 @@ Not a command itself. `python train.py` trains it, `python precompute_embeddings
 
 import dataclasses
 import io
+import math
 import os
 import platform
 import struct
@@ -23,7 +24,7 @@ from cli import UserError, count_float, count_int, flag, fraction, positive_floa
 from data_loader import DEFAULT_ZOOM, LAYERS, SHRINKS
 from files import atomic_write, digest, remove_leftovers
 
-CHECKPOINT_FORMAT = 1
+CHECKPOINT_FORMAT = 2  # 2: profiles are logarithms
 BLOCK_CHANNELS = (64, 128, 256, 512, 512)
 FC_SIZES = (1024, 512)
 
@@ -283,20 +284,23 @@ def vicreg_penalty(vectors: Tensor) -> Tensor:
 
 PROFILE_CLASSES = 16  # of brightness, in each layer
 PROFILE_FLOOR, PROFILE_LIMIT = 0.01, 10.0  # a class that hardly ever occurs must not outweigh all others
-PROFILE_SHARE = 0.5  # length of the summary beside the learned part's 1
+PROFILE_STEEPNESS = 64  # a class on a 64th of a tile is in the middle between nothing and much
+PROFILE_SHARE = 1.0  # length of the summary beside the learned part's 1
 
 
 def brightness_profile(tiles: Tensor) -> Tensor:
-    """Roots of the shares of its pixels that each class of brightness has in each layer of a tile.
+    """Logarithms of the shares of its pixels that each class of brightness has in each layer of a tile.
 
-    `tiles (B, C, S, S) uint8` to `(B, C * 16) float32`; ground on which nothing is drawn is in no class. The root
-    keeps a few dots from vanishing beside whole areas. Turning a tile changes nothing.
+    `tiles (B, C, S, S) uint8` to `(B, C * 16) float32`, log(1 + 64 share) / log(65): 0 where a class is absent, 1 where
+    it fills the layer; ground on which nothing is drawn is in no class. The logarithm keeps a few dots from vanishing
+    beside whole areas, and is nearly linear for dots, so that they can be counted. Turning a tile changes nothing.
     """
     pixels = tiles.flatten(2)
     drawn = torch.where(pixels == 0, PROFILE_CLASSES, pixels >> 4).long()  # one more class for the bare ground
     counts = torch.zeros(*pixels.shape[:2], PROFILE_CLASSES + 1, device=tiles.device)
     counts.scatter_add_(2, drawn, counts.new_ones(()).expand(drawn.shape))
-    return (counts[:, :, :PROFILE_CLASSES] / pixels.shape[2]).sqrt().flatten(1)
+    shares = counts[:, :, :PROFILE_CLASSES] / pixels.shape[2]
+    return (PROFILE_STEEPNESS * shares).log1p().flatten(1) / math.log1p(PROFILE_STEEPNESS)
 
 
 class ProfileScale(nn.Module):
@@ -318,9 +322,10 @@ class ProfileScale(nn.Module):
 
 
 class ProfileSummary(nn.Module):
-    """The principal components of standardised brightness profiles, half as long as a unit vector on average.
+    """The principal components of standardised brightness profiles, on average as long as the learned unit vector.
 
-    Not trained but fitted, once, before training: it is the best linear summary of so many numbers there is.
+    Each is divided by the root of its deviation: half-way to whitening, so that the first few do not decide alone what
+    is near. Not trained but fitted, once, before training: there is no better linear summary of so many numbers.
     """
 
     def __init__(self, config: EncoderConfig):
@@ -334,8 +339,9 @@ class ProfileSummary(nn.Module):
         self.scale.fit(profiles)
         standardised = self.scale(profiles).double()
         centred = standardised - standardised.mean(dim=0)
-        _, axes = torch.linalg.eigh(centred.T @ centred)  # ascending
-        components = axes[:, -self.components.shape[1] :].flip(1)
+        variances, axes = torch.linalg.eigh(centred.T @ centred / len(centred))  # ascending
+        kept = slice(-self.components.shape[1], None)
+        components = (axes[:, kept] * variances[kept].clamp(min=1e-6) ** -0.25).flip(1)
         length = (standardised @ components).square().sum(dim=1).mean().sqrt()
         self.components.copy_(PROFILE_SHARE * components / length.clamp(min=1e-6))
 

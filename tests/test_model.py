@@ -1,6 +1,7 @@
 """The encoder, the losses against their definitions, mining, and checkpoints that survive whatever happens."""
 
 import dataclasses
+import math
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from cli import UserError
 from conftest import REPO, save_untrained
 from model import (
+    CHECKPOINT_FORMAT,
     Checkpoint,
     Encoder,
     EncoderConfig,
@@ -282,7 +284,7 @@ class Payload:
 
 def test_code_in_a_checkpoint_never_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    torch.save({"format_version": 1, "encoder_config": {}, "encoder_state": Payload()}, "evil.pth")
+    torch.save({"format_version": CHECKPOINT_FORMAT, "encoder_config": {}, "encoder_state": Payload()}, "evil.pth")
     with pytest.raises(UserError):
         load_checkpoint("evil.pth")
     assert not Path("owned").exists()
@@ -330,14 +332,15 @@ def test_checkpoints_travel_between_cuda_and_cpu(tmp_path):
 # --- what a tile shows -------------------------------------------------------------------------------------
 
 
-def test_a_profile_holds_the_roots_of_shares_of_brightness():
+def test_a_profile_holds_the_logarithms_of_shares_of_brightness():
     tiles = torch.zeros(1, 12, 8, 8, dtype=torch.uint8)
     tiles[0, 4, :2] = 255  # a quarter
     tiles[0, 4, 4, :4] = 20  # a sixteenth
     tiles[0, 11, 0, 0] = 1
     profile = brightness_profile(tiles).view(12, 16)
     expected = torch.zeros(12, 16)
-    expected[4, 15], expected[4, 1], expected[11, 0] = 0.5, 0.25, 0.125
+    for layer, shade, share in ((4, 15, 1 / 4), (4, 1, 1 / 16), (11, 0, 1 / 64)):
+        expected[layer, shade] = math.log(1 + 64 * share) / math.log(65)
     torch.testing.assert_close(profile, expected)
 
 
@@ -374,7 +377,11 @@ def test_the_last_numbers_of_a_vector_sum_up_the_profile():
         learned = F.normalize(encoder.head(encoder.blocks(tiles / 255)), dim=1)
     assert vectors.shape == (400, 200) and summary.shape == (400, 190)
     torch.testing.assert_close(vectors, F.normalize(torch.cat([learned, summary], dim=1), dim=1))
-    assert summary.square().sum(dim=1).mean().sqrt().item() == pytest.approx(0.5, rel=1e-3)
+    assert summary.square().sum(dim=1).mean().sqrt().item() == pytest.approx(1, rel=1e-3)
+    standardised = encoder.summary.scale(profiles)
+    deviations = torch.linalg.svdvals(standardised - standardised.mean(dim=0))[:190]
+    halfway = summary.std(dim=0) / deviations.sqrt()  # to whitening
+    torch.testing.assert_close(halfway / halfway[0], torch.ones(190), rtol=0.02, atol=0)
     told = torch.linalg.lstsq(torch.cat([summary, torch.ones(400, 1)], dim=1).double(), profiles.double()).solution
     missed = torch.cat([summary, torch.ones(400, 1)], dim=1).double() @ told - profiles
     assert (missed.var(dim=0) < 0.05 * profiles.var(dim=0)).float().mean() > 0.9
