@@ -31,12 +31,12 @@ from cli import (
 
 APP = Path(__file__).resolve().parent / "streamlit_app.py"
 FIRST_PORT, PORTS_TRIED = 8501, 100
-WARM_UP = """
-import runpy, sys, threading
+READY_APP = """
+import runpy, sys
 sys.path.append(sys.argv.pop(1))
-threading.Thread(target=lambda: (__import__("explorer_data"), __import__("pandas")), daemon=True).start()
+import explorer_data, pandas, plotly.graph_objects, similarity
 runpy.run_module("streamlit", run_name="__main__", alter_sys=True)
-"""  # Streamlit, while what the app imports is imported beside it: the first visitor waits less
+"""  # Streamlit, with what the app imports that is slow: once it says where it is, it answers at once
 GRACE_S = 5  # for the app to end by itself
 
 
@@ -79,7 +79,7 @@ def serve(args: argparse.Namespace) -> int:
         raise UserError("Streamlit is not installed; `pip install -r requirements.txt` (or `make init`) installs it")
     port = choose_port(args.port)
     options = {"server.address": "localhost", "server.port": port, "browser.gatherUsageStats": "false"}
-    command = [sys.executable, "-c", WARM_UP, str(APP.parent), "run", str(APP)]
+    command = [sys.executable, "-c", READY_APP, str(APP.parent), "run", str(APP)]
     command += [part for name, value in options.items() for part in (f"--{name}", str(value))]
     stopped: list[int] = []
     with subprocess.Popen([*command, "--", *app_flags(args)]) as app:
