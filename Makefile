@@ -4,7 +4,7 @@ PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest -q
 ARGS ?=
 
-.PHONY: help init example test test-slow test-all check tiles train tensorboard streamlit bench pictures requirements clean
+.PHONY: help init example test test-slow test-all test-floor check tiles train tensorboard streamlit bench pictures requirements clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -26,6 +26,11 @@ test-slow: ## the slow tests alone
 test-all: ## the fast and the slow tests
 	@./setup.sh browser
 	@$(PYTEST) -m "not gpu" $(ARGS)
+
+test-floor: ## the fast tests on the oldest releases that pyproject.toml allows (their own deprecations are no error)
+	@./setup.sh floor
+	@.venv-floor/bin/python -m pytest -q -n auto --dist worksteal -m "not slow and not gpu" \
+	    -W default::DeprecationWarning -W default::FutureWarning -W default::PendingDeprecationWarning $(ARGS)
 
 check: ## lint and formatting
 	@./setup.sh dev
@@ -55,4 +60,4 @@ requirements: ## compile requirements*.txt anew from pyproject.toml (ARGS=--upgr
 
 clean: ## remove caches and drawings; tiles, checkpoints, runs and .venv stay
 	@rm -rf cache visualizations interactive_visualizations .pytest_cache .ruff_cache
-	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+	@find . -name __pycache__ -not -path './.venv*/*' -prune -exec rm -rf {} +

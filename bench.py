@@ -112,6 +112,11 @@ class Bench:
         script("render_tiles.py", "--city", "astana", "--tiles_root", root)
         return root
 
+    @cached_property
+    def whole_store(self) -> TileStore:
+        """The packed tiles of the whole city."""
+        return open_store(self.whole_city, 64, cache_dir=self.scratch / "cache", quick=True)
+
     def store(self, tile_size: int) -> TileStore:
         """The packed tiles at some size."""
         return open_store(self.tiles_root, tile_size, cache_dir=self.scratch / "cache")
@@ -613,49 +618,24 @@ def bench_html(bench: Bench) -> Iterator[Figure]:
 
     from page_timing import measure
 
-    model = untrained_checkpoint(bench, 64)
+    script_mb = len(get_plotlyjs().encode()) / 1e6
     for max_tiles in HTML_TILES:
-        folder = bench.scratch / f"page-{max_tiles}"
-        place = ["--tiles_root", bench.whole_city, "--cache_dir", bench.scratch / "cache", "--model_path", model]
-        script(
-            "run_interactive_viz.py",
-            "html",
-            *place,
-            "--max_tiles",
-            max_tiles,
-            "--output_dir",
-            folder,
-            "--dr_algorithms",
-            "PCA",
-            "--device",
-            bench.device.type,
-        )
-        page = folder / "index.html"
-        store = open_store(bench.whole_city, 64, cache_dir=bench.scratch / "cache", quick=True)
-        tiles = max_tiles or int((~store.blank).sum())
-        plotly = len(get_plotlyjs().encode())
-        size = page.stat().st_size
-        yield Figure(
-            "page size",
-            size / 1e6,
-            "MB",
-            plotly / 1e6,
-            size / plotly,
-            bench.hardware,
-            tiles,
-            "floor: Plotly's script alone",
-        )
+        page = html_page(bench, max_tiles)
+        tiles = max_tiles or int((~bench.whole_store.blank).sum())
+        size, note = page.stat().st_size / 1e6, "floor: Plotly's script alone"
+        yield Figure("page size", size, "MB", script_mb, size / script_mb, bench.hardware, tiles, note)
+        note = "floor: a page with an empty Plotly plot"
         for name, (own, floor) in measure(page, bench.flags.repeats).items():
-            yield Figure(
-                name,
-                own / 1e3,
-                "s",
-                floor / 1e3,
-                own / floor,
-                bench.hardware,
-                tiles,
-                "floor: a page with an empty Plotly plot",
-            )
+            yield Figure(name, own / 1e3, "s", floor / 1e3, own / floor, bench.hardware, tiles, note)
+
+
+def html_page(bench: Bench, max_tiles: int) -> Path:
+    """The page of so many tiles of the whole city."""
+    folder = bench.scratch / f"page-{max_tiles}"
+    place = ("--tiles_root", bench.whole_city, "--cache_dir", bench.scratch / "cache", "--output_dir", folder)
+    what = ("--model_path", untrained_checkpoint(bench, 64), "--max_tiles", max_tiles, "--dr_algorithms", "PCA")
+    script("run_interactive_viz.py", "html", *place, *what, "--device", bench.device.type)
+    return folder / "index.html"
 
 
 # --- app -----------------------------------------------------------------------------------------------------

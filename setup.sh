@@ -4,6 +4,7 @@
 #   ./setup.sh init      uv, Python >= 3.12, .venv, requirements.txt    (TORCH=cpu|cu126|... picks the PyTorch build)
 #   ./setup.sh dev       the same, and requirements-dev.txt
 #   ./setup.sh browser   the same, and Chromium for the browser tests
+#   ./setup.sh floor     .venv-floor: the oldest releases that pyproject.toml allows
 #   ./setup.sh pin       compiles requirements*.txt anew from pyproject.toml (ARGS=--upgrade for newer releases)
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -26,8 +27,9 @@ main() {
         init) init ;;
         dev) init && dev ;;
         browser) init && dev && browser ;;
+        floor) floor ;;
         pin) pin ;;
-        *) die "setup.sh knows init, dev, browser and pin, not '${1:-}'" ;;
+        *) die "setup.sh knows init, dev, browser, floor and pin, not '${1:-}'" ;;
     esac
 }
 
@@ -115,6 +117,17 @@ dev() {
     find_uv
     install -r requirements-dev.txt
     echo "$key" > "$VENV/.dev-stamp"
+}
+
+floor() {
+    VENV=$PWD/.venv-floor PYTHON=$PWD/.venv-floor/bin/python LOG=$PWD/.venv-floor/install.log
+    local key
+    key=$(cksum < pyproject.toml)
+    [ "$(cat "$VENV/.floor-stamp" 2>/dev/null)" = "$key" ] && return
+    find_uv
+    make_venv
+    install --resolution lowest-direct -r pyproject.toml --group dev
+    echo "$key" > "$VENV/.floor-stamp"
 }
 
 torch_backend() { # TORCH, or what an earlier `make init TORCH=...` chose

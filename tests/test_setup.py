@@ -139,7 +139,7 @@ def one_sentence(result: subprocess.CompletedProcess) -> str:
 
 def test_the_first_target_is_the_list_of_targets(machine):
     shown = machine.make().stdout
-    targets = "help init example test check tiles train tensorboard streamlit bench clean"
+    targets = "help init example test test-floor check tiles train tensorboard streamlit bench clean"
     for target in targets.split():
         assert f"make {target} " in shown
     assert machine.calls() == []
