@@ -81,7 +81,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "recommended": {
         "loss_type": "ntxent",
         "temperature": 0.1,
-        "profile_dims": 72,
+        "profile_dims": 88,
         "batch_size": 64,
         "tile_size": 32,
         "shrink": "max",
