@@ -21,11 +21,11 @@ test: ## set up what the tests need and run the fast ones
 
 test-slow: ## the slow tests alone
 	@./setup.sh browser
-	@$(PYTEST) -m "slow and not gpu" $(ARGS)
+	@$(PYTEST) -n auto --dist loadfile -m "slow and not gpu" $(ARGS)
 
 test-all: ## the fast and the slow tests
 	@./setup.sh browser
-	@$(PYTEST) -m "not gpu" $(ARGS)
+	@$(PYTEST) -n auto --dist loadfile -m "not gpu" $(ARGS)
 
 test-floor: ## the fast tests on the oldest releases that pyproject.toml allows (their own deprecations are no error)
 	@./setup.sh floor

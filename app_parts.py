@@ -29,7 +29,7 @@ URL = "query-params"  # widgets bound to the address: a link opens the same view
 GALLERY_PAGE = 24
 
 
-# --- pictures --------------------------------------------------------------------------------------------------
+# --- pictures ----------------------------------------------------------------------------------------------
 
 
 def web(name: str) -> str:
@@ -104,7 +104,7 @@ def picture_uri(city: City, xy: tuple[int, int], edge: int) -> str:
     return tile_images.data_uri(Image.fromarray(tile_images.pictures(city.pictures, row, edge)[0]), "jpeg", 85)
 
 
-# --- places ----------------------------------------------------------------------------------------------------
+# --- places ------------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,7 +207,7 @@ def nearest(
     return rows[0][kept], found[0][kept]
 
 
-# --- choosing a place ------------------------------------------------------------------------------------------
+# --- choosing a place --------------------------------------------------------------------------------------
 
 
 def choose_place(city: City, key: str) -> Place:
@@ -307,7 +307,7 @@ def forget_picked(key: str) -> None:
     st.query_params.pop(f"{key}_tile", None)
 
 
-# --- the linked view -------------------------------------------------------------------------------------------
+# --- the linked view ---------------------------------------------------------------------------------------
 
 
 CLUSTERS = 10

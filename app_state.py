@@ -23,7 +23,7 @@ from files import digest, file_digest
 from projections import Projection
 from similarity import METRICS, Search
 
-# --- what is open ----------------------------------------------------------------------------------------------
+# --- what is open ------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +88,7 @@ class View:
     colouring: str
 
 
-# --- work that takes a while -----------------------------------------------------------------------------------
+# --- work that takes a while -------------------------------------------------------------------------------
 
 
 PROGRESS_S = 1  # between two looks at work in the background: each look takes from its time
@@ -212,7 +212,7 @@ def show_error(error: BaseException) -> None:
     st.error(str(error), icon=":material/error:")
 
 
-# --- what is computed once -------------------------------------------------------------------------------------
+# --- what is computed once ---------------------------------------------------------------------------------
 
 
 def load_city(source: Source) -> City:
