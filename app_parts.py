@@ -54,6 +54,11 @@ def components() -> dict[str, Callable]:
     }
 
 
+def load_plotly() -> None:
+    """Let the browser read Plotly's script, which takes it a second, while Python opens the city."""
+    components()["plotly"](key="plotly")
+
+
 def gallery(
     key: str,
     city: City,
@@ -401,7 +406,6 @@ def show_linked_view(
     }
     name = f"view {key}"
     components()["view"](key=name, data=data, on_click_change=partial(keep_click, name, slot or key))
-    components()["plotly"](key=f"plotly {key}")
     components()["city"](key=f"city {key}", data=payload)
 
 

@@ -31,6 +31,7 @@ from app_parts import (
     forget_picked,
     gallery,
     keep_picked,
+    load_plotly,
     nearest,
     picked_place,
     picked_row,
@@ -631,6 +632,8 @@ def main() -> None:
     """Read the flags, let the sidebar choose what is open and how, show that page."""
     st.set_page_config("Loc2Vec explorer", page_icon=str(explorer.WEB / "icon.svg"), layout="wide")
     st.html(explorer.WEB / "live_app.css")
+    with st.sidebar:
+        load_plotly()
     try:
         flags = read_app_flags()
         st.sidebar.title("Loc2Vec")
