@@ -87,7 +87,9 @@ ELSEWHERE = (
     "torchrun",
     "tiles_of_b",
     "my_tiles",
-)  # a download, figures, folders of one's own
+    "--batch_size 256",
+    "30.49,50.42",
+)  # a download, figures, folders of one's own, a GPU, a box of Kyiv
 
 
 @pytest.fixture(scope="module")
