@@ -75,9 +75,14 @@ def said(app: AppTest) -> str:
     return "\n".join(str(element.value) for element in elements)
 
 
+def components(app: AppTest, name: str) -> list:
+    """All components `name` on the page."""
+    return [element.proto for element in app.get("bidi_component") if element.proto.component_name == name]
+
+
 def component(app: AppTest, name: str) -> dict:
     """What Python handed to the component `name`, as the browser gets it."""
-    found = [element.proto for element in app.get("bidi_component") if element.proto.component_name == name]
+    found = components(app, name)
     assert found, f"no {name} on the page"
     return json.loads(found[0].json or found[0].mixed.json)
 
@@ -317,7 +322,7 @@ def test_two_checkpoints_on_the_same_tiles(open_app, tmp_path, tiny_checkpoint, 
 def test_first_visit_says_what_is_missing_and_computes_it_on_a_button(open_app, tmp_path):
     app = open_app(cache_dir=tmp_path / "empty")
     assert "Nothing is computed yet" in said(app) and "precompute_embeddings.py" in said(app)
-    assert not app.get("bidi_component")
+    assert not components(app, "loc2vec_view")
     next(button for button in app.button if button.label == "Compute the vectors").click().run()
     assert component(settle(app), "loc2vec_view")["projection"]["name"] == "PCA"
     assert list((tmp_path / "empty").glob("vectors-*"))
@@ -382,7 +387,7 @@ def test_a_damaged_cache_is_rebuilt_never_trusted(open_app, cache, pattern):
     content[len(content) // 2] ^= 255
     path.write_bytes(content)
     app = open_app()
-    if not app.get("bidi_component"):
+    if not components(app, "loc2vec_view"):
         next(button for button in app.button if button.label == "Compute the vectors").click().run()
     component(settle(app), "loc2vec_view")
 
