@@ -56,7 +56,8 @@ def components() -> dict[str, Callable]:
 
 def load_plotly() -> None:
     """Let the browser read Plotly's script, which takes it a second, while Python opens the city."""
-    components()["plotly"](key="plotly")
+    with st.sidebar:
+        components()["plotly"](key="plotly")
 
 
 def gallery(

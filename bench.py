@@ -97,19 +97,16 @@ class Bench:
     @cached_property
     def tiles_root(self) -> Path:
         """The tiles to measure on."""
-        if self.flags.tiles_root:
-            return self.flags.tiles_root
-        root = self.scratch / "tiles"
-        script("render_tiles.py", "--city", "sample", "--tiles_root", root)
-        return root
+        return self.flags.tiles_root or self._rendered("sample")
 
     @cached_property
     def whole_city(self) -> Path:
         """The tiles of the whole sample extract, for the viewers' thousands."""
-        if self.flags.tiles_root:
-            return self.flags.tiles_root
-        root = self.scratch / "whole-city"
-        script("render_tiles.py", "--city", "astana", "--tiles_root", root)
+        return self.flags.tiles_root or self._rendered("astana")
+
+    def _rendered(self, city: str) -> Path:
+        root = self.scratch / f"tiles-{city}"
+        script("render_tiles.py", "--city", city, "--tiles_root", root)
         return root
 
     @cached_property

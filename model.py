@@ -284,7 +284,7 @@ def vicreg_penalty(vectors: Tensor) -> Tensor:
 
 PROFILE_CLASSES = 16  # of brightness, in each layer
 PROFILE_FLOOR, PROFILE_LIMIT = 0.01, 10.0  # a class that hardly ever occurs must not outweigh all others
-PROFILE_STEEPNESS = 64  # a class on a 64th of a tile is in the middle between nothing and much
+PROFILE_STEEPNESS = 64  # below a 64th of a tile a class counts nearly in proportion
 PROFILE_SHARE = 1.0  # length of the summary beside the learned part's 1
 
 

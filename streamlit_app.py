@@ -177,6 +177,7 @@ def choose_settings(algorithm: str) -> dict:
 
 def projector_page(source: Source) -> None:
     """The embedding beside the map, the picked tile, and figures about it all."""
+    load_plotly()
     view = choose_view()
     city = open_city(source)
     show_heading(source, city)
@@ -374,6 +375,7 @@ def search_page(source: Source) -> None:
 
 def show_in_embedding(source: Source, city: City, place: Place, rows: np.ndarray) -> None:
     """The embedding with the query and its results highlighted."""
+    load_plotly()
     view = choose_view(st.container(horizontal=True))
     own = int(city.embeddings.rows(np.array([place.xy]))[0]) if place.xy else -1
     show_linked_view(source, city, view, key="query", picked=own, rings=Rings(rows))
@@ -493,6 +495,7 @@ def index_quality(city: City, index: Search, search_k: int) -> SearchQuality:  #
 
 def compare_page(source: Source) -> None:
     """Two checkpoints side by side on the same tiles."""
+    load_plotly()
     view = choose_view()
     with st.sidebar:
         own, *others = find_checkpoints(source.model_path)
@@ -632,8 +635,6 @@ def main() -> None:
     """Read the flags, let the sidebar choose what is open and how, show that page."""
     st.set_page_config("Loc2Vec explorer", page_icon=str(explorer.WEB / "icon.svg"), layout="wide")
     st.html(explorer.WEB / "live_app.css")
-    with st.sidebar:
-        load_plotly()
     try:
         flags = read_app_flags()
         st.sidebar.title("Loc2Vec")
