@@ -55,7 +55,7 @@ def components() -> dict[str, Callable]:
 
 
 def load_plotly() -> None:
-    """Let the browser read Plotly's script, which takes it a second, while Python opens the city."""
+    """Send Plotly's script, which takes the browser a second to read: after the views, which show dots without it."""
     with st.sidebar:
         components()["plotly"](key="plotly")
 

@@ -177,13 +177,13 @@ def choose_settings(algorithm: str) -> dict:
 
 def projector_page(source: Source) -> None:
     """The embedding beside the map, the picked tile, and figures about it all."""
-    load_plotly()
     view = choose_view()
     city = open_city(source)
     show_heading(source, city)
     place = picked_place(city, "projector")
     rings = choose_rings(source, city, place)
     show_linked_view(source, city, view, picked=picked_row(city, "projector"), rings=rings)
+    load_plotly()
     panels = {
         "Picked tile": lambda: show_alike(source, city, place),
         "Any place": lambda: show_alike(source, city, choose_any_place(city)),
@@ -375,10 +375,10 @@ def search_page(source: Source) -> None:
 
 def show_in_embedding(source: Source, city: City, place: Place, rows: np.ndarray) -> None:
     """The embedding with the query and its results highlighted."""
-    load_plotly()
     view = choose_view(st.container(horizontal=True))
     own = int(city.embeddings.rows(np.array([place.xy]))[0]) if place.xy else -1
     show_linked_view(source, city, view, key="query", picked=own, rings=Rings(rows))
+    load_plotly()
 
 
 def choose_other_city(source: Source, city: City) -> City:
@@ -495,7 +495,6 @@ def index_quality(city: City, index: Search, search_k: int) -> SearchQuality:  #
 
 def compare_page(source: Source) -> None:
     """Two checkpoints side by side on the same tiles."""
-    load_plotly()
     view = choose_view()
     with st.sidebar:
         own, *others = find_checkpoints(source.model_path)
@@ -510,6 +509,7 @@ def compare_page(source: Source) -> None:
     for side, one, city, column in zip(("left", "right"), pair, cities, columns, strict=True):
         with column:
             near.append(show_one_model(side, one, city, view, place))
+    load_plotly()
     with left:
         show_agreement(cities, near)
 

@@ -16,6 +16,8 @@ from cli import Parser, count_int, run_main
 from make_screenshots import DESKTOP, READY, START_TIMEOUT_MS, launch
 
 EMPTY = Path(__file__).parent / "empty_plotly.html"
+FIGURES = ("first draw", "ready", "hover embedding", "hover map")
+MARKS = ("first-draw", "ready")
 HOVERS = 60
 HOVER_SCRIPT = """
 async ([selector, count]) => {
@@ -38,12 +40,12 @@ async ([selector, count]) => {
 
 
 def measure(page_path: Path, repeats: int = 3) -> dict[str, tuple[float, float]]:
-    """Milliseconds of `first draw`, `hover embedding` and `hover map`: the page's and an empty Plotly page's.
+    """Milliseconds of each of `FIGURES`: the page's and an empty Plotly page's.
 
-    Medians over `repeats` visits of each in turn; a hover runs from the pointer's event to the frame that shows it.
+    The first draw shows every dot, which answers to the pointer; `ready` is when Plotly moves and zooms them. Medians
+    over `repeats` visits of each in turn; a hover runs from the pointer's event to the frame that shows it.
     """
-    names = ("first draw", "hover embedding", "hover map")
-    found: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in names}
+    found: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in FIGURES}
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         empty = write_empty_page(Path(folder))
         browser = launch(playwright)
@@ -61,12 +63,11 @@ def measure(page_path: Path, repeats: int = 3) -> dict[str, tuple[float, float]]
 def visit(page: Page) -> dict[str, float]:
     """One visit's figures in milliseconds."""
     page.wait_for_selector(READY, timeout=START_TIMEOUT_MS)
-    drawn = page.evaluate("performance.getEntriesByName('loc2vec-first-draw')[0].startTime")
-    hovers = {
-        name: statistics.median(page.evaluate(HOVER_SCRIPT, [f"[data-pane={name}]", HOVERS]))
-        for name in ("embedding", "map")
-    }
-    return {"first draw": drawn} | {f"hover {name}": value for name, value in hovers.items()}
+    marks = [page.evaluate(f"performance.getEntriesByName('loc2vec-{name}')[0].startTime") for name in MARKS]
+    hovers = [
+        statistics.median(page.evaluate(HOVER_SCRIPT, [f"[data-pane={name}]", HOVERS])) for name in ("embedding", "map")
+    ]
+    return dict(zip(FIGURES, marks + hovers, strict=True))
 
 
 def write_empty_page(folder: Path) -> Path:

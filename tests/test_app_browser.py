@@ -83,7 +83,7 @@ def visit(browser, server):
     """`visit(address, viewport)`: a page of a new visitor; leaving the machine or a console error fails the test."""
     contexts, wrong = [], []
 
-    def open_page(address: str = "", viewport: dict = DESKTOP):
+    def open_page(address: str = "", viewport: dict = DESKTOP, script: str = ""):
         context = browser.new_context(viewport=viewport)
         contexts.append(context)
         context.route("**/*", lambda route: route.continue_() if local(route.request.url) else leave(route))
@@ -91,6 +91,7 @@ def visit(browser, server):
         page.set_default_timeout(WAIT_MS)
         page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.add_init_script(script)
         page.goto(f"{server}/{address}")
         return page
 
@@ -144,6 +145,26 @@ def test_hover_shows_the_tile_and_a_pick_opens_it(visit, dimensions):
     assert f"projector_tile={tile_x}%2F{tile_y}" in page.url or f"projector_tile={tile_x}/{tile_y}" in page.url
     page.reload()
     page.get_by_text(f"Tile {tile_x}, {tile_y}").first.wait_for()
+
+
+HOLD_PLOTLY = """
+let kept;
+const hidden = { get: () => (window.letPlotlyCome ? kept : undefined), set: (value) => { kept = value; } };
+Object.defineProperty(window, "Plotly", hidden);
+"""
+
+
+def test_a_tile_can_be_picked_before_plotly_has_come(visit):
+    page = visit(script=HOLD_PLOTLY)
+    page.locator(".live-root[data-drawn=true]").wait_for()
+    x, y = tile_under(page, "embedding", (0.4, 0.4))
+    _, tile_x, tile_y = page.locator(".card-tip").get_attribute("data-tile").split("/")
+    page.mouse.click(x, y)
+    page.get_by_text(f"Tile {tile_x}, {tile_y}").first.wait_for()
+    assert not page.locator(".live-root[data-ready=true]").count()
+    page.evaluate("window.letPlotlyCome = true")
+    view_of(page)
+    assert page.locator(".js-plotly-plot").count()
 
 
 def test_a_click_on_the_map_picks_and_tells_the_very_point(visit):

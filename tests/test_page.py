@@ -82,7 +82,7 @@ def browser(playwright, chromium) -> Iterator:
 class Visit:
     """A page that is watched: whatever it asks the network for and whatever goes wrong in it is kept."""
 
-    def __init__(self, browser, path: Path, state: str = "", **device):
+    def __init__(self, browser, path: Path, state: str = "", *, script: str = "", ready: str = READY, **device):
         self.context = browser.new_context(**(device or DESKTOP), accept_downloads=True)
         self.context.route(re.compile(r"^(?!file:|data:|blob:)"), lambda route: route.abort())
         self.page = self.context.new_page()
@@ -91,8 +91,9 @@ class Visit:
         self.page.on("request", lambda request: self.asked.append(request.url))
         self.page.on("console", lambda message: self.wrong.append(message.text) if message.type == "error" else None)
         self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
+        self.page.add_init_script(script)
         self.page.goto(path.as_uri() + state)
-        self.page.wait_for_selector(READY, timeout=START_TIMEOUT_MS)
+        self.page.wait_for_selector(ready, timeout=START_TIMEOUT_MS)
 
     def leave(self) -> None:
         self.context.close()
@@ -232,6 +233,44 @@ def test_pointing_at_one_view_lights_up_the_other(visit):
     assert marks(page, "map") != before
     page.mouse.move(5, 5)
     assert card(page).is_hidden()
+
+
+HOLD_PLOTLY = """
+const held = new Promise((resolve) => { window.letPlotlyCome = resolve; }), text = Response.prototype.text;
+Response.prototype.text = async function () { await held; return text.call(this); };
+"""
+
+
+@pytest.fixture
+def early(browser, ground) -> Iterator:
+    """The page while Plotly's script is still on its way; `letPlotlyCome()` ends that."""
+    visit = Visit(browser, ground["page"], f"#{FRESH}", script=HOLD_PLOTLY, ready="#explorer[data-drawn]")
+    assert visit.page.evaluate("typeof Plotly") == "undefined"
+    yield visit.page
+    visit.leave()
+
+
+def test_dots_answer_before_plotly_has_come_and_stay_where_they_are(early):
+    tile, x, y = point_at_a_dot(early)
+    early.mouse.click(x, y)
+    early.wait_for_selector(".large-picture")
+    before = marks(early, "embedding")
+    early.get_by_label("Colour by").select_option("zone")
+    assert marks(early, "embedding") != before  # the dots have other colours
+    for key in ("0", "+", "-"):  # nothing to zoom yet
+        early.keyboard.press(key)
+    early.mouse.move(5, 5)
+    early.evaluate("letPlotlyCome()")
+    early.wait_for_selector(READY)
+    early.mouse.move(x, y)
+    assert card(early).get_attribute("data-tile") == tile
+
+
+def test_a_projection_chosen_before_plotly_has_come_is_the_one_it_shows(early):
+    early.get_by_role("button", name="3-D", exact=True).click()
+    early.evaluate("letPlotlyCome()")
+    early.wait_for_selector("[data-shown=PCA-3]")
+    point_at_a_dot(early)
 
 
 def test_a_picked_tile_shows_its_facts_and_opens_nothing_by_itself(visit, city):

@@ -1,4 +1,5 @@
-// The embedding: Plotly draws the dots; what is pointed at, selected and moved is worked out here.
+// The embedding: Plotly draws the dots; what is pointed at, selected and moved is worked out here. Its script takes a
+// second to start: until then flat projections stand on the canvas, and can be pointed at, picked and selected.
 
 const TRANSITION_MS = 750;
 const MOST_STRETCH = 1.6;
@@ -7,9 +8,9 @@ const BARS_PX = 48; // the tools and the caption, which lie over the plot
 const ROUND_DOTS = 3000; // more are drawn as squares while they move: faster
 
 class EmbeddingPane extends Pane {
-  constructor(host, view, data, Plotly) {
+  constructor(host, view, data, loadPlotly) {
     super(host, view);
-    this.Plotly = Plotly;
+    this.loadPlotly = loadPlotly;
     this.data = data;
     this.plot = element("div", { class: "plot" });
     this.host.prepend(this.plot);
@@ -27,8 +28,9 @@ class EmbeddingPane extends Pane {
 
   destroy() {
     super.destroy();
+    this.run = -1; // nothing that still waits for Plotly draws
     cancelAnimationFrame(this.following);
-    this.Plotly.purge(this.plot);
+    this.Plotly?.purge(this.plot);
   }
 
   get projection() { return this.data.projections[`${this.algorithm}-${this.dimensions}`]; }
@@ -55,11 +57,32 @@ class EmbeddingPane extends Pane {
     const run = (this.run = (this.run ?? 0) + 1); // a newer switch overtakes this one
     Object.assign(this, { algorithm, dimensions });
     this.homes = (this.homes ?? 0) + 1;
-    const flies = animate && from.length > 0 && !matchMedia("(prefers-reduced-motion: reduce)").matches;
+    const flies = animate && this.Plotly && from.length > 0 && !matchMedia("(prefers-reduced-motion: reduce)").matches;
     if (flies) this.takeOff(from);
+    if (!this.Plotly) await this.startPlotly();
+    if (run !== this.run) return;
     await this.render();
     if (run === this.run && flies) await this.fly(from, run);
     if (run === this.run) this.host.dataset.shown = `${algorithm}-${dimensions}`;
+  }
+
+  // --- before Plotly ---
+
+  async startPlotly() {
+    this.sketched = !this.plotly3d;
+    this.sortGreyFirst();
+    this.relocate();
+    if (this.sketched) {
+      this.view.drawn();
+      await painted();
+    }
+    this.Plotly = await (this.loading ??= this.loadPlotly());
+  }
+
+  // Where Plotly will draw them.
+  locateAtHome() {
+    const [x, y] = this.homeRanges();
+    return this.locateOnAxes({ range: x, _offset: 0, _length: this.width }, { range: y, _offset: 0, _length: this.height });
   }
 
   // --- Plotly ---
@@ -74,8 +97,9 @@ class EmbeddingPane extends Pane {
     }
     if (this.solid) await this.settled();
     else await nextFrame();
-    this.locate();
-    this.drawMarks();
+    this.sketched = false;
+    this.relocate();
+    this.view.drawn();
   }
 
   // Scene cameras are known only once a frame is drawn.
@@ -163,6 +187,7 @@ class EmbeddingPane extends Pane {
   reset() {
     this.camera = { turn: 0.7, lift: 0.45, distance: 1 };
     if (this.canvas3d) return this.relocate();
+    if (!this.Plotly) return;
     const [x, y] = this.solid ? [] : this.homeRanges();
     this.homeView = [x, y].join();
     const change = this.solid ? { "scene.camera": this.homeCamera() } : { "xaxis.range": x, "yaxis.range": y };
@@ -174,6 +199,7 @@ class EmbeddingPane extends Pane {
       this.camera.distance = Math.min(4, Math.max(0.3, this.camera.distance / factor));
       return this.relocate();
     }
+    if (!this.Plotly) return;
     if (this.solid) {
       const eye = { ...this.plot._fullLayout.scene.camera.eye };
       for (const side of ["x", "y", "z"]) eye[side] /= factor;
@@ -190,13 +216,14 @@ class EmbeddingPane extends Pane {
 
   recolour() {
     if (!this.algorithm) return;
-    if (this.canvas3d) return this.drawMarks();
-    return this.render();
+    if (this.Plotly && !this.canvas3d) return this.render();
+    this.sortGreyFirst();
+    return this.drawMarks();
   }
 
   layOut() {
     if (!this.algorithm || !this.width || this.moving) return;
-    if (this.canvas3d) return this.relocate();
+    if (this.canvas3d || this.sketched) return this.relocate();
     if (!this.plot._fullLayout) return;
     const wasHome = !this.solid && this.atHome();
     this.Plotly.Plots.resize(this.plot).then(() => (wasHome ? this.reset() : this.relocate()));
@@ -212,7 +239,8 @@ class EmbeddingPane extends Pane {
 
   locate() {
     if (this.canvas3d) this.positions = this.locateOnCanvas();
-    else this.positions = this.solid ? this.locateInScene() : this.locateOnAxes();
+    else if (this.sketched) this.positions = this.locateAtHome();
+    else this.positions = this.solid ? this.locateInScene() : this.locateOnAxes(...this.axes());
   }
 
   relocate() {
@@ -245,8 +273,12 @@ class EmbeddingPane extends Pane {
     return this.solid ? this.plot._fullLayout?.scene?._scene?.glplot?.cameraParams : null;
   }
 
-  locateOnAxes() {
+  axes() {
     const { xaxis, yaxis } = this.plot._fullLayout;
+    return [xaxis, yaxis];
+  }
+
+  locateOnAxes(xaxis, yaxis) {
     const points = this.coordinates();
     const result = new Float32Array(points.length);
     const [scaleX, scaleY] = [xaxis, yaxis].map(({ range, _length }) => _length / (range[1] - range[0]));
@@ -319,14 +351,15 @@ class EmbeddingPane extends Pane {
     if (this.canvas3d && this.depth) {
       const rows = [...this.depth.keys()].sort((a, b) => this.depth[b] - this.depth[a]);
       this.drawDots(context, this.positions, rows);
+    } else if (this.sketched) {
+      this.drawDots(context, this.positions, this.order, true);
     }
     if (this.view.state.dots === "pictures") this.drawPictures(context);
   }
 
-  drawDots(context, positions, rows) {
+  drawDots(context, positions, rows, round = rows.length <= ROUND_DOTS) {
     const { css, greyed, ink } = this.view;
     const size = this.dotSize();
-    const round = rows.length <= ROUND_DOTS;
     for (const row of rows) {
       const [x, y] = [positions[2 * row], positions[2 * row + 1]];
       context.fillStyle = greyed(row) ? ink.grey : css[row];
@@ -394,7 +427,7 @@ class EmbeddingPane extends Pane {
     const picture = element("canvas");
     fitCanvas(picture, this.width, this.height);
     const context = picture.getContext("2d");
-    if (!this.canvas3d) {
+    if (this.Plotly && !this.canvas3d) {
       const size = { format: "png", width: this.width, height: this.height, scale: 2 };
       context.drawImage(await loadedImage(await this.Plotly.toImage(this.plot, size)), 0, 0, this.width, this.height);
     }
@@ -429,6 +462,11 @@ function hasWebgl() {
 
 function nextFrame() {
   return new Promise((resolve) => requestAnimationFrame(resolve));
+}
+
+// When what was drawn has come onto the screen.
+function painted() {
+  return new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)));
 }
 
 function loadedImage(source) {

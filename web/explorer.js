@@ -1,6 +1,6 @@
 // mount(root, data, options): the linked explorer inside `root`. It keeps nothing outside it but the address's hash.
 //
-// options: Plotly; hash (keep the state in the address, default true); theme ("light", "dark" or "system");
+// options: plotly: gives a promise of Plotly, asked for once the first dots are drawn; hash (keep the state in the address, default true); theme ("light", "dark" or "system");
 //          onPick({z, x, y} | null), onSelect([{z, x, y}]), onPoint({lat, lon}) for clicks on the map;
 //          state: a hash to start from, such as "alg=UMAP&dim=3".
 // Returns {update(data), set(state), state(), destroy()}.
@@ -36,7 +36,7 @@ class Explorer {
     this.applyTheme();
     this.build();
     this.recolour(false);
-    this.embedding = new EmbeddingPane(this.parts.embedding, this, data, options.Plotly);
+    this.embedding = new EmbeddingPane(this.parts.embedding, this, data, options.plotly);
     this.map = new MapPane(this.parts.map, this, data);
     this.listen();
   }
@@ -46,10 +46,18 @@ class Explorer {
     this.parts.embedding.classList.toggle("pictured", this.state.dots === "pictures");
     for (const pane of [embedding, map]) pane.resized();
     this.refresh();
-    await embedding.show(this.state.alg, this.state.dim, { animate: false });
     this.sayFallback();
     this.setTool(this.state.tool);
+    await embedding.show(this.state.alg, this.state.dim, { animate: false });
+    if (this.stops.signal.aborted) return;
     this.root.dataset.ready = "true";
+    performance.mark("loc2vec-ready");
+  }
+
+  // The dots are there and answer to the pointer; `ready` says that Plotly moves them, too.
+  drawn() {
+    if (this.root.dataset.drawn) return;
+    this.root.dataset.drawn = "true";
     performance.mark("loc2vec-first-draw");
   }
 

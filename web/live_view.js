@@ -35,6 +35,11 @@ async function until(ready) {
   while (!ready()) await new Promise((resolve) => setTimeout(resolve, 30));
 }
 
+async function plotly() {
+  await until(() => window.Plotly);
+  return window.Plotly;
+}
+
 function stateOf(live, tiles) {
   return {
     alg: live.projection.name, dim: live.projection.dimensions, colour: live.colour,
@@ -42,15 +47,16 @@ function stateOf(live, tiles) {
   };
 }
 
+// A view whose dots are there; Plotly, which moves them, may still be on its way.
 async function startView(root, live, onClick) {
-  await until(() => window.Plotly && cityOf(live) && root.isConnected);
+  await until(() => cityOf(live) && root.isConnected);
   const name = `${live.projection.name}-${live.projection.dimensions}`;
   const data = { ...cityOf(live), projections: { [name]: live.projection.packed } };
   root.className = `live-root loc2vec live ${live.panes}`;
-  const explorer = new LiveExplorer(root, data, { Plotly: window.Plotly, hash: false, theme: live.theme, live, onClick });
+  const explorer = new LiveExplorer(root, data, { plotly, hash: false, theme: live.theme, live, onClick });
   Object.assign(explorer.state, stateOf(live, explorer.tiles));
   explorer.recolour(false);
-  await explorer.start();
+  explorer.start();
   if (explorer.state.tile >= 0) explorer.map.show(explorer.state.tile);
   return explorer;
 }

@@ -1,15 +1,19 @@
-// Start of the page that is one file: unpack Plotly, read the data, mount the explorer.
+// Start of the page that is one file: read the data, mount the explorer, unpack Plotly.
 
 async function startPage() {
   const root = document.getElementById("explorer");
   try {
-    await runPacked(document.getElementById("plotly").textContent);
     const data = JSON.parse(document.getElementById("data").textContent);
-    await mount(root, data, { Plotly: window.Plotly }).ready;
+    await mount(root, data, { plotly: unpackPlotly }).ready;
   } catch (error) {
     root.textContent = `This page could not start: ${error.message}. A current version of any browser opens it.`;
     throw error;
   }
+}
+
+async function unpackPlotly() {
+  await runPacked(document.getElementById("plotly").textContent);
+  return window.Plotly;
 }
 
 // Run a script that stands in the page as base64 of gzip.
