@@ -53,6 +53,11 @@ class EncoderConfig:
             nearest = max(32, round(self.tile_size / 32) * 32)
             raise UserError(f"--tile_size {self.tile_size} is not a multiple of 32; try --tile_size {nearest}")
 
+    @property
+    def learned_dims(self) -> int:
+        """How many of a vector's numbers are trained: all but the summary's."""
+        return self.embedding_dim - self.profile_dims
+
 
 class Encoder(nn.Module):
     """The loc2vec CNN: `(B, 12, S, S)` in 0..1 to `(B, embedding_dim)`, L2-normalised.
@@ -72,9 +77,7 @@ class Encoder(nn.Module):
             nn.Sequential(nn.Linear(a, b), nn.ReLU(inplace=True), nn.Dropout(config.dropout))
             for a, b in pairwise(sizes)
         ]
-        self.head = nn.Sequential(
-            nn.Flatten(), *hidden, nn.Linear(sizes[-1], config.embedding_dim - config.profile_dims)
-        )
+        self.head = nn.Sequential(nn.Flatten(), *hidden, nn.Linear(sizes[-1], config.learned_dims))
         self.apply(_start_spread)
         self.summary = ProfileSummary(config) if config.profile_dims else None
 
@@ -88,6 +91,13 @@ class Encoder(nn.Module):
         if self.summary is not None:
             vectors = F.normalize(torch.cat([vectors, self.summary(tiles)], dim=1), dim=1)
         return vectors
+
+    def learned(self, vectors: Tensor) -> Tensor:
+        """The trained part of `vectors (..., embedding_dim)`, of unit length: what a loss may ask something of.
+
+        Were the loss to see the summary, which tells most tiles apart, too, little would be left to learn.
+        """
+        return vectors if self.summary is None else F.normalize(vectors[..., : self.config.learned_dims], dim=-1)
 
 
 def _start_spread(module: nn.Module) -> None:

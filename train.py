@@ -82,6 +82,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "loss_type": "ntxent",
         "temperature": 0.1,
         "profile_dims": 88,
+        "profile_weight": 20.0,
         "batch_size": 64,
         "tile_size": 32,
         "shrink": "max",
@@ -355,7 +356,7 @@ class Validation:
         vectors = embed_rows(encoder, self.tiles, self.rows, autocast)
         encoder.train(was_training)
         anchor, positive, negative = vectors[self.places].unbind(1)
-        terms = self._terms(vectors)
+        terms = self._terms(encoder.learned(vectors))
         metrics = {
             "loss": float(terms.loss.mean()),
             "positive": float(terms.positive.mean()),
@@ -473,7 +474,7 @@ class Trainer:
         profiles = sample_profiles(self.batches.tiles, train_rows)
         if self.encoder.summary is not None:
             self.encoder.summary.fit(profiles)
-        return ProfileHead(self.config.encoder.embedding_dim, profiles).to(self.world.device) if wanted else None
+        return ProfileHead(self.config.encoder.learned_dims, profiles).to(self.world.device) if wanted else None
 
     def _learners(self) -> nn.ModuleList:
         """What is trained: the encoder and, where the loss has one, the head that tells profiles from vectors."""
@@ -568,7 +569,7 @@ class Trainer:
         sample, jitter = self.config.sample, self.config.augment.jitter
         with self.autocast():
             vectors = self.network(tiles)
-        vectors = self.world.gather(vectors).view(*batch.tile_xy.shape[:2], -1)
+        vectors = self.encoder.learned(self.world.gather(vectors)).view(*batch.tile_xy.shape[:2], -1)
         terms = batch_loss(self.config.loss, vectors, batch.tile_xy, jitter or sample.pos_radius, sample.neg_radius)
         return self._with_profile(terms, vectors, batch) if self.profile_head else terms
 

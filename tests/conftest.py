@@ -13,6 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+# Workers that share the cores must not each start a thread on every one: threads that wait for others spin.
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+os.environ.setdefault("OMP_NUM_THREADS", str(max(1, min(2, (os.cpu_count() or 1) // WORKERS))))
+
 REPO = Path(__file__).resolve().parent.parent
 SCRIPT_TIMEOUT_S = 600
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -43,8 +47,8 @@ def run_script(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
 
 
 def script_env(extra: dict | None = None) -> dict[str, str]:
-    """The environment for a script under test: two threads, help texts that are not cut, plus `extra`."""
-    return os.environ | {"OMP_NUM_THREADS": "2", "COLUMNS": "200"} | (extra or {})
+    """The environment for a script under test: help texts that are not cut, plus `extra`."""
+    return os.environ | {"COLUMNS": "200"} | (extra or {})
 
 
 # --- a made-up city ----------------------------------------------------------------------------------------
