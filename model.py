@@ -24,7 +24,7 @@ from cli import UserError, count_float, count_int, flag, fraction, positive_floa
 from data_loader import DEFAULT_ZOOM, LAYERS, SHRINKS
 from files import atomic_write, digest, remove_leftovers
 
-CHECKPOINT_FORMAT = 2  # 2: profiles are logarithms
+CHECKPOINT_FORMAT = 3  # 3: the trained part beside a summary is centred
 BLOCK_CHANNELS = (64, 128, 256, 512, 512)
 FC_SIZES = (1024, 512)
 
@@ -80,6 +80,8 @@ class Encoder(nn.Module):
         self.head = nn.Sequential(nn.Flatten(), *hidden, nn.Linear(sizes[-1], config.learned_dims))
         self.apply(_start_spread)
         self.summary = ProfileSummary(config) if config.profile_dims else None
+        if self.summary is not None:
+            self.register_buffer("centre", torch.zeros(config.learned_dims))
 
     def forward(self, tiles: Tensor) -> Tensor:
         """Vectors of unit length, in the weights' precision (float32), for `tiles (B, 12, S, S)`."""
@@ -89,6 +91,8 @@ class Encoder(nn.Module):
         """The vectors of `tiles (B, 12, S, S)` whose convolved `features` the head has read."""
         vectors = F.normalize(features.to(self.head[-1].weight.dtype), dim=1)
         if self.summary is not None:
+            if not self.training:
+                vectors = F.normalize(vectors - self.centre, dim=1)
             vectors = F.normalize(torch.cat([vectors, self.summary(tiles)], dim=1), dim=1)
         return vectors
 

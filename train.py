@@ -448,6 +448,7 @@ class Trainer:
         if world.device.type == "cpu" and memory_need(config, world) > (free := free_memory(world.device)):
             raise WorkError(memory_advice(config, world, free))  # else the system would kill the process
         self.batches = Batches(self.store, config, world, train_rows)
+        self.centre_rows = some_with_content(self.store, train_rows, CENTRE_SAMPLE)
         self.validation = Validation(self.store, config, self.batches.tiles, val_rows)
         torch.manual_seed(config.device.seed)
         self.encoder = Encoder(config.encoder).to(world.device, memory_format=torch.channels_last)
@@ -597,6 +598,7 @@ class Trainer:
         at.epoch, at.step_in_epoch = at.epoch + 1, 0
         at.sums = torch.zeros_like(at.sums)
         if self.world.leads:
+            self._centre()
             val, vectors = self.validation.measure(self.encoder, self.autocast)
             judged = val.get("loss", metrics["loss"])
             better = judged < at.best
@@ -615,6 +617,16 @@ class Trainer:
             print(epoch_line(at.epoch, self.config.fit.epochs, metrics, better), flush=True)
         self.world.barrier()
         return metrics
+
+    def _centre(self) -> None:
+        """Have the trained part read from the middle of what it says of the tiles that it is trained on."""
+        if self.encoder.summary is None:
+            return
+        self.encoder.eval()
+        self.encoder.centre.zero_()
+        vectors = embed_rows(self.encoder, self.batches.tiles, self.centre_rows, self.autocast)
+        self.encoder.centre.copy_(self.encoder.learned(vectors).mean(dim=0))
+        self.encoder.train()
 
     def _warn(self, metrics: dict[str, float]) -> None:
         """Say once when training leaves what is healthy, and how to mend it."""
@@ -816,13 +828,19 @@ def split_city(store: TileStore, config: TrainConfig) -> tuple[np.ndarray, np.nd
 
 
 PROFILE_SAMPLE = 8192  # tiles from which the profiles' mean and spread are taken
+CENTRE_SAMPLE = 1024  # and from which, after every epoch, the middle of the trained part is
 
 
 def sample_profiles(tiles: DeviceTiles, rows: np.ndarray) -> Tensor:
-    """Brightness profiles `(N, 192)` of the tiles with content among `rows`, at most `PROFILE_SAMPLE` spread evenly."""
-    rows = rows[~tiles.store.blank[rows]]
-    chosen = rows[np.linspace(0, len(rows) - 1, min(PROFILE_SAMPLE, len(rows))).astype(int)]
+    """Brightness profiles `(N, 192)` of the tiles with content among `rows`, at most `PROFILE_SAMPLE`."""
+    chosen = some_with_content(tiles.store, rows, PROFILE_SAMPLE)
     return torch.cat([brightness_profile(tiles.tiles(chosen[i : i + 128])) for i in range(0, len(chosen), 128)])
+
+
+def some_with_content(store: TileStore, rows: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of `rows` on which something is drawn, spread evenly."""
+    rows = rows[~store.blank[rows]]
+    return rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int)]
 
 
 def make_optimizer(learners: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:

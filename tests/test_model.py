@@ -387,6 +387,23 @@ def test_the_last_numbers_of_a_vector_sum_up_the_profile():
     assert (missed.var(dim=0) < 0.05 * profiles.var(dim=0)).float().mean() > 0.9
 
 
+def test_beside_a_summary_the_trained_part_is_read_from_its_centre_and_trained_without():
+    encoder = Encoder(EncoderConfig(embedding_dim=20, profile_dims=12, tile_size=32)).eval()
+    tiles = torch.rand(40, 12, 32, 32, generator=torch.Generator().manual_seed(0))
+    encoder.summary.fit(brightness_profile((tiles * 255).to(torch.uint8)))
+    with torch.no_grad():
+        before = encoder.learned(encoder(tiles))
+        encoder.centre.copy_(before.mean(dim=0))
+        after = encoder.learned(encoder(tiles))
+        features = encoder.head(encoder.blocks(tiles))
+        in_training = encoder.learned(encoder.train().vectors(features, tiles))
+    torch.testing.assert_close(before.norm(dim=1), torch.ones(40))
+    torch.testing.assert_close(after, F.normalize(before - before.mean(dim=0), dim=1))
+    torch.testing.assert_close(in_training, before)
+    plain = Encoder(EncoderConfig(embedding_dim=20, tile_size=32))
+    assert plain.learned(before) is before and "centre" not in plain.state_dict()
+
+
 def test_a_summary_survives_bfloat16():
     encoder = Encoder(EncoderConfig(embedding_dim=20, profile_dims=10, tile_size=32))
     tiles = torch.arange(256, dtype=torch.uint8).repeat(48).view(1, 12, 32, 32)

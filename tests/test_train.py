@@ -21,7 +21,7 @@ import train
 from cli import StopSignal, UserError, WorkError
 from conftest import REPO, script_env
 from data_loader import near_any, open_store
-from model import load_checkpoint
+from model import ProfileSummary, load_checkpoint, load_encoder
 from parallel import World
 from run_log import SPRITE_PX
 from train import (
@@ -222,6 +222,28 @@ def test_the_profile_term_is_learned_and_goes_on_after_a_stop(small):
     assert not torch.equal(state["linear.weight"], further["linear.weight"])
     assert torch.equal(state["scale.mean"], further["scale.mean"])
     assert lines(kind="epoch")[-1]["loss"] < last["loss"] + 0.5
+
+
+def test_the_summary_has_no_say_in_the_loss(small, monkeypatch):
+    chosen = {"loss_type": "ntxent", "jitter": 1.0, "batch_size": 12, "max_samples": 36, "profile_dims": 12}
+    train.train(small(**chosen))
+    with_it = lines()[-1]["loss"]
+    monkeypatch.setattr(ProfileSummary, "fit", lambda *_: None)  # leaves it at nought
+    train.train(small(**chosen, run_name="without"))
+    assert lines("runs/without")[-1]["loss"] == pytest.approx(with_it, abs=1e-4)
+
+
+def test_the_trained_part_beside_a_summary_is_centred_after_every_epoch(small):
+    chosen = {"loss_type": "ntxent", "jitter": 1.0, "batch_size": 12, "max_samples": 60, "profile_dims": 12}
+    train.train(small(**chosen))
+    encoder, _ = load_encoder("checkpoints/last.pth")
+    assert encoder.centre.norm() > 0.01
+    store = open_store(small().tiles.tiles_root, 32, cache_dir=small().tiles.cache_dir)
+    tiles = torch.from_numpy(store.tiles(np.flatnonzero(~store.blank))).float() / 255
+    with torch.no_grad():
+        centred = encoder.learned(encoder(tiles)).mean(dim=0).norm()
+        encoder.centre.zero_()
+        assert centred < 0.5 * encoder.learned(encoder(tiles)).mean(dim=0).norm()
 
 
 @pytest.mark.parametrize("jitter", [0.0, 0.4, 1.0, 2.0])
