@@ -64,7 +64,9 @@ class Encoder(nn.Module):
 
     Five blocks of convolution, batch norm, ReLU and 2 x 2 max pooling; then 512 * (S / 32)^2 -> 1024 -> 512 ->
     embedding_dim, with dropout after each hidden layer. With `profile_dims` the last so many numbers are a
-    `ProfileSummary` instead ("wide and deep", Cheng et al. 2016): pooling forgets a dot or two, which it keeps.
+    `ProfileSummary` instead ("wide and deep", Cheng et al. 2016): pooling forgets a dot or two, which it keeps. The
+    trained numbers are then read from their `centre`, the mean over the training tiles (zero until training sets it):
+    they fill a cone, from whose axis they lie further apart.
     """
 
     def __init__(self, config: EncoderConfig):
