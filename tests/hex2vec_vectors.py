@@ -60,9 +60,8 @@ def tag_counts(extract: Path, tile_xy: np.ndarray, zoom: int) -> np.ndarray:
     reader = osmium.FileProcessor(str(extract), kinds).with_locations().with_filter(osmium.filter.KeyFilter(*KEYS))
     for found in reader:
         values = [f"{key}={found.tags[key]}" for key in KEYS if key in found.tags]
-        nodes = (
-            [found.location] if found.is_node() else [node.location for node in found.nodes if node.location.valid()]
-        )
+        refs = [found] if found.is_node() else found.nodes
+        nodes = [ref.location for ref in refs if ref.location.valid()]
         tiles = {tuple(np.floor(tile_of_latlon(place.lat, place.lon, zoom)).astype(int).tolist()) for place in nodes}
         rows = {row_of[tile] for tile in tiles if tile in row_of}
         objects.update(values if rows else [])

@@ -13,9 +13,10 @@ from scipy import stats
 from sklearn.linear_model import Ridge
 
 import evaluate
+import hex2vec_vectors
 from cli import TilesFlags, UserError
 from conftest import REPO, make_tiles, save_untrained
-from data_loader import LAYERS, blocks_of, latlon_of_tile, open_store, spatial_split
+from data_loader import LAYERS, blocks_of, latlon_of_tile, open_store, spatial_split, tile_of_latlon
 from model import Checkpoint
 
 X0, Y0 = 76600, 44200
@@ -353,3 +354,17 @@ def test_labels_come_straight_from_an_extract():
     targets, drawn = evaluate.read_labels(REPO / "sample_data" / "astana.osm.pbf", xy, 17)
     assert {"levels", "addresses", "landuse", "highway"} <= {target.name for target in targets}
     assert {f"drawn:{layer}" for layer in LAYERS} <= set(drawn)
+
+
+# --- a rival -------------------------------------------------------------------------------------------------
+
+
+def test_hex2vec_counts_every_tag_where_it_lies_and_learns_what_lies_near():
+    tile_xy = grid(12, 12) - (X0, Y0) + np.floor(tile_of_latlon(51.1283, 71.4305)).astype(np.int32)
+    counts = hex2vec_vectors.tag_counts(REPO / "sample_data" / "astana.osm.pbf", tile_xy, 17)
+    assert counts.shape[0] == 144 and counts.shape[1] > 10 and (counts.sum(axis=1) > 0).mean() > 0.8
+    west = (tile_xy[:, 0] < tile_xy[0, 0] + 6).astype(np.float32)  # two halves that differ
+    vectors = hex2vec_vectors.train(np.stack([5 * west, 5 * (1 - west)], axis=1), tile_xy, epochs=200, seed=0)
+    assert vectors.shape == (144, 50)
+    same, other = vectors[west == 1] @ vectors[west == 1][0], vectors[west == 0] @ vectors[west == 1][0]
+    assert same.mean() > other.mean() + 1
