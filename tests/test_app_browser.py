@@ -109,9 +109,10 @@ def visit(browser, server):
 
 
 def view_of(page):
-    """The linked view, once it is drawn."""
+    """The linked view, once it is drawn and nothing else will come and move it."""
     view = page.locator(".live-root[data-ready=true]")
     view.wait_for()
+    page.locator(".stApp[data-test-script-state=notRunning]").wait_for()
     return view
 
 

@@ -42,6 +42,7 @@ def test_a_failing_step_ends_the_chain_with_its_code(run_script, tmp_path: Path)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_chain_makes_what_it_says(home: Path, run_script) -> None:
     result = run_script("run_example.py", *FLAGS, "--max-tiles", 200, cwd=home)
     assert "$ python train.py --preset recommended --epochs 1" in result.stdout
