@@ -351,10 +351,7 @@ class Validation:
         """Metrics of the held-out triplets, and the vectors of `rows` on the CPU."""
         if not len(self.rows):
             return {}, torch.zeros(0, self.config.encoder.embedding_dim)
-        was_training = encoder.training
-        encoder.eval()
         vectors = embed_rows(encoder, self.tiles, self.rows, autocast)
-        encoder.train(was_training)
         anchor, positive, negative = vectors[self.places].unbind(1)
         terms = self._terms(encoder.learned(vectors))
         metrics = {
@@ -384,11 +381,13 @@ class Validation:
 def embed_rows(
     encoder: nn.Module, tiles: DeviceTiles, rows: np.ndarray, autocast: Callable, chunk: int = 128
 ) -> Tensor:
-    """Vectors `(n, D) float32` on the CPU of rows of the store."""
-    parts = []
+    """Vectors `(n, D) float32` on the CPU of rows of the store, as they are read, whatever the encoder's mode."""
+    was_training, parts = encoder.training, []
+    encoder.eval()
     for first in range(0, len(rows), chunk):
         with autocast():
             parts.append(encoder(network_input(tiles.tiles(rows[first : first + chunk]))))
+    encoder.train(was_training)
     return torch.cat(parts).cpu()
 
 
@@ -533,11 +532,9 @@ class Trainer:
         """Show up to so many tiles, held-out ones first, in TensorBoard's Projector."""
         if not self.world.leads:
             return
-        others = np.setdiff1d(np.flatnonzero(~self.store.blank), self.validation.rows)
+        others = np.setdiff1d(np.arange(len(self.store)), self.validation.rows)
         room = max(0, PROJECTOR_TILES - len(self.validation.rows))
-        spread = others[np.linspace(0, len(others) - 1, min(room, len(others))).astype(int)]
-        rows = np.concatenate([self.validation.rows, spread])
-        self.encoder.eval()
+        rows = np.concatenate([self.validation.rows, some_with_content(self.store, others, room)])
         vectors = embed_rows(self.encoder, self.batches.tiles, rows, self.autocast)
         self.recorder.project(self.store, rows, vectors, self.at.step)
 
@@ -622,11 +619,9 @@ class Trainer:
         """Have the trained part read from the middle of what it says of the tiles that it is trained on."""
         if self.encoder.summary is None:
             return
-        self.encoder.eval()
         self.encoder.centre.zero_()
         vectors = embed_rows(self.encoder, self.batches.tiles, self.centre_rows, self.autocast)
         self.encoder.centre.copy_(self.encoder.learned(vectors).mean(dim=0))
-        self.encoder.train()
 
     def _warn(self, metrics: dict[str, float]) -> None:
         """Say once when training leaves what is healthy, and how to mend it."""

@@ -53,7 +53,7 @@ BATCH, LEARNING_RATE = 256, 1e-3
 
 def tag_counts(extract: Path, tile_xy: np.ndarray, zoom: int) -> np.ndarray:
     """How many objects with each value of `KEYS` every tile of `tile_xy (N, 2)` has, `(N, values) float32`."""
-    row_of = {(int(x), int(y)): row for row, (x, y) in enumerate(tile_xy)}
+    grid = TileGrid(tile_xy)
     counts: Counter[tuple[int, str]] = Counter()
     objects: Counter[str] = Counter()
     kinds = osmium.osm.NODE | osmium.osm.WAY
@@ -61,9 +61,9 @@ def tag_counts(extract: Path, tile_xy: np.ndarray, zoom: int) -> np.ndarray:
     for found in reader:
         values = [f"{key}={found.tags[key]}" for key in KEYS if key in found.tags]
         refs = [found] if found.is_node() else found.nodes
-        nodes = [ref.location for ref in refs if ref.location.valid()]
-        tiles = {tuple(np.floor(tile_of_latlon(place.lat, place.lon, zoom)).astype(int).tolist()) for place in nodes}
-        rows = {row_of[tile] for tile in tiles if tile in row_of}
+        places = [(ref.location.lat, ref.location.lon) for ref in refs if ref.location.valid()]
+        tiles = np.floor(tile_of_latlon(*np.array(places).reshape(-1, 2).T, zoom)).astype(np.int64)
+        rows = set(grid.rows(tiles).tolist()) - {-1}
         objects.update(values if rows else [])
         counts.update((row, value) for row in rows for value in values)
     column_of = {value: i for i, value in enumerate(sorted(value for value, n in objects.items() if n >= RARE))}

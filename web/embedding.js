@@ -82,7 +82,8 @@ class EmbeddingPane extends Pane {
   // Where Plotly will draw them.
   locateAtHome() {
     const [x, y] = this.homeRanges();
-    return this.locateOnAxes({ range: x, _offset: 0, _length: this.width }, { range: y, _offset: 0, _length: this.height });
+    const [xaxis, yaxis] = [{ range: x, _offset: 0, _length: this.width }, { range: y, _offset: 0, _length: this.height }];
+    return this.locateOnAxes({ xaxis, yaxis });
   }
 
   // --- Plotly ---
@@ -240,7 +241,7 @@ class EmbeddingPane extends Pane {
   locate() {
     if (this.canvas3d) this.positions = this.locateOnCanvas();
     else if (this.sketched) this.positions = this.locateAtHome();
-    else this.positions = this.solid ? this.locateInScene() : this.locateOnAxes(...this.axes());
+    else this.positions = this.solid ? this.locateInScene() : this.locateOnAxes(this.plot._fullLayout);
   }
 
   relocate() {
@@ -273,12 +274,7 @@ class EmbeddingPane extends Pane {
     return this.solid ? this.plot._fullLayout?.scene?._scene?.glplot?.cameraParams : null;
   }
 
-  axes() {
-    const { xaxis, yaxis } = this.plot._fullLayout;
-    return [xaxis, yaxis];
-  }
-
-  locateOnAxes(xaxis, yaxis) {
+  locateOnAxes({ xaxis, yaxis }) {
     const points = this.coordinates();
     const result = new Float32Array(points.length);
     const [scaleX, scaleY] = [xaxis, yaxis].map(({ range, _length }) => _length / (range[1] - range[0]));

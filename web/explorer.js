@@ -1,6 +1,7 @@
 // mount(root, data, options): the linked explorer inside `root`. It keeps nothing outside it but the address's hash.
 //
-// options: plotly: gives a promise of Plotly, asked for once the first dots are drawn; hash (keep the state in the address, default true); theme ("light", "dark" or "system");
+// options: plotly (gives a promise of Plotly; called once the first dots are drawn);
+//          hash (keep the state in the address, default true); theme ("light", "dark" or "system");
 //          onPick({z, x, y} | null), onSelect([{z, x, y}]), onPoint({lat, lon}) for clicks on the map;
 //          state: a hash to start from, such as "alg=UMAP&dim=3".
 // Returns {update(data), set(state), state(), destroy()}.
