@@ -12,18 +12,22 @@ import streamlit as st
 from PIL import Image
 from plotly.offline import get_plotlyjs
 
-import embeddings
 import explorer_data as explorer
+import inference
 import projections
-import similarity
+import tile_grid
 import tile_images
 from app_state import NotReady, Source, View, city_key, figures, jobs, once, open_projection, run_job
-from cli import UserError, warn
-from data_loader import LAYERS, tile_of_latlon
-from embeddings import ZONES, City
-from files import DamagedFile, digest, load_cache, save_cache
+from cache_files import DamagedFile, load_cache, save_cache
+from cli import UserError
+from embeddings import City
+from files import digest
+from layers import LAYERS
+from progress_bars import warn
 from projections import Projection
 from similarity import Search
+from tile_facts import ZONES
+from tile_grid import tile_of_latlon
 
 URL = "query-params"  # widgets bound to the address: a link opens the same view
 GALLERY_PAGE = 24
@@ -163,7 +167,7 @@ def any_place(city: City, latlon: tuple[float, float]) -> Place:
 @figures(max_entries=1024)
 def place_vector(city: City, latlon: tuple[float, float]) -> np.ndarray:
     """The vector of the window around `latlon`, computed by the encoder."""
-    return embeddings.embed_places(city.encoder, city.store, np.array([latlon]), city.device)[0]
+    return inference.embed_places(city.encoder, city.store, np.array([latlon]), city.device)[0]
 
 
 def show_place(place: Place) -> None:
@@ -205,7 +209,7 @@ def nearest(
     shown = city.embeddings
     allowed = None
     if min_km > 0:
-        allowed = similarity.farther_than(shown.tile_xy, shown.zoom, np.array(place.latlon), min_km)
+        allowed = tile_grid.farther_than(shown.tile_xy, shown.zoom, np.array(place.latlon), min_km)
     rows, found = index.query(place.vector, count + 1, search_k=search_k, allowed=allowed)
     same_city = place.city.store.content_key == city.store.content_key
     own = int(shown.rows(np.array([place.xy]))[0]) if place.xy and same_city else -1

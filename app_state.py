@@ -16,10 +16,11 @@ import embeddings
 import explorer_data as explorer
 import projections
 import similarity
-from cli import DeviceFlags, TilesFlags, UserError, WorkError, explain_os_error, progress_listener
-from data_loader import LAYERS
+from cli import DeviceFlags, TilesFlags, UserError, WorkError, explain_os_error
 from embeddings import City
 from files import digest, file_digest
+from layers import LAYERS
+from progress_bars import progress_listener
 from projections import Projection
 from similarity import METRICS, Search
 

@@ -31,24 +31,21 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from checkpoint import Checkpoint, encoder_state, save_checkpoint
 from cli import DeviceFlags, Parser, StopSignal, UserError, add_flags, flag, positive_int, read_flags, run_main
-from data_loader import (
-    LAYERS,
-    DeviceTiles,
-    TileStore,
-    TripletSampler,
-    open_store,
-    read_tile,
-    resize_tile,
-    scan_tiles,
-)
-from embeddings import default_batch_size, embed_tiles, fast_forward, network_input, precision_name
-from model import Checkpoint, Encoder, EncoderConfig, encoder_state, pick_device, save_checkpoint
-from parallel import World
+from data_loader import DeviceTiles, TripletSampler
+from devices import pick_device
+from distributed import World
+from inference import default_batch_size, embed_tiles, fast_forward, network_input, precision_name
+from layers import LAYERS
+from model import Encoder, EncoderConfig
 from projections import ALGORITHMS, TITLES, project
-from render_tiles import PARTIAL, TileWriter, encode_png
 from similarity import Search, measure, open_search, unit
-from train import Trainer, make_config
+from tile_files import read_tile, resize_tile, scan_tiles
+from tile_store import TileStore, open_store
+from tile_writer import PARTIAL, TileWriter, encode_png
+from train import Trainer
+from train_config import make_config
 
 HERE = Path(__file__).resolve().parent
 

@@ -4,8 +4,6 @@ Not a command itself. `python train.py --help` shows it at work.
 """
 
 import argparse
-import contextlib
-import contextvars
 import dataclasses
 import difflib
 import errno
@@ -15,11 +13,9 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NoReturn, override
-
-from tqdm import tqdm
 
 EXIT_WORK_FAILED = 1
 EXIT_WRONG_USE = 2
@@ -284,67 +280,6 @@ def explain_os_error(error: OSError) -> str:
 def _complain(message: str, code: int) -> int:
     print(f"error: {message}", file=sys.stderr)
     return code
-
-
-def warn(message: str) -> None:
-    """Say something on stderr that the user should know but that stops nothing."""
-    tqdm.write(f"warning: {message}", file=sys.stderr)
-    if (heard := _warned.get()) is not None:
-        heard.append(message)
-
-
-def progress(items: Iterable | None = None, *, total: int | None = None, desc: str = "", unit: str = "it") -> tqdm:
-    """A progress bar on stderr that shows only when the work takes more than a second."""
-    look = {"delay": 1, "mininterval": 0.2 if sys.stderr.isatty() else 1.5, "dynamic_ncols": True}
-    return _Bar(items, total=total, desc=desc, unit=unit, file=sys.stderr, **look)
-
-
-ProgressListener = Callable[[str, int, int | None], None]
-_listener: contextvars.ContextVar[ProgressListener | None] = contextvars.ContextVar("progress_listener", default=None)
-_warned: contextvars.ContextVar[list[str] | None] = contextvars.ContextVar("warned", default=None)
-
-
-@contextlib.contextmanager
-def progress_listener(listener: ProgressListener) -> Iterator[list[str]]:
-    """Context in which every progress bar of this thread also calls `listener(desc, done, total)`.
-
-    What the listener raises ends the work that moves the bar: that is how a viewer shows and cancels it. Yields the
-    list that `warn` fills meanwhile, for a viewer whose user does not see stderr.
-    """
-    warnings: list[str] = []
-    tokens = _listener.set(listener), _warned.set(warnings)
-    try:
-        yield warnings
-    finally:
-        _listener.reset(tokens[0])
-        _warned.reset(tokens[1])
-
-
-class _Bar(tqdm):
-    """A bar that also tells the listener, if there is one."""
-
-    @override
-    def __iter__(self) -> Iterator:
-        if _listener.get() is None:
-            yield from super().__iter__()
-            return
-        with self:
-            for item in self.iterable:
-                yield item
-                self.update()
-
-    @override
-    def moveto(self, n: int) -> None:
-        if self.fp.isatty():  # in a log the codes that move a terminal's cursor are noise
-            super().moveto(n)
-
-    @override
-    def update(self, n: float | None = 1) -> bool | None:
-        shown = super().update(n)
-        listener = _listener.get()
-        if listener is not None:
-            listener(self.desc.removesuffix(": "), int(self.n), self.total)
-        return shown
 
 
 class StopSignal:

@@ -3,82 +3,32 @@
 Not a command itself. `python precompute_embeddings.py` fills its cache, searches and exports.
 """
 
-import copy
 import dataclasses
 import hashlib
-import math
-import os
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from cli import TilesFlags, UserError, progress, warn
-from data_loader import LAYERS, DeviceTiles, TileStore, latlon_of_tile, open_store, tile_of_latlon
-from files import DamagedFile, digest, load_cache, locked, save_cache
-from model import Checkpoint, Encoder, build_encoder, compute_dtype, load_checkpoint, pick_device
+from cache_files import DamagedFile, load_cache, save_cache
+from checkpoint import Checkpoint, build_encoder, load_checkpoint
+from cli import TilesFlags, UserError
+from devices import pick_device
+from distributed import Ranks
+from files import digest, locked
+from inference import embed_batches
+from model import Encoder
+from progress_bars import warn
+from tile_facts import compass_zones, content_density, dominant_layers
+from tile_grid import hilbert_order, latlon_of_tile, tile_codes
+from tile_store import TileStore, open_store
 
-ZONES = ("Centre", "North", "Northeast", "East", "Southeast", "South", "Southwest", "West", "Northwest")
 VECTORS_FORMAT = 1
 PICTURE_PX = 128  # edge of the tiles that people look at, where the network sees smaller ones
 _FORMAT_KEY = f"vectors-{VECTORS_FORMAT}"
-
-THIN_MASS = 0.02  # a layer that covers less than this of a tile is a hairline, however rare it is elsewhere
-BATCH_PIXELS = {"cpu": 1 << 18, "cuda": 1 << 23, "mps": 1 << 21}  # pixels of one layer per batch, unless --batch_size
-
-
-# --- facts about tiles -------------------------------------------------------------------------------------
-
-
-def layer_prominence(store: TileStore) -> np.ndarray:
-    """How much each layer catches the eye on each tile, `(N, 12) float32`, 0 where it is blank.
-
-    Fills (landcover) carry a hundred times the mass of lines and dots (power, places), so that plain mass would call
-    nearly every tile landcover. A layer counts by its mass relative to what it usually has on the tiles of this city
-    where it is drawn at all; `THIN_MASS` is added to that, so that a rare hairline does not outshine a whole quarter.
-    """
-    mass = store.layer_mass
-    drawn = (mass > 0).sum(axis=0)
-    usual = mass.sum(axis=0) / np.maximum(drawn, 1)
-    return mass / (usual + THIN_MASS)
-
-
-def dominant_layers(store: TileStore) -> np.ndarray:
-    """The most prominent layer of each tile, `(N,) int8` index into `LAYERS`; -1 for a blank tile."""
-    prominence = layer_prominence(store)
-    return np.where(prominence.any(axis=1), prominence.argmax(axis=1), -1).astype(np.int8)
-
-
-def content_density(store: TileStore) -> np.ndarray:
-    """How much the map says about each tile, `(N,) float32`: 0 is a blank tile, 1 one whose 12 layers are all full.
-
-    The mean over the layers of how full each is, where full is the mass that one in twenty tiles with that layer
-    exceeds: every layer counts alike, so a built-up crossing is denser than a forest that fills its tile.
-    """
-    mass = store.layer_mass
-    full = np.array([np.percentile(layer[layer > 0], 95) if layer.any() else 1.0 for layer in mass.T])
-    return np.minimum(mass / full, 1).mean(axis=1).astype(np.float32)
-
-
-def compass_zones(tile_xy: np.ndarray) -> np.ndarray:
-    """Geographic zone of each tile, `(N,) int8` index into `ZONES`.
-
-    The centre is a disc round the middle of the area's bounding box that holds a ninth of it; the rest is eight
-    sectors of 45 degrees.
-    """
-    low, high = tile_xy.min(axis=0).astype(np.float64), tile_xy.max(axis=0).astype(np.float64)
-    east, south = (tile_xy - (low + high) / 2).T
-    radius = math.sqrt((high - low + 1).prod() / (9 * math.pi))
-    sector = np.round(np.arctan2(east, -south) / (math.pi / 4)).astype(np.int64) % 8
-    return np.where(np.hypot(east, south) <= radius, 0, sector + 1).astype(np.int8)
 
 
 # --- vectors and facts -------------------------------------------------------------------------------------
@@ -115,14 +65,14 @@ class Embeddings:
 
     @cached_property
     def _row_of(self) -> tuple[np.ndarray, np.ndarray]:
-        codes = _codes(self.tile_xy)
+        codes = tile_codes(self.tile_xy)
         order = np.argsort(codes)
         return codes[order], order
 
     def rows(self, tile_xy: np.ndarray) -> np.ndarray:
         """Row of each coordinate of `tile_xy (..., 2)`, -1 where there is no tile."""
         codes, order = self._row_of
-        wanted = _codes(np.asarray(tile_xy))
+        wanted = tile_codes(np.asarray(tile_xy))
         at = np.minimum(np.searchsorted(codes, wanted), len(codes) - 1)
         return np.where(codes[at] == wanted, order[at], -1)
 
@@ -138,10 +88,6 @@ class Embeddings:
 
 
 _PER_TILE = ("tile_xy", "vectors", "dominant_layer", "zone", "density", "blank", "content")
-
-
-def _codes(tile_xy: np.ndarray) -> np.ndarray:
-    return (tile_xy[..., 0].astype(np.int64) << 32) + tile_xy[..., 1]
 
 
 def _embeddings_key(model_key: str, tile_xy: np.ndarray, content: np.ndarray) -> str:
@@ -275,24 +221,10 @@ def pick_rows(store: TileStore, max_tiles: int | None = None, seed: int = 42) ->
         raise UserError(f"every tile of {store.tiles_root} is blank; draw another area with render_tiles.py")
     if max_tiles >= len(drawn):
         return drawn
-    along = drawn[np.argsort(_hilbert(store.tile_xy[drawn]), kind="stable")]
+    along = drawn[np.argsort(hilbert_order(store.tile_xy[drawn]), kind="stable")]
     edges = np.arange(max_tiles + 1) * len(drawn) // max_tiles
     chosen = edges[:-1] + np.random.default_rng(seed).random(max_tiles) * np.diff(edges)
     return np.sort(along[chosen.astype(np.int64)])
-
-
-def _hilbert(tile_xy: np.ndarray) -> np.ndarray:
-    """Position of each tile along a Hilbert curve over the area, `(N,) int64`."""
-    x, y = (tile_xy - tile_xy.min(axis=0)).T.astype(np.int64)
-    position = np.zeros(len(x), dtype=np.int64)
-    side = 1 << int(max(x.max(), y.max(), 1)).bit_length()
-    while side := side >> 1:
-        right, below = (x & side) > 0, (y & side) > 0
-        position += side * side * ((3 * right) ^ below)
-        mirrored = right & ~below
-        x, y = np.where(mirrored, side - 1 - (x & (side - 1)), x), np.where(mirrored, side - 1 - (y & (side - 1)), y)
-        x, y = np.where(below, x, y), np.where(below, y, x)
-    return position
 
 
 # --- the cache of vectors ----------------------------------------------------------------------------------
@@ -396,255 +328,3 @@ def _first_of(content: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Index of the first occurrence in `content` of each of `wanted`."""
     distinct, first = np.unique(content, return_index=True)
     return first[np.searchsorted(distinct, wanted)]
-
-
-# --- several processes -------------------------------------------------------------------------------------
-
-
-class Ranks:
-    """The processes that `torchrun` started, or just this one."""
-
-    def __init__(self) -> None:
-        self.count, self.rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
-        if self.count > 1 and not torch.distributed.is_initialized():
-            torch.distributed.init_process_group("gloo", timeout=timedelta(days=1))
-
-    @property
-    def first(self) -> bool:
-        """Whether this process is the one that writes and prints."""
-        return self.rank == 0
-
-    def device(self, name: str) -> torch.device:
-        """The device of this process: several on one machine take one GPU each."""
-        device = pick_device(name)
-        if device.type == "cuda" and self.count > 1:
-            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
-        return device
-
-    def close(self) -> None:
-        """Leave the group of processes."""
-        if self.count > 1 and torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
-
-    def wait(self) -> None:
-        """Return once every process came here."""
-        if self.count > 1:
-            torch.distributed.barrier()
-
-    def first_then_others(self) -> "_FirstThenOthers":
-        """Context that the first process leaves before the others enter it."""
-        return _FirstThenOthers(self)
-
-    def share(self, array: np.ndarray) -> np.ndarray:
-        """The first process's array, in every process; all arrays are one-dimensional and of 8-byte numbers."""
-        if self.count == 1:
-            return array
-        length = torch.tensor([len(array)])
-        torch.distributed.broadcast(length, 0)
-        tensor = torch.empty(int(length), dtype=torch.int64)
-        if self.first:
-            tensor = torch.from_numpy(array.view(np.int64).copy())
-        torch.distributed.broadcast(tensor, 0)
-        return tensor.numpy().view(array.dtype)
-
-    def gather(self, part: np.ndarray, total: int) -> np.ndarray:
-        """All parts `(n_rank, D)`, as `np.array_split` cut them, put together `(total, D)`, in the first process."""
-        if self.count == 1:
-            return part
-        whole = torch.zeros((total, part.shape[1]))
-        mine = np.array_split(np.arange(total), self.count)[self.rank]
-        whole[torch.from_numpy(mine)] = torch.from_numpy(part)
-        torch.distributed.reduce(whole, 0)
-        return whole.numpy()
-
-
-class _FirstThenOthers:
-    def __init__(self, ranks: Ranks):
-        self.ranks = ranks
-
-    def __enter__(self) -> None:
-        if not self.ranks.first:
-            self.ranks.wait()
-
-    def __exit__(self, kind: type | None, *_: object) -> None:
-        if self.ranks.first and kind is None:
-            self.ranks.wait()
-
-
-# --- embedding ---------------------------------------------------------------------------------------------
-
-
-def embed_tiles(
-    encoder: Encoder,
-    store: TileStore,
-    rows: np.ndarray,
-    device: torch.device | str | None = None,
-    batch_size: int | None = None,
-) -> np.ndarray:
-    """The vectors `(n, D) float32` of the store's `rows`; `device` moves the encoder there first."""
-    _moved(encoder, device)
-    return _joined(encoder, embed_batches(encoder, store, np.asarray(rows), batch_size))
-
-
-def embed_batches(
-    encoder: Encoder, store: TileStore, rows: np.ndarray, batch_size: int | None = None
-) -> Iterator[np.ndarray]:
-    """The vectors of the store's `rows`, batch by batch; memory is bounded by the batch. Shows progress."""
-    device = next(encoder.parameters()).device
-    batch_size = batch_size or default_batch_size(device, store.tile_size)
-    tiles = DeviceTiles(store, device)
-    chunks = _chunks(rows, batch_size)
-    with progress(total=len(rows), desc="embedding tiles", unit="tile") as bar:
-        for vectors in _forward_all(encoder, tiles.tiles, chunks):
-            yield vectors
-            bar.update(len(vectors))
-
-
-def default_batch_size(device: torch.device, tile_size: int) -> int:
-    """Tiles per batch that keep the device busy without much memory (about 0.2 GB on a CPU)."""
-    return max(1, BATCH_PIXELS[device.type] // tile_size**2)
-
-
-def _forward_all(encoder: Encoder, load: Callable[..., Tensor], chunks: list[np.ndarray]) -> Iterator[np.ndarray]:
-    """Vectors of each chunk, while a thread assembles the next one and a GPU works a batch ahead of the copy back."""
-    network = fast_forward(encoder)
-    previous = None
-    with ThreadPoolExecutor(1) as pool:
-        pending = pool.submit(network_input, load, chunks[0]) if chunks else None
-        for following in [*chunks[1:], None] if chunks else []:
-            tiles = pending.result()
-            if following is not None:
-                pending = pool.submit(network_input, load, following)
-            current = network(tiles)
-            if previous is not None:
-                yield previous.cpu().numpy()
-            previous = current
-    if previous is not None:
-        yield previous.cpu().numpy()
-
-
-def network_input(load: Callable[..., Tensor], chunk: np.ndarray) -> Tensor:
-    """What `load` gives for a chunk as `(B, 12, S, S)` in 0..1, `channels_last`, in the device's precision."""
-    tiles = load(chunk).contiguous(memory_format=torch.channels_last)
-    return tiles.to(compute_dtype(tiles.device)).div_(255)
-
-
-def fast_forward(encoder: Encoder) -> Callable[[Tensor], Tensor]:
-    """The encoder's forward pass for embedding: unit vectors `(B, D) float32` of what `network_input` gives.
-
-    Batch norm is folded into the convolutions, which run in the device's precision (`compute_dtype`): in bfloat16 the
-    vectors have a cosine of more than 0.9999 with the float32 ones. The head runs in float32, where
-    rounding would blur the distances between near neighbours and costs nothing to avoid.
-    """
-    blocks = copy.deepcopy(encoder.blocks).eval()
-    for block in blocks:
-        block[0], block[1] = fuse_conv_bn_eval(block[0], block[1]), nn.Identity()
-    blocks = blocks.to(compute_dtype(next(encoder.parameters()).device))
-
-    def network(tiles: Tensor) -> Tensor:
-        with torch.inference_mode():
-            return encoder.vectors(encoder.head(blocks(tiles).float()), tiles)
-
-    return network
-
-
-def precision_name(device: torch.device) -> str:
-    """The name of the precision the network runs in on this device."""
-    return str(compute_dtype(device)).removeprefix("torch.")
-
-
-def _moved(encoder: Encoder, device: torch.device | str | None) -> torch.device:
-    """Move the encoder to `device`, if one is named, and tell where it is."""
-    if device is not None:
-        encoder.to(device)
-    return next(encoder.parameters()).device
-
-
-def _chunks(items: np.ndarray, size: int) -> list[np.ndarray]:
-    return [items[start : start + size] for start in range(0, len(items), size)]
-
-
-def _joined(encoder: Encoder, parts: Iterable[np.ndarray]) -> np.ndarray:
-    return np.concatenate([np.empty((0, encoder.config.embedding_dim), np.float32), *parts])
-
-
-def embed_places(
-    encoder: Encoder, store: TileStore, latlon: np.ndarray, device: torch.device | str | None = None
-) -> np.ndarray:
-    """The vectors `(M, D) float32` of any places `latlon (M, 2)` in degrees.
-
-    Each place's window, one tile wide, is cut around it out of up to four tiles. Raises `UserError` for a place on
-    which no tile lies.
-    """
-    latlon = _checked_latlon(latlon)
-    at = tile_of_latlon(*latlon.T, store.zoom)
-    outside = store.grid.rows(np.floor(at).astype(np.int64)) < 0
-    if outside.any():
-        raise UserError(_outside(store, latlon[outside][0]))
-    origin = np.round((at - 0.5) * store.tile_size).astype(np.int64)
-    device = _moved(encoder, device)
-    chunks = _chunks(origin, default_batch_size(device, store.tile_size))
-    return _joined(encoder, _forward_all(encoder, DeviceTiles(store, device).windows, chunks))
-
-
-def _checked_latlon(latlon: np.ndarray) -> np.ndarray:
-    latlon = np.asarray(latlon, dtype=np.float64).reshape(-1, 2)
-    wrong = ~((np.abs(latlon[:, 0]) <= 85.05) & (np.abs(latlon[:, 1]) <= 180))
-    if wrong.any():
-        raise UserError(
-            f"latitude {latlon[wrong][0, 0]:g}, longitude {latlon[wrong][0, 1]:g} is no place on the map; "
-            "expected degrees, latitude first, -85.05 to 85.05, then longitude, -180 to 180"
-        )
-    return latlon
-
-
-def _outside(store: TileStore, place: np.ndarray) -> str:
-    low, high = store.tile_xy.min(axis=0), store.tile_xy.max(axis=0) + 1
-    (north, west), (south, east) = latlon_of_tile(np.array([low, high]), store.zoom)
-    return (
-        f"no tile lies at latitude {place[0]:g}, longitude {place[1]:g}; the tiles of {store.tiles_root} cover "
-        f"latitude {south:.4f} to {north:.4f}, longitude {west:.4f} to {east:.4f}"
-    )
-
-
-# --- why two tiles match -----------------------------------------------------------------------------------
-
-
-def vectors_without(
-    encoder: Encoder, store: TileStore, pairs: np.ndarray, device: torch.device | str | None = None
-) -> np.ndarray:
-    """The vectors `(M, D) float32` of tiles with one layer blanked, for `pairs (M, 2)` of a store's row and a layer."""
-    device = _moved(encoder, device)
-    tiles = DeviceTiles(store, device)
-
-    def load(chunk: np.ndarray) -> Tensor:
-        batch = tiles.tiles(chunk[:, 0])
-        batch[torch.arange(len(chunk)), torch.from_numpy(chunk[:, 1])] = 0
-        return batch
-
-    chunks = _chunks(np.asarray(pairs), default_batch_size(device, store.tile_size))
-    return _joined(encoder, _forward_all(encoder, load, chunks))
-
-
-def layer_contributions(
-    encoder: Encoder,
-    store: TileStore,
-    row_a: int | np.ndarray,
-    row_b: int | np.ndarray,
-    device: torch.device | str | None = None,
-) -> np.ndarray:
-    """How much each layer adds to the cosine similarity of two tiles of the store, `(12,) float32`.
-
-    It is the similarity minus the similarity with that layer blanked in both: above 0 the layer makes them alike,
-    below 0 it tells them apart, and a layer that both lack adds exactly 0. Arrays of M rows give `(M, 12)`.
-    """
-    pairs = np.stack(np.broadcast_arrays(row_a, row_b), axis=-1)
-    rows, inverse = np.unique(pairs, return_inverse=True)
-    inverse = inverse.reshape(pairs.shape)
-    whole = embed_tiles(encoder, store, rows, device)
-    without = np.repeat(whole[:, None], len(LAYERS), axis=1)
-    at, layer = np.nonzero(store.plane_of[rows])
-    without[at, layer] = vectors_without(encoder, store, np.column_stack([rows[at], layer]))
-    a, b = inverse[..., 0], inverse[..., 1]
-    similarity = (whole[a] * whole[b]).sum(axis=-1)
-    return similarity[..., None] - (without[a] * without[b]).sum(axis=-1)

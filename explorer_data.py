@@ -14,10 +14,12 @@ import numpy as np
 from PIL import Image
 
 import tile_images
-from cli import progress
-from data_loader import LAYERS, read_manifest
-from embeddings import ZONES, City
+from embeddings import City
+from layers import LAYERS
+from progress_bars import progress
 from projections import Projection
+from tile_facts import ZONES
+from tile_files import read_manifest
 
 WEB = Path(__file__).parent / "web"
 SCRIPTS = ("tiles", "search", "pictures", "colours", "pane", "map", "embedding", "panels", "explorer", "layout")

@@ -10,7 +10,6 @@ import json
 import os
 import re
 import secrets
-import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,12 +17,9 @@ from typing import IO, Any
 
 import numpy as np
 
-from cli import UserError, warn
+from cli import UserError
+from progress_bars import warn
 
-CACHE_MAGIC = b"LOC2VEC1"
-_HEADER = struct.Struct("<8s32sQ")  # magic, digest of all that follows, length of the JSON that follows
-_ALIGN = 64
-_CHUNK = 1 << 22
 _LEFTOVER_S = 600
 
 
@@ -98,23 +94,23 @@ def digest(*parts: Any) -> str:
     for part in parts:
         if isinstance(part, np.ndarray):
             state.update(f"{part.dtype.str}{part.shape}".encode())
-            state.update(_bytes_of(part))
+            state.update(bytes_of(part))
         elif isinstance(part, bytes):
             state.update(b"bytes%d:" % len(part) + part)
         else:
-            state.update(json.dumps(part, sort_keys=True, default=_plain).encode())
+            state.update(json.dumps(part, sort_keys=True, default=plain).encode())
         state.update(b"\0")
     return state.hexdigest()
 
 
-def _bytes_of(array: np.ndarray) -> memoryview:
+def bytes_of(array: np.ndarray) -> memoryview:
     """The array's bytes in C order, as one flat buffer."""
     if array.dtype.hasobject or array.dtype.names:
         raise TypeError(f"{array.dtype} holds Python objects or fields; only plain numbers and text can be kept")
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """JSON for what settings hold beside plain types; anything without a lasting text is refused."""
     if isinstance(value, Path):
         return str(value)
@@ -127,67 +123,6 @@ def file_digest(path: Path | str) -> str:
     """Hex BLAKE2b-128 of a file's content."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-
-
-# --- cache files -------------------------------------------------------------------------------------------
-
-
-class DamagedFile(Exception):
-    """A cache file whose content is not what was written."""
-
-
-def save_cache(path: Path | str, key: str, arrays: dict[str, np.ndarray], meta: dict | None = None) -> None:
-    """Write arrays and JSON-able `meta` under `path`: one file, no pickle, with a digest over all of it."""
-    entries, offset = {}, 0
-    for name, array in arrays.items():
-        entries[name] = {"dtype": array.dtype.str, "shape": list(array.shape), "offset": offset}
-        offset += -(-array.nbytes // _ALIGN) * _ALIGN
-    text = json.dumps({"key": key, "meta": meta or {}, "arrays": entries}, default=_plain).encode()
-    text += b" " * (-(_HEADER.size + len(text)) % _ALIGN)
-    remove_leftovers(Path(path).parent)
-    with atomic_write(path) as file:
-        file.write(_HEADER.pack(CACHE_MAGIC, b"", len(text)))
-        state = hashlib.blake2b(struct.pack("<Q", len(text)) + text, digest_size=32)
-        file.write(text)
-        for array in arrays.values():
-            for chunk in (_bytes_of(array), bytes(-array.nbytes % _ALIGN)):
-                file.write(chunk)
-                state.update(chunk)
-        file.seek(0)
-        file.write(_HEADER.pack(CACHE_MAGIC, state.digest(), len(text)))
-
-
-def load_cache(path: Path | str, key: str | None = None) -> tuple[dict[str, np.ndarray], dict] | None:
-    """Read what `save_cache` wrote: `(arrays, meta)`, or None when there is no file or its key is another.
-
-    The arrays are read-only views of a memory map. Raises `DamagedFile` when any byte is not as written.
-    """
-    path = Path(path)
-    if not path.is_file():
-        return None
-    if path.stat().st_size < _HEADER.size:
-        raise DamagedFile(f"{path} is cut short")
-    data = np.memmap(path, dtype=np.uint8, mode="r")
-    magic, expected, length = _HEADER.unpack(data[: _HEADER.size].tobytes())
-    state = hashlib.blake2b(digest_size=32)
-    for start in range(_HEADER.size - 8, len(data), _CHUNK):
-        state.update(data[start : start + _CHUNK].data)
-    if magic != CACHE_MAGIC or state.digest() != expected:
-        raise DamagedFile(f"{path} does not hold what was written to it")
-    try:
-        header = json.loads(data[_HEADER.size : _HEADER.size + length].tobytes())
-        if key is not None and header["key"] != key:
-            return None
-        body = data[_HEADER.size + length :]
-        return {name: _view(body, entry) for name, entry in header["arrays"].items()}, header["meta"]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:  # whole, but not from save_cache
-        raise DamagedFile(f"{path} was not written by this project") from error
-
-
-def _view(body: np.ndarray, entry: dict) -> np.ndarray:
-    dtype, shape = np.dtype(entry["dtype"]), tuple(entry["shape"])
-    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    return body[entry["offset"] : entry["offset"] + size].view(dtype).reshape(shape)
 
 
 # --- locks -------------------------------------------------------------------------------------------------

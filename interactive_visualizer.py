@@ -17,6 +17,7 @@ import numpy as np
 
 import projections
 import similarity
+from cache_files import DamagedFile, load_cache, save_cache
 from cli import (
     DeviceFlags,
     ModelFlags,
@@ -26,12 +27,10 @@ from cli import (
     count_int,
     flag,
     positive_int,
-    progress,
     read_flags,
     run_main,
-    warn,
 )
-from embeddings import City, load_city, vectors_without
+from embeddings import City, load_city
 from explorer_data import (
     WEB,
     Quantised,
@@ -42,7 +41,9 @@ from explorer_data import (
     planes,
     sheet_order,
 )
-from files import DamagedFile, atomic_write, digest, load_cache, save_cache
+from files import atomic_write, digest
+from inference import vectors_without
+from progress_bars import progress, warn
 
 PAGE_NAME = "index.html"
 

@@ -8,40 +8,21 @@ import errno
 import math
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import shapely
 
-from cli import UserError, warn
-from layers import LAYERS
-from osm_extract import FILL, LINE, POINT, Box, Features, Style
+from cli import UserError
+from map_style import FILL, LINE, POINT, Style
+from osm_extract import Features
+from progress_bars import warn
+from tile_grid import Box, tile_of_latlon
 
 UNIT = 1 << 14  # coordinates are whole 16384ths of a tile: 1/64 of a pixel of a 256-px tile, under 2 cm on the ground
 STYLE_PX = 256  # the style table's pixels are those of a tile of this size
 EARTH_M = 40_075_016.686
 BOX_TOLERANCE = 1e-7  # degrees; boxes are written with seven decimals, a tile beyond the edge by less is not in it
 MAX_TILES = 4_000_000
-DRAWN_PREFIX = "drawn:"  # columns of the labels that count what the masks do show: baselines, never targets
-_FINE = 8  # samples along the edge of a tile (three zoom levels) from which its majority land use is counted
-
-
-# --- the tile grid -----------------------------------------------------------------------------------------
-
-
-def to_tile_units(lonlat: np.ndarray, zoom: int) -> np.ndarray:
-    """Project `(N, 2)` degrees to slippy-map tile coordinates `(N, 2) float64` (y grows to the south)."""
-    x = (lonlat[:, 0] + 180.0) / 360.0
-    sine = np.sin(np.radians(np.clip(lonlat[:, 1], -85.05112878, 85.05112878)))
-    y = 0.5 - np.log((1 + sine) / (1 - sine)) / (4 * math.pi)
-    return np.stack([x, y], axis=1) * float(1 << zoom)
-
-
-def tile_corner(x: float, y: float, zoom: int) -> tuple[float, float]:
-    """Longitude and latitude of the north-west corner of tile `(x, y)`."""
-    n = float(1 << zoom)
-    return x / n * 360 - 180, math.degrees(math.atan(math.sinh(math.pi * (1 - 2 * y / n))))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +39,7 @@ class TileArea:
         """All tiles that share more than a hair's breadth with `box`."""
         west, south, east, north = box
         e = BOX_TOLERANCE
-        corners = to_tile_units(np.array([[west + e, north - e], [east - e, south + e]]), zoom)
+        corners = tile_of_latlon(np.array([north - e, south + e]), np.array([west + e, east - e]), zoom)
         (x0, y0), (x1, y1) = np.floor(corners).astype(int)
         if (x1 - x0 + 1) * (y1 - y0 + 1) > MAX_TILES:
             raise UserError(
@@ -90,7 +71,9 @@ def clipped(area: TileArea, features: Features, path: Path) -> TileArea:
     best, name, shape = 0.5, "", None
     box = shapely.box(area.x0, area.y0, area.x0 + area.wanted.shape[1], area.y0 + area.wanted.shape[0])
     for candidate, wkb in features.boundaries:
-        outline = shapely.transform(shapely.from_wkb(wkb), lambda lonlat: to_tile_units(lonlat, area.zoom))
+        outline = shapely.transform(
+            shapely.from_wkb(wkb), lambda lonlat: tile_of_latlon(lonlat[:, 1], lonlat[:, 0], area.zoom)
+        )
         extent = shapely.box(*outline.bounds)
         likeness = extent.intersection(box).area / extent.union(box).area
         if likeness > best:
@@ -153,7 +136,7 @@ class DrawIndex:
 
 def build_index(features: Features, style: Style, area: TileArea) -> DrawIndex:
     """Project the objects and find the tiles that each touches, its width included."""
-    world = to_tile_units(features.lonlat, area.zoom)
+    world = tile_of_latlon(features.lonlat[:, 1], features.lonlat[:, 0], area.zoom)
     units = np.rint(world * UNIT).astype(np.int64)
     first_point = features.point_start[features.ring_start]
     low, high = _bounds(units, first_point)
@@ -265,16 +248,16 @@ def _pairs_of_one(
     kind = features.item_kind[item]
     if kind == POINT:
         return _cells(units[start:end] - pad, units[start:end] + pad, np.array([item]), area)
-    ends = _segments(features, units, owner)
-    pieces, _ = _pieces(ends, UNIT / 2)
+    ends = segments(features, units, owner)
+    pieces, _ = cut_segments(ends, UNIT / 2)
     found = _cells(pieces.min(axis=1) - pad, pieces.max(axis=1) + pad, np.full(len(pieces), item), area)
     if kind == FILL:
-        inner = area.number(*_centres_inside(ends, area))
+        inner = area.number(*centres_inside(ends, area))
         found = np.concatenate([found, np.stack([inner, np.full(len(inner), item)], axis=1)[inner >= 0]])
     return found
 
 
-def _segments(features: Features, units: np.ndarray, owner: int) -> np.ndarray:
+def segments(features: Features, units: np.ndarray, owner: int) -> np.ndarray:
     """The segments `(N, 2, 2)` of all rings of an object."""
     rings = features.ring_start[owner], features.ring_start[owner + 1]
     start, end = features.point_start[rings[0]], features.point_start[rings[1]]
@@ -282,7 +265,7 @@ def _segments(features: Features, units: np.ndarray, owner: int) -> np.ndarray:
     return np.delete(ends, features.point_start[rings[0] + 1 : rings[1]] - start - 1, axis=0)
 
 
-def _pieces(ends: np.ndarray, longest: float) -> tuple[np.ndarray, np.ndarray]:
+def cut_segments(ends: np.ndarray, longest: float) -> tuple[np.ndarray, np.ndarray]:
     """Cut segments `(N, 2, 2)` into pieces no longer than `longest` along either axis; also tell whose they are."""
     count = np.maximum(1, np.ceil(np.abs(ends[:, 1] - ends[:, 0]).max(axis=1) / longest)).astype(np.int64)
     segment = np.repeat(np.arange(len(ends)), count)
@@ -292,7 +275,7 @@ def _pieces(ends: np.ndarray, longest: float) -> tuple[np.ndarray, np.ndarray]:
     return start[:, None, :] + way[:, None, :] * share, segment
 
 
-def _centres_inside(ends: np.ndarray, area: TileArea) -> tuple[np.ndarray, np.ndarray]:
+def centres_inside(ends: np.ndarray, area: TileArea) -> tuple[np.ndarray, np.ndarray]:
     """Tiles of `area` whose centre lies inside the rings made of the segments `ends` (even-odd), as x and y."""
     rows, columns = area.wanted.shape
     low, high = ends[:, :, 1].min(axis=1), ends[:, :, 1].max(axis=1)
@@ -306,116 +289,3 @@ def _centres_inside(ends: np.ndarray, area: TileArea) -> tuple[np.ndarray, np.nd
         xs.append(x[within])
         ys.append(np.full(int(within.sum()), y))
     return (np.concatenate(xs), np.concatenate(ys)) if xs else (np.zeros(0, np.int64), np.zeros(0, np.int64))
-
-
-# --- labels ------------------------------------------------------------------------------------------------
-
-
-def labels_table(features: Features, style: Style, area: TileArea, index: DrawIndex) -> pa.Table:
-    """One row per tile: what the masks do not show, and counts of what they do.
-
-    `levels` (mean `building:levels`) over `buildings_with_levels`, `addresses`, `poi_<kind>`, `landuse` (the class of
-    the landcover layer that covers most), `highway` (the class of the roads layer with the greatest length), then
-    `drawn:<layer>` and `drawn:<layer>:<class>`, the number of objects that touch the tile.
-    """
-    count = len(area.tile_xy)
-    columns: dict[str, Any] = {
-        "z": np.full(count, area.zoom, dtype=np.int32),
-        "x": area.tile_xy[:, 0].astype(np.int32),
-        "y": area.tile_xy[:, 1].astype(np.int32),
-    }
-    tile, kept = _tiles_of(features.levels[:, :2], area)
-    known = np.bincount(tile, minlength=count)
-    total = np.bincount(tile, features.levels[kept, 2], minlength=count)
-    columns["levels"] = pa.array(total / np.maximum(known, 1), mask=known == 0)
-    columns["buildings_with_levels"] = known.astype(np.int32)
-    columns["addresses"] = _count(_tiles_of(features.addresses, area)[0], count)
-    columns |= _poi_columns(features, style, area)
-    columns["landuse"] = _names(style, _majority_landuse(features, style, area))
-    columns["highway"] = _names(style, _dominant_highway(features, style, area))
-    return pa.table(columns | _drawn_columns(style, index, count))
-
-
-def _tiles_of(lonlat: np.ndarray, area: TileArea) -> tuple[np.ndarray, np.ndarray]:
-    """Tile rows of the places that lie in the area, and which places these are."""
-    x, y = np.floor(to_tile_units(lonlat, area.zoom)).astype(np.int64).T
-    tile = area.number(x, y)
-    return tile[tile >= 0], np.flatnonzero(tile >= 0)
-
-
-def _count(tile: np.ndarray, count: int) -> np.ndarray:
-    return np.bincount(tile, minlength=count).astype(np.int32)
-
-
-def _poi_columns(features: Features, style: Style, area: TileArea) -> dict[str, np.ndarray]:
-    kinds = sorted({row.poi for row in style.classes if row.poi})
-    of_class = np.array([kinds.index(row.poi) if row.poi else -1 for row in style.classes])
-    items = np.flatnonzero((features.item_kind == POINT) & (of_class[features.item_class] >= 0))
-    place = features.lonlat[features.point_start[features.ring_start[features.item_object[items]]]]
-    tile, kept = _tiles_of(place, area)
-    kind = of_class[features.item_class[items[kept]]]
-    return {f"poi_{name}": _count(tile[kind == i], len(area.tile_xy)) for i, name in enumerate(kinds)}
-
-
-def _names(style: Style, number: np.ndarray) -> pa.Array:
-    names = np.array([row.name for row in style.classes], dtype=object)
-    return pa.array(names[np.maximum(number, 0)], type=pa.string(), mask=number < 0)
-
-
-def _majority_landuse(features: Features, style: Style, area: TileArea) -> np.ndarray:
-    """The class that covers most of each tile, -1 where none does; what is drawn on top counts."""
-    fine = TileArea(
-        area.zoom + 3, area.x0 * _FINE, area.y0 * _FINE, np.zeros(np.multiply(area.wanted.shape, _FINE), bool)
-    )
-    cover = np.full(fine.wanted.shape, -1, dtype=np.int16)
-    units = np.rint(to_tile_units(features.lonlat, fine.zoom) * UNIT).astype(np.int64)
-    layer = np.array([row.layer for row in style.classes])[features.item_class]
-    order = draw_order(features, style, units)
-    chosen = order[(layer[order] == LAYERS.index("landcover")) & (features.item_kind[order] == FILL)]
-    for item in chosen.tolist():
-        x, y = _centres_inside(_segments(features, units, features.item_object[item]), fine)
-        cover[y - fine.y0, x - fine.x0] = features.item_class[item]
-    rows, columns = area.wanted.shape
-    samples = cover.reshape(rows, _FINE, columns, _FINE).transpose(0, 2, 1, 3).reshape(rows, columns, -1)
-    x, y = area.tile_xy.T
-    samples = samples[y - area.y0, x - area.x0]
-    votes = np.stack([(samples == number).sum(axis=1) for number in range(len(style.classes))], axis=1)
-    return np.where(votes.any(axis=1), votes.argmax(axis=1), -1)
-
-
-def _dominant_highway(features: Features, style: Style, area: TileArea) -> np.ndarray:
-    """The class of road with the greatest length on each tile, -1 where there is none."""
-    layer = LAYERS.index("roads")
-    numbers = [number for number, row in enumerate(style.classes) if row.layer == layer]
-    local = np.full(len(style.classes), -1)
-    local[numbers] = np.arange(len(numbers))
-    items = np.flatnonzero((features.item_kind == LINE) & (local[features.item_class] >= 0))
-    start = features.point_start[features.ring_start[features.item_object[items]]]
-    count = features.point_start[features.ring_start[features.item_object[items]] + 1] - start - 1
-    first = np.repeat(start - np.cumsum(count) + count, count) + np.arange(count.sum())
-    world = to_tile_units(features.lonlat, area.zoom)
-    pieces, segment = _pieces(np.stack([world[first], world[first + 1]], axis=1), 1 / 16)
-    owner = np.repeat(local[features.item_class[items]], count)[segment]
-    x, y = np.floor(pieces.mean(axis=1)).astype(np.int64).T
-    tile = area.number(x, y)
-    length = np.linalg.norm(pieces[:, 1] - pieces[:, 0], axis=1)
-    inside = tile >= 0
-    total = np.zeros((len(area.tile_xy), len(numbers)))
-    np.add.at(total, (tile[inside], owner[inside]), length[inside])
-    return np.where(total.any(axis=1), np.array(numbers)[total.argmax(axis=1)], -1)
-
-
-def _drawn_columns(style: Style, index: DrawIndex, count: int) -> dict[str, np.ndarray]:
-    tile = np.repeat(np.arange(count), np.diff(index.tile_start))
-    number, owner = index.item_class[index.pair_item], index.osm_key[index.item_object[index.pair_item]]
-    layer = np.array([row.layer for row in style.classes])[number]
-    columns = {}
-    for i, name in enumerate(LAYERS):
-        here = layer == i
-        once = np.unique(np.stack([tile[here], owner[here]], axis=1), axis=0)[:, 0]
-        columns[f"{DRAWN_PREFIX}{name}"] = _count(once, count)
-    for i, row in enumerate(style.classes):
-        here = number == i
-        once = np.unique(np.stack([tile[here], owner[here]], axis=1), axis=0)[:, 0]
-        columns[f"{DRAWN_PREFIX}{LAYERS[row.layer]}:{row.name}"] = _count(once, count)
-    return columns

@@ -4,27 +4,16 @@ Not a command itself. `python train.py` trains it, `python precompute_embeddings
 """
 
 import dataclasses
-import io
-import math
-import os
-import platform
-import struct
-import zipfile
-import zlib
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cli import UserError, count_float, count_int, flag, fraction, positive_float, positive_int
-from data_loader import DEFAULT_ZOOM, LAYERS, SHRINKS
-from files import atomic_write, digest, remove_leftovers
+from layers import LAYERS
+from profiles import PROFILE_CLASSES, ProfileSummary
 
-CHECKPOINT_FORMAT = 3  # 3: the trained part beside a summary is centred
 BLOCK_CHANNELS = (64, 128, 256, 512, 512)
 FC_SIZES = (1024, 512)
 
@@ -81,7 +70,7 @@ class Encoder(nn.Module):
         ]
         self.head = nn.Sequential(nn.Flatten(), *hidden, nn.Linear(sizes[-1], config.learned_dims))
         self.apply(_start_spread)
-        self.summary = ProfileSummary(config) if config.profile_dims else None
+        self.summary = ProfileSummary(config.in_channels, config.profile_dims) if config.profile_dims else None
         if self.summary is not None:
             self.register_buffer("centre", torch.zeros(config.learned_dims))
 
@@ -121,27 +110,6 @@ def _block(channels_in: int, channels_out: int) -> nn.Sequential:
         nn.ReLU(inplace=True),
         nn.MaxPool2d(2),
     )
-
-
-def pick_device(name: str) -> torch.device:
-    """The device a `--device` flag names; `auto` takes CUDA, then MPS, then the CPU."""
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        name = next(kind for kind in ("cuda", "mps", "cpu") if available[kind])
-    if not available.get(name):
-        raise UserError(f"--device {name} is not available on this machine; leave it out or pass --device cpu")
-    return torch.device(name)
-
-
-def compute_dtype(device: torch.device) -> torch.dtype:
-    """The precision that networks run fastest in: bfloat16 where the chip multiplies it itself, else float32."""
-    if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:  # AVX512-BF16 or AMX; torch has no public name for them
-        checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-        usable = device.type == "cpu" and torch.backends.mkldnn.is_available()
-        native = usable and any(getattr(torch.cpu, name, bool)() for name in checks)
-    return torch.bfloat16 if native else torch.float32
 
 
 # --- losses ------------------------------------------------------------------------------------------------
@@ -294,270 +262,3 @@ def vicreg_penalty(vectors: Tensor) -> Tensor:
     missing = F.relu(1 - (variance + 1e-4).sqrt()).mean()
     crossed = (covariance.square().sum() - variance.square().sum()) / vectors.shape[1]
     return missing + crossed / 25
-
-
-# --- what a tile shows -------------------------------------------------------------------------------------
-
-PROFILE_CLASSES = 16  # of brightness, in each layer
-PROFILE_FLOOR, PROFILE_LIMIT = 0.01, 10.0  # a class that hardly ever occurs must not outweigh all others
-PROFILE_STEEPNESS = 64  # below a 64th of a tile a class counts nearly in proportion
-PROFILE_SHARE = 1.0  # length of the summary beside the learned part's 1
-
-
-def brightness_profile(tiles: Tensor) -> Tensor:
-    """Logarithms of the shares of its pixels that each class of brightness has in each layer of a tile.
-
-    `tiles (B, C, S, S) uint8` to `(B, C * 16) float32`, log(1 + 64 share) / log(65): 0 where a class is absent, 1 where
-    it fills the layer; ground on which nothing is drawn is in no class. The logarithm keeps a few dots from vanishing
-    beside whole areas, and is nearly linear for dots, so that they can be counted. Turning a tile changes nothing.
-    """
-    pixels = tiles.flatten(2)
-    drawn = torch.where(pixels == 0, PROFILE_CLASSES, pixels >> 4).long()  # one more class for the bare ground
-    counts = torch.zeros(*pixels.shape[:2], PROFILE_CLASSES + 1, device=tiles.device)
-    counts.scatter_add_(2, drawn, counts.new_ones(()).expand(drawn.shape))
-    shares = counts[:, :, :PROFILE_CLASSES] / pixels.shape[2]
-    return (PROFILE_STEEPNESS * shares).log1p().flatten(1) / math.log1p(PROFILE_STEEPNESS)
-
-
-class ProfileScale(nn.Module):
-    """Brightness profiles by how far they lie from a city's mean, in standard deviations; part of a checkpoint."""
-
-    def __init__(self, size: int):
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(size))
-        self.register_buffer("scale", torch.ones(size))
-
-    def fit(self, profiles: Tensor) -> None:
-        """Take mean and deviation from `profiles (N, size)`."""
-        self.mean.copy_(profiles.mean(dim=0))
-        self.scale.copy_((profiles.var(dim=0, correction=0) + PROFILE_FLOOR**2).sqrt())
-
-    def forward(self, profiles: Tensor) -> Tensor:
-        """Standardised `profiles (B, size)`; no class counts for more than `PROFILE_LIMIT` deviations."""
-        return ((profiles - self.mean) / self.scale).clamp(-PROFILE_LIMIT, PROFILE_LIMIT)
-
-
-class ProfileSummary(nn.Module):
-    """The principal components of standardised brightness profiles, on average as long as the learned unit vector.
-
-    Each is divided by the root of its deviation: half-way to whitening, so that the first few do not decide alone what
-    is near. Not trained but fitted, once, before training: there is no better linear summary of so many numbers.
-    """
-
-    def __init__(self, config: EncoderConfig):
-        super().__init__()
-        size = config.in_channels * PROFILE_CLASSES
-        self.scale = ProfileScale(size)
-        self.register_buffer("components", torch.zeros(size, config.profile_dims))
-
-    def fit(self, profiles: Tensor) -> None:
-        """Take scale and components from `profiles (N, 192)`."""
-        self.scale.fit(profiles)
-        standardised = self.scale(profiles).double()
-        centred = standardised - standardised.mean(dim=0)
-        variances, axes = torch.linalg.eigh(centred.T @ centred / len(centred))  # ascending
-        kept = slice(-self.components.shape[1], None)
-        components = (axes[:, kept] * variances[kept].clamp(min=1e-6) ** -0.25).flip(1)
-        length = (standardised @ components).square().sum(dim=1).mean().sqrt()
-        self.components.copy_(PROFILE_SHARE * components / length.clamp(min=1e-6))
-
-    def forward(self, tiles: Tensor) -> Tensor:
-        """`(B, profile_dims) float32` for `tiles (B, 12, S, S)` in 0..1."""
-        with torch.autocast(tiles.device.type, enabled=False):
-            profiles = brightness_profile((tiles.detach() * 255).round().to(torch.uint8))
-            return self.scale(profiles) @ self.components
-
-
-class ProfileHead(nn.Module):
-    """Tells a tile's brightness profile from its vector while training; no viewer needs it.
-
-    The map is linear, so that what the layers show stays in the vector for every linear model that reads it. Training
-    on views with blanked layers, it must also tell what a layer shows from the others.
-    """
-
-    def __init__(self, embedding_dim: int, profiles: Tensor):
-        super().__init__()
-        self.linear = nn.Linear(embedding_dim, profiles.shape[1])
-        self.scale = ProfileScale(profiles.shape[1])
-        self.scale.fit(profiles)
-
-    def forward(self, vectors: Tensor, profiles: Tensor) -> Tensor:
-        """Mean squared error of each tile's standardised profile `(B,)`; `vectors (B, D)` have unit length.
-
-        Squared, because a dot on few tiles is a large value: a loss that forgives outliers would forgive every shop.
-        """
-        told = self.linear(vectors * vectors.shape[1] ** 0.5)
-        return (told - self.scale(profiles)).square().mean(dim=1)
-
-
-# --- how good vectors are, without labels ------------------------------------------------------------------
-
-
-def rank_me(vectors: Tensor) -> float:
-    """Effective rank of `vectors (N, D)`: exp of the entropy of the singular values (Garrido et al. 2023)."""
-    values = torch.linalg.svdvals(vectors.detach().double().cpu())
-    share = values / values.sum().clamp(min=1e-12) + 1e-12
-    return float(torch.exp(-(share * share.log()).sum()))
-
-
-def triplet_accuracy(anchor: Tensor, positive: Tensor, negative: Tensor) -> float:
-    """Share of triplets whose positive lies nearer to the anchor than their negative."""
-    nearer = F.pairwise_distance(anchor, positive) < F.pairwise_distance(anchor, negative)
-    return float(nearer.float().mean())
-
-
-# --- checkpoints -------------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass
-class Checkpoint:
-    """Everything that rebuilds the encoder and goes on training: plain tensors and plain types only."""
-
-    encoder_config: dict[str, Any]
-    encoder_state: dict[str, Tensor]
-    train_config: dict[str, Any] = dataclasses.field(default_factory=dict)
-    train_state: dict[str, Any] = dataclasses.field(default_factory=dict)
-    metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
-    epoch: int = 0
-    step: int = 0
-    layers: list[str] = dataclasses.field(default_factory=lambda: list(LAYERS))
-    zoom: int = DEFAULT_ZOOM
-    shrink: str = "mean"
-    versions: dict[str, str] = dataclasses.field(default_factory=lambda: library_versions())
-    format_version: int = CHECKPOINT_FORMAT
-
-    @property
-    def tile_size(self) -> int:
-        """Edge of the tiles the encoder takes, in pixels."""
-        return self.encoder_config["tile_size"]
-
-    def key(self) -> str:
-        """Digest of the encoder's weights and settings: equal for equal vectors, whatever else was saved."""
-        weights = [part for name, tensor in self.encoder_state.items() for part in (name, tensor.cpu().numpy())]
-        return digest(self.encoder_config, self.layers, self.zoom, self.shrink, *weights)
-
-
-def library_versions() -> dict[str, str]:
-    """Versions of what shapes a result."""
-    return {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__}
-
-
-def encoder_state(encoder: nn.Module) -> dict[str, Tensor]:
-    """The encoder's weights on the CPU under plain names, whether it was compiled, wrapped for DDP, or not."""
-    while True:
-        inner = getattr(encoder, "_orig_mod", None) or (encoder.module if hasattr(encoder, "module") else None)
-        if inner is None:
-            break
-        encoder = inner
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
-
-
-def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint so that `path` holds either the old or the new one, whole, whatever happens meanwhile."""
-    buffer = io.BytesIO()
-    torch.save({field.name: getattr(checkpoint, field.name) for field in dataclasses.fields(checkpoint)}, buffer)
-    remove_leftovers(Path(path).parent)
-    with atomic_write(path) as file:
-        file.write(buffer.getbuffer())
-
-
-def load_checkpoint(path: Path | str) -> Checkpoint:
-    """Read a checkpoint onto the CPU without running any code in it.
-
-    Raises `UserError` for a missing, damaged, foreign or newer file, and for one trained on other layers.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"no checkpoint at {path}; `python train.py` writes one, or name another with --model_path")
-    try:
-        _check_whole(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise UserError(_damaged(path)) from error
-    if not isinstance(content, dict) or not {"format_version", "encoder_config", "encoder_state"} <= set(content):
-        raise UserError(f"{path} is not a checkpoint of this project; `python train.py` writes one")
-    if content["format_version"] != CHECKPOINT_FORMAT:
-        raise UserError(
-            f"{path} has checkpoint format {content['format_version']}, this version reads format {CHECKPOINT_FORMAT}; "
-            "train again or use the version that wrote it"
-        )
-    names = {field.name for field in dataclasses.fields(Checkpoint)}
-    if missing := names - set(content):
-        raise UserError(f"{path} lacks {', '.join(sorted(missing))}; `python train.py` writes a whole checkpoint")
-    checkpoint = Checkpoint(**{name: content[name] for name in names})
-    _check_layers(path, checkpoint)
-    _check_weights(path, checkpoint)
-    return checkpoint
-
-
-def _check_layers(path: Path, checkpoint: Checkpoint) -> None:
-    if checkpoint.layers != list(LAYERS):
-        names = ", ".join(checkpoint.layers) if isinstance(checkpoint.layers, list) else repr(checkpoint.layers)
-        raise UserError(
-            f"{path} was trained on the layers {names}; expected {', '.join(LAYERS)}. "
-            "Its vectors would mean something else; train again with `python train.py`"
-        )
-    if checkpoint.shrink not in SHRINKS or not isinstance(checkpoint.zoom, int):
-        raise UserError(
-            f"{path} was trained on tiles of zoom {checkpoint.zoom!r} shrunk by {checkpoint.shrink!r}; "
-            "this version knows no such thing: train again with `python train.py`"
-        )
-
-
-def _check_weights(path: Path, checkpoint: Checkpoint) -> None:
-    """Weights must be those of the encoder that the settings describe, and numbers."""
-    try:
-        with torch.device("meta"):
-            expected = Encoder(EncoderConfig(**checkpoint.encoder_config)).state_dict()
-        found = checkpoint.encoder_state
-        fits = expected.keys() == found.keys() and all(found[name].shape == expected[name].shape for name in expected)
-    except (AttributeError, RuntimeError, TypeError, ValueError, UserError):
-        fits = False
-    if not fits:
-        raise UserError(
-            f"the weights in {path} are not those of the encoder that its settings describe; it was not written by "
-            "this version: train again with `python train.py`"
-        )
-    if not all(weights.isfinite().all() for weights in found.values()):
-        raise UserError(f"{path} holds weights that are no finite numbers; train again with a smaller --lr")
-
-
-def _check_whole(path: Path) -> None:
-    with zipfile.ZipFile(path) as archive:
-        if damaged := archive.testzip():
-            raise zipfile.BadZipFile(f"{damaged} is not as it was written")
-
-
-def _damaged(path: Path) -> str:
-    good = newest_good_checkpoint(path.parent, skip=path)
-    instead = f"the newest whole one beside it is {good}" if good else "no whole one lies beside it; train again"
-    return f"{path} is damaged or cut short and was not loaded; {instead}"
-
-
-# What Python's zipfile raises for one wrong byte or another.
-_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError, LookupError)
-
-
-def newest_good_checkpoint(folder: Path, skip: Path | None = None) -> Path | None:
-    """The latest written checkpoint of a folder whose content is whole."""
-    candidates = [path for path in folder.glob("[!.]*.pth") if path != skip and path.is_file()]
-    for path in sorted(candidates, key=os.path.getmtime, reverse=True):
-        try:
-            _check_whole(path)
-        except _ZIP_ERRORS:
-            continue
-        return path
-    return None
-
-
-def build_encoder(checkpoint: Checkpoint, device: torch.device | str = "cpu") -> Encoder:
-    """The checkpoint's encoder, ready to embed: weights loaded, evaluation mode, `channels_last`."""
-    encoder = Encoder(EncoderConfig(**checkpoint.encoder_config))
-    encoder.load_state_dict(checkpoint.encoder_state)
-    return encoder.to(device, memory_format=torch.channels_last).eval()
-
-
-def load_encoder(path: Path | str, device: torch.device | str = "cpu") -> tuple[Encoder, Checkpoint]:
-    """Read a checkpoint and rebuild its encoder on `device`: `(encoder, checkpoint)`."""
-    checkpoint = load_checkpoint(path)
-    return build_encoder(checkpoint, device), checkpoint

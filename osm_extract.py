@@ -4,277 +4,27 @@ Not a command itself; `python render_tiles.py --city kyiv` shows it at work.
 """
 
 import dataclasses
-import http.client
-import json
-import os
 import struct
-import time
-import tomllib
-import urllib.error
-import urllib.request
 from array import array
 from collections import Counter
 from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import osmium
 import shapely
 
-from cli import UserError, WorkError, progress
-from files import atomic_write, digest
-from layers import LAYERS
+from cli import UserError
+from coastlines import sea_surfaces
+from map_style import FILL, LINE, POINT, Style
+from progress_bars import progress
+from tile_grid import Box
 
-STYLE_PATH = Path(__file__).with_name("map_style.toml")
 ATTRIBUTION = "© OpenStreetMap contributors, Open Database License (ODbL) 1.0, https://www.openstreetmap.org/copyright"
-
-POINT, LINE, FILL = 0, 1, 2  # how an object is drawn
 LEVELS_TAG, ADDRESS_TAG = "building:levels", "addr:housenumber"  # never drawn: labels are made of them
 CUT_MARGIN = 0.1  # degrees; what crosses the box without a node this near to it is not seen in a file that is cut
 CUT_ABOVE_BYTES = 96 << 20  # larger files are first cut to the box, so that memory follows the box, not the file
-
-Box = tuple[float, float, float, float]  # west, south, east, north in degrees
-
-
-# --- the style table ---------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class StyleClass:
-    """One row of the style table: which objects, how drawn, how bright."""
-
-    layer: int
-    name: str
-    tags: dict[str, list[str]]
-    where: dict[str, list[str]]
-    gray: int
-    fill: bool | str = False
-    fill_gray: int = 0
-    line: dict[str, float] | None = None
-    point: dict[str, float] | None = None
-    poi: str | None = None
-
-    def matches(self, tags: dict[str, str]) -> bool:
-        """Whether an object with these tags belongs to the class."""
-        return any(_value_matches(tags.get(key), values) for key, values in self.tags.items()) and all(
-            _value_matches(tags.get(key), values) for key, values in self.where.items()
-        )
-
-    def draws(self, kind: int, area_tag: str | None = None, closed: bool = False) -> bool:
-        """Whether an object is drawn as `kind`; a closed way is either a surface or a line, never both."""
-        if kind == POINT:
-            return self.point is not None
-        surface = self.fill is True or (self.fill == "area=yes" and area_tag == "yes")
-        return surface if kind == FILL else self.line is not None and not (closed and surface)
-
-
-def _value_matches(value: str | None, accepted: list[str]) -> bool:
-    if value is None or value == "no":
-        return False
-    return "*" in accepted or any(part.strip() in accepted for part in value.split(";"))
-
-
-@dataclasses.dataclass(frozen=True)
-class Style:
-    """The style table, read and checked."""
-
-    version: int
-    classes: tuple[StyleClass, ...]
-    digest: str
-
-    @cached_property
-    def keys(self) -> tuple[str, ...]:
-        """Every tag key that the table asks for."""
-        return tuple(sorted({key for row in self.classes for key in (*row.tags, *row.where)} | {"area"}))
-
-    @cached_property
-    def member_keys(self) -> tuple[str, ...]:
-        """The tag keys of which one at least makes an object a member of some class."""
-        return tuple(sorted({key for row in self.classes for key in row.tags}))
-
-    def classes_of(self, tags: dict[str, str]) -> tuple[int, ...]:
-        """Return the first class that matches in each layer, as indices into `classes`."""
-        found: dict[int, int] = {}
-        for number, row in enumerate(self.classes):
-            if row.layer not in found and row.matches(tags):
-                found[row.layer] = number
-        return tuple(found.values())
-
-
-_CLASS_KEYS = {"name", "tags", "where", "gray", "fill", "fill_gray", "line", "point", "poi"}
-
-
-def load_style(path: Path | str = STYLE_PATH) -> Style:
-    """Read the style table. Raises `UserError` that names the layer, the class and the field at fault."""
-    path = Path(path)
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"no style table at {path}; `git checkout map_style.toml` brings the original back") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not readable as TOML: {error}") from None
-    layers = table.get("layer", [])
-    names = tuple(layer.get("name") for layer in layers)
-    if names != LAYERS:
-        raise UserError(
-            f"{path}: layers are {', '.join(map(str, names))}; expected, in this order: {', '.join(LAYERS)}"
-        )
-    rows = [_style_class(path, number, row) for number, layer in enumerate(layers) for row in layer.get("class", [])]
-    for (layer, name), count in Counter((row.layer, row.name) for row in rows).items():
-        if count > 1:
-            raise UserError(f"{path}: layer {LAYERS[layer]} has {count} classes named {name!r}; names must differ")
-    version = table.get("version")
-    if not isinstance(version, int):
-        raise UserError(f"{path}: version is {version!r}; expected a whole number, such as `version = 1`")
-    return Style(version, tuple(rows), digest(table))
-
-
-def _style_class(path: Path, layer: int, row: dict[str, Any]) -> StyleClass:
-    where = f"{path}: layer {LAYERS[layer]}, class {row.get('name', '(without a name)')}"
-
-    def need(good: bool, what: str) -> None:
-        if not good:
-            raise UserError(f"{where}: {what}")
-
-    unknown = set(row) - _CLASS_KEYS
-    need(not unknown, f"unknown field {', '.join(sorted(unknown))}; known are {', '.join(sorted(_CLASS_KEYS))}")
-    need(isinstance(row.get("name"), str), "a class needs a name")
-    need(_is_tag_table(row.get("tags")) and bool(row["tags"]), 'tags must look like { highway = ["primary"] }')
-    need(_is_tag_table(row.get("where", {})), 'where must look like { admin_level = ["4"] }')
-    for field in ("gray", "fill_gray"):
-        value = row.get(field, 1 if field == "fill_gray" else None)
-        need(type(value) is int and 1 <= value <= 255, f"{field} is {value!r}; expected a whole number from 1 to 255")
-    need(row.get("fill", False) in (True, False, "area=yes"), 'fill must be true, false or "area=yes"')
-    need(_is_measure(row.get("line"), {"width_m", "min_px"}), "line must look like { width_m = 8, min_px = 4 }")
-    need(_is_measure(row.get("point"), {"radius_px"}), "point must look like { radius_px = 12 }")
-    need(any(row.get(field) for field in ("fill", "line", "point")), "nothing to draw: give fill, line or point")
-    need(isinstance(row.get("poi", ""), str), "poi must be a word")
-    return StyleClass(layer=layer, **({"where": {}, "fill_gray": row["gray"]} | row))
-
-
-def _is_tag_table(value: Any) -> bool:
-    return isinstance(value, dict) and all(
-        isinstance(words, list) and words and all(isinstance(word, str) for word in words) for words in value.values()
-    )
-
-
-def _is_measure(value: Any, fields: set[str]) -> bool:
-    return value is None or (
-        isinstance(value, dict)
-        and set(value) == fields
-        and all(type(number) in (int, float) and 0 < number <= 1000 for number in value.values())
-    )
-
-
-# --- download ----------------------------------------------------------------------------------------------
-
-TRIES = 5  # in a row without a byte gained
-_CHUNK = 1 << 16
-_NETWORK = (urllib.error.URLError, ConnectionError, TimeoutError, http.client.HTTPException)
-
-
-def fetch_extract(url: str, folder: Path, pause_s: float = 2.0) -> Path:
-    """Download `url` to `folder` unless it is there already, and return its path.
-
-    A download that broke off goes on where it stopped, unless the server has another file by then. The file gets its
-    name only when it is a whole PBF. Raises `WorkError` when the server does not deliver one.
-    """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise UserError(f"{url} is no http or https address")
-    steps = [step for step in unquote(parts.path).split("/") if step not in ("", ".", "..")]
-    path = folder.joinpath(parts.netloc.replace(":", "_"), *(steps or ["extract.osm.pbf"]))
-    if path.is_file():
-        return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
-    _download(url, partial, pause_s)
-    try:
-        check_whole_pbf(partial)
-    except UserError as error:
-        partial.unlink()
-        raise WorkError(f"{url} did not deliver a whole extract: {error}") from None
-    with open(partial, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-    partial.with_suffix(".json").unlink(missing_ok=True)
-    return path
-
-
-def _download(url: str, partial: Path, pause_s: float) -> None:
-    tries = 0
-    while tries < TRIES:
-        before = partial.stat().st_size if partial.is_file() else 0
-        try:
-            if _request(url, partial):
-                return
-            reason = "the connection ended early"
-        except urllib.error.HTTPError as error:
-            reason = f"the server says {error.code} {error.reason}"
-            if error.code < 500 and error.code not in (408, 429):
-                raise WorkError(
-                    f"cannot download {url}: {reason}; check the address, or name a file with --source"
-                ) from None
-        except _NETWORK as error:
-            reason = str(getattr(error, "reason", error)) or type(error).__name__
-        gained = partial.is_file() and partial.stat().st_size > before
-        tries = 0 if gained else tries + 1
-        time.sleep(pause_s * max(tries, 1))
-    raise WorkError(
-        f"cannot download {url}: {reason}, {TRIES} times in a row. The same command goes on where it stopped; "
-        "--source names another address or a file"
-    )
-
-
-def _request(url: str, partial: Path) -> bool:
-    """Ask for the rest of the file and append it; return whether all of it is there."""
-    memory = partial.with_suffix(".json")
-    version = json.loads(memory.read_text()) if memory.is_file() and partial.is_file() else None
-    start = partial.stat().st_size if version else 0
-    headers = {"User-Agent": "loc2vec", "Accept-Encoding": "identity"}
-    if start:
-        headers |= {"Range": f"bytes={start}-", "If-Range": version}
-    try:
-        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=30)
-    except urllib.error.HTTPError as error:
-        if error.code != 416 or not start:
-            raise
-        if (error.headers.get("Content-Range") or "").rpartition("/")[2] == str(start):
-            return True
-        partial.unlink()  # more than the server has: begin anew
-        return False
-    with response:
-        if "html" in (response.headers.get("Content-Type") or ""):
-            raise WorkError(f"{url} is a web page, not an extract; check the address, or name a file with --source")
-        resumed = response.status == 206 and _range_start(response) == start
-        tag = response.headers.get("ETag")
-        version = tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified")
-        with atomic_write(memory, "w") as file:
-            json.dump(version, file)
-        length = response.headers.get("Content-Length")
-        total = int(length) + start * resumed if length and length.isdigit() else None
-        return _receive(response, partial, start if resumed else 0, total)
-
-
-def _range_start(response: Any) -> int:
-    first = (response.headers.get("Content-Range") or "").removeprefix("bytes ").partition("-")[0]
-    return int(first) if first.isdigit() else -1
-
-
-def _receive(response: Any, partial: Path, start: int, total: int | None) -> bool:
-    received = start
-    bar = progress(total=total and total >> 20, desc=f"downloading {partial.stem}", unit=" MiB")
-    with bar, open(partial, "r+b" if start else "wb") as file:
-        file.seek(start)
-        file.truncate()
-        while chunk := response.read(_CHUNK):
-            file.write(chunk)
-            received += len(chunk)
-            bar.update((received >> 20) - bar.n)
-    return total is None or received >= total
 
 
 # --- what a file holds -------------------------------------------------------------------------------------
@@ -632,44 +382,6 @@ class _Reading:
             broken={what: count for what, count in self.broken.items() if count},
             boundaries=self.boundaries,
         )
-
-
-COAST_SNAP = 0.02  # degrees; coastlines that an extract cuts off this near to its edge are led on to the edge
-
-
-def sea_surfaces(lines: list[shapely.LineString], frame: Box) -> tuple[list[shapely.MultiPolygon], int]:
-    """The sea inside `frame`, from coastlines (water lies to their right), and the number of doubtful parts left out.
-
-    A part is doubtful when it lies to the left of more than a twentieth of the coast that it lies to the right of.
-    """
-    window = shapely.box(*frame)
-    coast = shapely.line_merge(shapely.MultiLineString(lines), directed=True)
-    ends = [shapely.Point(line.coords[i]) for line in shapely.get_parts(coast) if not line.is_closed for i in (0, -1)]
-    cut_off = [end for end in ends if window.contains(end) and end.distance(window.exterior) < COAST_SNAP]
-    bridges = [shapely.shortest_line(end, window.exterior) for end in cut_off]
-    net = shapely.union_all([coast, window.exterior, *bridges])
-    parts = shapely.get_parts(shapely.polygonize(shapely.get_parts(net)))
-    parts = parts[shapely.contains(window, shapely.point_on_surface(parts))]
-    right, left = _shores(lines, parts)
-    wet = right > 0
-    sure = wet & (left <= right / 20)
-    order = sorted(np.flatnonzero(sure), key=lambda i: parts[i].bounds)
-    return [shapely.MultiPolygon([parts[i]]) for i in order], int((wet & ~sure & (right >= left)).sum())
-
-
-def _shores(lines: list[shapely.LineString], parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How much coast has each part on its right and on its left: lengths, told by points beside the segments."""
-    points = [shapely.get_coordinates(line) for line in lines]
-    start, end = np.concatenate([p[:-1] for p in points]), np.concatenate([p[1:] for p in points])
-    along = end - start
-    length = np.linalg.norm(along, axis=1)
-    aside = np.stack([along[:, 1], -along[:, 0]], axis=1) / np.maximum(length, 1e-12)[:, None] * 1e-6
-    tree = shapely.STRtree(parts)
-    sums = []
-    for side in (aside, -aside):
-        which, part = tree.query(shapely.points((start + end) / 2 + side), predicate="within")
-        sums.append(np.bincount(part, length[which], minlength=len(parts)))
-    return sums[0], sums[1]
 
 
 def _starts(counts: array) -> np.ndarray:

@@ -6,18 +6,16 @@ python precompute_embeddings.py --export city.parquet
 """
 
 import argparse
-import csv
 import dataclasses
-import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
 import projections
 import similarity
+import tile_grid
 from cli import (
     DeviceFlags,
     ModelFlags,
@@ -29,18 +27,15 @@ from cli import (
     count_float,
     flag,
     positive_int,
-    progress,
-    progress_listener,
     read_flags,
     run_main,
 )
-from data_loader import LAYERS, latlon_of_tile
-from embeddings import ZONES, City, Embeddings, Ranks, embed_places, load_city, precision_name
-from files import atomic_path, atomic_write
-
-PROJECTOR_FOLDER = Path("runs/projector")  # inside the folder that `tensorboard --logdir runs` watches
-EXPORTS = ".parquet, .geojson, .csv, projector, or a folder/ for parquet in parts"
-PART_TILES = 64  # an export in parts has a file for each block of 64 x 64 tiles
+from distributed import Ranks
+from embeddings import City, Embeddings, load_city
+from exports import EXPORTS, export_path, pick_writer
+from inference import embed_places, precision_name
+from layers import LAYERS
+from progress_bars import progress, progress_listener
 
 
 def place(text: str) -> tuple[float, float]:
@@ -236,8 +231,8 @@ def print_answer(city: City, what: PrecomputeFlags, ask: AskFlags, args: argpars
         cache_dir=args.cache_dir,
         seed=args.seed,
     )
-    away = similarity.great_circle_km(places.latlon, ask.query)
-    allowed = similarity.farther_than(places.tile_xy, places.zoom, ask.query, ask.exclude_km)
+    away = tile_grid.great_circle_km(places.latlon, ask.query)
+    allowed = tile_grid.farther_than(places.tile_xy, places.zoom, ask.query, ask.exclude_km)
     rows, found = search.query(vector, min(ask.k, len(places)), allowed=allowed if ask.exclude_km else None)
     quality = search.quality or similarity.measure(search, sample=100)
     kind = f"Annoy, {search.trees} trees" if search.kind == "annoy" else "exact search"
@@ -255,161 +250,6 @@ def print_answer(city: City, what: PrecomputeFlags, ask: AskFlags, args: argpars
 def map_link(lat: float, lon: float, zoom: int) -> str:
     """The address of a place on openstreetmap.org."""
     return f"https://www.openstreetmap.org/?mlat={lat:.5f}&mlon={lon:.5f}#map={zoom}/{lat:.5f}/{lon:.5f}"
-
-
-# --- export ------------------------------------------------------------------------------------------------
-
-
-def pick_writer(path: Path | None) -> Callable[[City, Path], None] | None:
-    """The function that writes an export of this name; None without one."""
-    if path is None:
-        return None
-    writers = {".parquet": write_parquet, ".geojson": write_geojson, ".csv": write_csv}
-    folders = {"projector": write_projector}
-    writer = writers.get(path.suffix.lower()) if path.suffix else folders.get(path.name, write_parts)
-    if writer is None:
-        raise UserError(f"--export {path}: {path.suffix or path.name!r} is no known format; expected {EXPORTS}")
-    return writer
-
-
-def export_path(path: Path | None) -> Path | None:
-    """Where an export goes: a bare `projector` lies where TensorBoard looks."""
-    return PROJECTOR_FOLDER if path == Path("projector") else path
-
-
-def facts_columns(embeddings: Embeddings) -> dict[str, np.ndarray]:
-    """One column for each fact about the tiles, by name."""
-    return {
-        "zoom": np.full(len(embeddings), embeddings.zoom, dtype=np.int32),
-        "x": embeddings.tile_xy[:, 0],
-        "y": embeddings.tile_xy[:, 1],
-        "latitude": embeddings.latlon[:, 0],
-        "longitude": embeddings.latlon[:, 1],
-        "dominant_layer": np.array([*LAYERS, "blank"])[embeddings.dominant_layer],
-        "zone": np.array(ZONES)[embeddings.zone],
-        "content_density": embeddings.density,
-        "blank": embeddings.blank,
-    }
-
-
-def tile_rings(embeddings: Embeddings) -> np.ndarray:
-    """Outlines of the tiles `(N, 5, 2)`: longitude, latitude; counterclockwise and closed."""
-    corners = np.array([(0, 1), (1, 1), (1, 0), (0, 0), (0, 1)])
-    return latlon_of_tile(embeddings.tile_xy[:, None] + corners, embeddings.zoom)[..., ::-1]
-
-
-def write_parquet(city: City, path: Path) -> None:
-    """GeoParquet 1.1: facts, the vector as a list, and the tile's outline as WKB in `geometry`."""
-    _write_table(city.embeddings, path)
-
-
-def write_parts(city: City, folder: Path) -> None:
-    """The same in a file for each block of tiles, `block=X_Y/tiles.parquet`, as DuckDB, Spark and BigQuery read it."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} exists and is not an empty folder; remove it or export to another")
-    blocks, part = np.unique(city.embeddings.tile_xy // PART_TILES, axis=0, return_inverse=True)
-    for i, (x, y) in enumerate(progress(blocks.tolist(), desc="writing", unit="block")):
-        tiles = city.embeddings.take(np.flatnonzero(part.reshape(-1) == i))
-        _write_table(tiles, folder / f"block={x}_{y}" / "tiles.parquet")
-
-
-def _write_table(embeddings: Embeddings, path: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    rings = tile_rings(embeddings)
-    columns = {name: pa.array(column) for name, column in facts_columns(embeddings).items()}
-    flat = pa.array(np.ascontiguousarray(embeddings.vectors).reshape(-1))
-    columns["embedding"] = pa.FixedSizeListArray.from_arrays(flat, embeddings.vectors.shape[1])
-    columns["geometry"] = pa.array(polygon_wkb(rings), pa.binary())
-    bounds = [*rings.min(axis=(0, 1)).tolist(), *rings.max(axis=(0, 1)).tolist()]
-    geometry = {"encoding": "WKB", "geometry_types": ["Polygon"], "bbox": bounds, "orientation": "counterclockwise"}
-    geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
-    about = {"key": embeddings.key, "checkpoint": embeddings.model_key, "layers": LAYERS}
-    table = pa.table(columns).replace_schema_metadata({"geo": json.dumps(geo), "loc2vec": json.dumps(about)})
-    with atomic_path(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
-
-
-def polygon_wkb(rings: np.ndarray) -> list[bytes]:
-    """Little-endian well-known binary of polygons of one ring each, `(N, 5, 2)`."""
-    layout = [("order", "u1"), ("type", "<u4"), ("rings", "<u4"), ("points", "<u4"), ("ring", "<f8", rings.shape[1:])]
-    records = np.zeros(len(rings), dtype=layout)
-    records["order"], records["type"], records["rings"] = 1, 3, 1
-    records["points"], records["ring"] = rings.shape[1], rings
-    return [record.tobytes() for record in records]
-
-
-def write_geojson(city: City, path: Path) -> None:
-    """One feature per tile and line: its outline, its facts and its vector."""
-    with atomic_write(path, "w") as file:
-        file.write('{"type": "FeatureCollection", "features": [\n')
-        rings = tile_rings(city.embeddings).round(7)
-        for i, (facts, vector) in enumerate(rows_of(city.embeddings)):
-            feature = {
-                "type": "Feature",
-                "geometry": {"type": "Polygon", "coordinates": [rings[i].tolist()]},
-                "properties": facts | {"embedding": vector},
-            }
-            file.write((",\n" if i else "") + json.dumps(feature))
-        file.write("\n]}\n")
-
-
-def write_csv(city: City, path: Path) -> None:
-    """One line per tile: its facts, then its vector as columns e0, e1, …"""
-    with atomic_write(path, "w") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        names = [f"e{i}" for i in range(city.embeddings.vectors.shape[1])]
-        writer.writerow([*facts_columns(city.embeddings), *names])
-        writer.writerows([*facts.values(), *vector] for facts, vector in rows_of(city.embeddings))
-
-
-def rows_of(embeddings: Embeddings) -> Iterator[tuple[dict, list[float]]]:
-    """Facts and vector of each tile as plain values; 7 digits hold all that float32 has."""
-    columns = facts_columns(embeddings)
-    rounded = {"latitude": 7, "longitude": 7, "content_density": 6}
-    plain = [
-        (np.round(column.astype(np.float64), rounded[name]) if name in rounded else column).tolist()
-        for name, column in columns.items()
-    ]
-    vectors = progress(embeddings.vectors, desc="writing", unit="tile")
-    for vector, *facts in zip(vectors, *plain, strict=True):
-        yield dict(zip(columns, facts, strict=True)), [float(f"{number:.7g}") for number in vector]
-
-
-def write_projector(city: City, folder: Path) -> None:
-    """The folder that TensorBoard's Projector opens: vectors, facts and a picture of every tile with content."""
-    from torch.utils.tensorboard import SummaryWriter
-
-    from tile_images import sprite_layout, sprite_sheet
-
-    places = city.embeddings.with_content()
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_write(folder / "vectors.tsv", "w") as file:
-        np.savetxt(file, places.vectors, fmt="%.6g", delimiter="\t")
-    with atomic_write(folder / "metadata.tsv", "w") as file:
-        write_metadata(places, file)
-    sheet = sprite_sheet(city.pictures, city.store.grid.rows(places.tile_xy), 64)
-    with atomic_path(folder / "sprite.png") as temporary:
-        sheet.save(temporary)
-    _, edge = sprite_layout(len(places), 64)
-    with atomic_write(folder / "projector_config.pbtxt", "w") as file:
-        file.write(
-            f'embeddings {{\n  tensor_name: "loc2vec"\n  tensor_path: "vectors.tsv"\n  metadata_path: "metadata.tsv"\n'
-            f'  sprite {{\n    image_path: "sprite.png"\n    single_image_dim: {edge}\n'
-            f"    single_image_dim: {edge}\n  }}\n}}\n"
-        )
-    if not any(folder.glob("events.out.tfevents.*")):
-        SummaryWriter(str(folder)).close()  # TensorBoard lists only folders that hold an event file
-
-
-def write_metadata(places: Embeddings, file: IO[str]) -> None:
-    """The Projector's table: a header, then a line per tile."""
-    columns = {"tile": [f"{x}/{y}" for x, y in places.tile_xy.tolist()], **facts_columns(places)}
-    del columns["blank"]
-    writer = csv.writer(file, delimiter="\t", lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(zip(*[np.asarray(column).tolist() for column in columns.values()], strict=True))
 
 
 if __name__ == "__main__":

@@ -10,16 +10,19 @@ import io
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, override
 
 import numpy as np
 from tqdm import tqdm
 
-from cli import UserError, warn
-from cli import progress as progress_bar
-from files import DamagedFile, digest, load_cache, save_cache
+from cache_files import DamagedFile, load_cache, save_cache
+from cli import UserError
+from files import digest
+from progress_bars import progress as progress_bar
+from progress_bars import warn
+from vectors import distinct_rows, k_means, principal_components
 
 ALGORITHMS = ("PCA", "TSNE", "UMAP")
 TITLES = {"PCA": "PCA", "TSNE": "t-SNE", "UMAP": "UMAP"}
@@ -45,7 +48,6 @@ FEWEST_POINTS = 5  # with fewer distinct vectors t-SNE and UMAP have nothing to 
 _EXAGGERATED_ITERATIONS = 250
 _PLACE_AT_ONCE = 4_000
 _THREADS_FROM = 4_000  # below, t-SNE's threads wait for each other longer than they work
-_MINIBATCH_FROM = 20_000
 
 Progress = Callable[[float], None]
 
@@ -175,7 +177,7 @@ def _compute(
 ) -> Projection:
     started = time.perf_counter()
     report(0.0)
-    first, inverse = _distinct(vectors)
+    first, inverse = distinct_rows(vectors)
     distinct, fitted, explained = vectors[first], len(first), None
     if algorithm == "PCA":
         points, explained = principal_components(vectors, dimensions)
@@ -198,34 +200,6 @@ def _compute(
         explained=explained,
         fitted=fitted,
     )
-
-
-def _distinct(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the distinct vectors, in the order they come, and for each vector the place of its like among them."""
-    whole = np.ascontiguousarray(vectors).view(np.dtype((np.void, vectors.shape[1] * vectors.itemsize))).reshape(-1)
-    _, first, inverse = np.unique(whole, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    return first[order], rank[inverse.reshape(-1)]
-
-
-def principal_components(vectors: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first `count` principal components of `vectors (N, D)`: scores `(N, count)`, shares of variance `(count,)`.
-
-    Components that do not exist (fewer vectors or dimensions than `count`) are 0. The sign, which PCA leaves open, is
-    such that the largest part of each axis is positive.
-    """
-    centred = np.asarray(vectors, dtype=np.float64)
-    centred = centred - centred.mean(axis=0)
-    variance, axes = np.linalg.eigh(centred.T @ centred)
-    variance, axes = np.maximum(variance[::-1], 0), axes[:, ::-1][:, :count]
-    axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
-    scores, explained = np.zeros((len(centred), count)), np.zeros(count)
-    exists = variance[:count] > max(variance[0] * 1e-12, 1e-12)
-    scores[:, : len(exists)] = np.where(exists, centred @ axes, 0)
-    explained[: len(exists)] = np.where(exists, variance[:count], 0) / max(variance.sum(), 1e-300)
-    return scores, explained
 
 
 class _Task:
@@ -404,50 +378,6 @@ class _Distances:
         return distances
 
 
-# --- clusters ----------------------------------------------------------------------------------------------
-
-
-def clusters(
-    vectors: np.ndarray,
-    count: int,
-    *,
-    seed: int = 42,
-    cache_dir: Path | str | None = None,
-    key: str | None = None,
-    force: bool = False,
-) -> np.ndarray:
-    """k-means clusters of `vectors (N, D)` as labels `(N,) int32`: 0 is the largest; equal for an equal seed.
-
-    There are at most as many clusters as distinct vectors. `cache_dir` and `key` work as in `project`.
-    """
-    if count < 1:
-        raise UserError(f"{count} clusters were asked for; at least 1 is needed")
-    full_key = digest("clusters", PROJECTION_FORMAT, key, count, seed)
-    path = None if cache_dir is None or key is None else Path(cache_dir) / f"clusters-{count}-{full_key[:16]}.l2v"
-    loaded = None if force or path is None else _load(path, full_key)
-    if loaded is not None and len(loaded[0]["labels"]) == len(vectors):
-        return loaded[0]["labels"]
-    labels = _k_means(_checked_vectors(vectors), count, seed)
-    if path is not None:
-        save_cache(path, full_key, {"labels": labels})
-    return labels
-
-
-def _k_means(vectors: np.ndarray, count: int, seed: int) -> np.ndarray:
-    from sklearn.cluster import KMeans, MiniBatchKMeans
-
-    count = min(count, len(_distinct(vectors)[0]))
-    if len(vectors) > _MINIBATCH_FROM:
-        model = MiniBatchKMeans(count, random_state=seed, n_init=3, batch_size=4096)
-    else:
-        model = KMeans(count, random_state=seed, n_init=3)
-    labels = model.fit_predict(vectors)
-    by_size = np.argsort(-np.bincount(labels, minlength=count), kind="stable")
-    rank = np.empty(count, dtype=np.int32)
-    rank[by_size] = np.arange(count, dtype=np.int32)
-    return rank[labels]
-
-
 # --- cache -------------------------------------------------------------------------------------------------
 
 
@@ -486,12 +416,30 @@ def _load(path: Path, key: str) -> tuple[dict[str, np.ndarray], dict] | None:
         return None
 
 
-def centres(vectors: np.ndarray, labels: Iterable[int]) -> np.ndarray:
-    """For each cluster the row `(K,) int64` of the vector nearest to its mean: the cluster's most typical member."""
-    vectors, labels = np.asarray(vectors, dtype=np.float64), np.asarray(labels)
-    rows = []
-    for label in range(labels.max() + 1):
-        members = np.flatnonzero(labels == label)
-        away = ((vectors[members] - vectors[members].mean(axis=0)) ** 2).sum(axis=1)
-        rows.append(members[away.argmin()])
-    return np.array(rows, dtype=np.int64)
+# --- clusters ----------------------------------------------------------------------------------------------
+
+
+def clusters(
+    vectors: np.ndarray,
+    count: int,
+    *,
+    seed: int = 42,
+    cache_dir: Path | str | None = None,
+    key: str | None = None,
+    force: bool = False,
+) -> np.ndarray:
+    """k-means clusters of `vectors (N, D)` as labels `(N,) int32`: 0 is the largest; equal for an equal seed.
+
+    There are at most as many clusters as distinct vectors. `cache_dir` and `key` work as in `project`.
+    """
+    if count < 1:
+        raise UserError(f"{count} clusters were asked for; at least 1 is needed")
+    full_key = digest("clusters", PROJECTION_FORMAT, key, count, seed)
+    path = None if cache_dir is None or key is None else Path(cache_dir) / f"clusters-{count}-{full_key[:16]}.l2v"
+    loaded = None if force or path is None else _load(path, full_key)
+    if loaded is not None and len(loaded[0]["labels"]) == len(vectors):
+        return loaded[0]["labels"]
+    labels = k_means(_checked_vectors(vectors), count, seed)
+    if path is not None:
+        save_cache(path, full_key, {"labels": labels})
+    return labels

@@ -7,19 +7,15 @@ python render_tiles.py CITY.osm.pbf --bbox 30.49,50.42,30.56,50.47 --tiles_root 
 
 import contextlib
 import dataclasses
-import errno
 import functools
 import json
-import math
 import os
 import secrets
 import shutil
 import signal
-import struct
 import threading
-import zlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from multiprocessing import get_all_start_methods, get_context, parent_process, resource_tracker
@@ -29,7 +25,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image, ImageDraw
 
 from cli import (
     Parser,
@@ -40,47 +35,27 @@ from cli import (
     add_flags,
     flag,
     positive_int,
-    progress,
     read_flags,
     run_main,
 )
+from extract_download import fetch_extract
 from files import atomic_path, atomic_write, digest, file_digest, locked
-from layers import COORDINATE, LAYERS, MANIFEST_NAME, MAX_TILE_PX
-from map_index import STYLE_PX, UNIT, DrawIndex, TileArea, build_index, clipped, labels_table
-from osm_extract import (
-    ATTRIBUTION,
-    FILL,
-    LINE,
-    POINT,
-    STYLE_PATH,
-    Box,
-    ExtractInfo,
-    Features,
-    Style,
-    extract_info,
-    fetch_extract,
-    load_style,
-    read_features,
-)
-from tile_images import composite, layer_image
-
-try:
-    import skia
-except ImportError as error:  # the wheel is there, a system library is not
-    raise SystemExit(
-        f"error: the drawing library does not load ({error}).\n"
-        "  On Debian and Ubuntu: apt-get install libegl1 libgl1; elsewhere: `make init` installs skia-python"
-    ) from None
+from layers import LAYERS, MANIFEST_NAME, MAX_TILE_PX
+from map_index import STYLE_PX, DrawIndex, TileArea, build_index, clipped
+from map_labels import labels_table
+from map_style import STYLE_PATH, Style, load_style
+from osm_extract import ATTRIBUTION, ExtractInfo, Features, extract_info, read_features
+from progress_bars import progress
+from tile_grid import Box
+from tile_painter import Painter
+from tile_previews import write_previews
+from tile_writer import PARTIAL, TileWriter, encode_png, inked_tiles, missing_tiles
 
 SAMPLE_EXTRACT = Path(__file__).with_name("sample_data") / "astana.osm.pbf"
 # The 48 x 48 tiles of the sample on which the most buildings and roads are drawn (41,815 of 100,198 marks on tiles).
 SAMPLE_BBOX: Box = (71.3644409, 51.1224889, 71.4962769, 51.2051626)
 
 METATILE = 8  # tiles are drawn and handed to processes in blocks of 8 x 8
-LONG_PATH = 256  # points; longer ones are thinned to what a tile can see
-BLANK_NAME = "blank-{}.png"
-LINK_TRIES = 8
-PARTIAL = ".partial"  # files on their way; whatever lies here was never finished
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,174 +121,6 @@ class RenderReport:
     def tiles(self) -> int:
         """Tiles in the area."""
         return len(self.area.tile_xy)
-
-
-# --- drawing -----------------------------------------------------------------------------------------------
-
-
-class Painter:
-    """Draws the 12 planes of one tile after the other with Skia on the CPU.
-
-    Every tile is drawn on its own canvas, and every path lives in the coordinates of its object's own origin tile:
-    a translation by whole pixels is all that lies between, so a pixel is a function of the tile and the objects on
-    it, whatever the metatile, the box or the number of processes.
-    """
-
-    def __init__(self, index: DrawIndex, tile_px: int):
-        self.index, self.px = index, tile_px
-        self.plane = np.zeros((tile_px, tile_px), dtype=np.uint8)
-        surface = skia.Surface.MakeRasterDirect(skia.ImageInfo.MakeA8(tile_px, tile_px), self.plane, tile_px)
-        self._surface, self.canvas = surface, surface.getCanvas()
-        self.paint = skia.Paint(AntiAlias=True)
-        self.paint.setBlendMode(skia.BlendMode.kSrc)  # what lies on top hides what lies below, also where it is darker
-        self.stroke = skia.Paint(
-            Style=skia.Paint.kStroke_Style, StrokeCap=skia.Paint.kRound_Cap, StrokeJoin=skia.Paint.kRound_Join
-        )
-        self.paths: dict[int, Any] = {}
-
-    def layers(self, tile: int, x: int, y: int) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield `(layer, plane)` for the layers that show something; the plane is reused."""
-        items = self.index.pair_item[self.index.tile_start[tile] : self.index.tile_start[tile + 1]]
-        layer_of = self.index.class_look[self.index.item_class[items], 0]
-        for layer in dict.fromkeys(layer_of.tolist()):
-            self.plane.fill(0)
-            for item in items[layer_of == layer].tolist():
-                self._draw(item, x, y)
-            if self.plane.any():
-                yield layer, self.plane
-
-    def _draw(self, item: int, x: int, y: int) -> None:
-        look = self.paths.get(item)
-        if look is None:
-            look, lasting = self._look(item, x, y)
-            if lasting:
-                self.paths[item] = look
-        gray, origin_x, origin_y, path = look
-        canvas = self.canvas
-        self.paint.setAlpha(gray)
-        canvas.save()
-        canvas.translate((origin_x - x) * self.px, (origin_y - y) * self.px)
-        canvas.drawPath(path, self.paint)
-        canvas.restore()
-
-    def _look(self, item: int, x: int, y: int) -> tuple[tuple[int, int, int, Any], bool]:
-        """Brightness, origin tile, and the outline in pixels from there; and whether they serve other tiles too."""
-        index = self.index
-        owner, kind = index.item_object[item], int(index.item_kind[item])
-        gray = int(index.class_look[index.item_class[item], 1 + kind])
-        origin_x, origin_y = index.origin[owner].tolist()
-        scale, size = self.px / UNIT, float(index.item_size[item])
-        path = skia.Path()
-        if kind == POINT:
-            px, py = (index.points[index.point_start[index.ring_start[owner]]] * scale).tolist()
-            path.addCircle(px, py, size * self.px)
-            return (gray, origin_x, origin_y, path), True
-        path.setFillType(skia.PathFillType.kEvenOdd)
-        lasting, margin = True, 1 + math.ceil(size)
-        window = np.array([x - origin_x - margin, y - origin_y - margin, x - origin_x + margin, y - origin_y + margin])
-        for ring in range(index.ring_start[owner], index.ring_start[owner + 1]):
-            points = index.points[index.point_start[ring] : index.point_start[ring + 1]]
-            short = len(points) <= LONG_PATH
-            lasting &= short
-            for run in [points] if short else _thinned(points, window, kind):
-                _append(path, (run * scale).tolist(), close=kind == FILL)
-        if kind == LINE:
-            self.stroke.setStrokeWidth(size * self.px)
-            outline = skia.Path()
-            self.stroke.getFillPath(path, outline)
-            path = outline
-        return (gray, origin_x, origin_y, path), lasting
-
-
-def _append(path: Any, points: list[list[float]], close: bool) -> None:
-    path.moveTo(*points[0])
-    for x, y in points[1:]:
-        path.lineTo(x, y)
-    if close:
-        path.close()
-
-
-def _thinned(points: np.ndarray, window: np.ndarray, kind: int) -> list[np.ndarray]:
-    """Leave out points that the tiles of `window` (first x, first y, last x, last y) cannot see.
-
-    What wanders beyond the same edge marks nothing inside: a ring keeps the ends of such a run, a line is cut there.
-    The window belongs to the tile that is drawn, never to the metatile: Skia's coverage depends a little on the
-    edges that lie outside, and a pixel shall depend on its tile alone.
-    """
-    low, high = window[:2] * UNIT, (window[2:] + 1) * UNIT
-    code = (points < low) @ np.array([1, 2]) + (points >= high) @ np.array([4, 8])
-    unseen = (code[1:] & code[:-1]) != 0  # segments beyond one edge
-    if kind == LINE:
-        changes = np.flatnonzero(np.diff(np.concatenate([[True], unseen, [True]]).astype(np.int8)))
-        return [points[start : end + 1] for start, end in changes.reshape(-1, 2)]
-    keep = np.ones(len(points), dtype=bool)
-    keep[1:-1] = (code[1:-1] == 0) | (code[1:-1] != code[:-2]) | (code[1:-1] != code[2:])
-    return [points[keep]]
-
-
-def encode_png(plane: np.ndarray) -> bytes:
-    """Encode an 8-bit grey image without filters, run lengths only.
-
-    On flat masks this is three times as fast as Pillow or Skia at their fastest, and the files are smaller.
-    """
-    height, width = plane.shape
-    rows = np.zeros((height, width + 1), dtype=np.uint8)  # the first byte of a row is its filter: none
-    rows[:, 1:] = plane
-    deflate = zlib.compressobj(1, zlib.DEFLATED, 15, 9, zlib.Z_RLE)
-    data = deflate.compress(rows.data) + deflate.flush()
-    header = struct.pack(">2I5B", width, height, 8, 0, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks
-    )
-
-
-# --- files -------------------------------------------------------------------------------------------------
-
-
-class TileWriter:
-    """Writes PNGs that are whole or absent; blank ones are hard links to one file where the file system allows."""
-
-    def __init__(self, root: Path, zoom: int, tile_px: int):
-        self.folders = [str(root / layer / str(zoom)) for layer in LAYERS]
-        self.blank = str(root / BLANK_NAME.format(tile_px))
-        self.blank_png = encode_png(np.zeros((tile_px, tile_px), dtype=np.uint8))
-        self.partial = str(root / PARTIAL / f"{os.getpid()}.png")
-        self.links = True
-
-    def write(self, path: str, data: bytes) -> None:
-        """Give `data` the name `path` once all of it is in the file."""
-        try:
-            with open(self.partial, "wb", buffering=0) as file:
-                if file.write(data) != len(data):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
-            os.replace(self.partial, path)
-        except OSError:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.partial)
-            raise
-
-    def write_blank(self, path: str) -> None:
-        """Make `path` a blank tile."""
-        for _ in range(LINK_TRIES if self.links else 0):
-            try:
-                return self._link(path)
-            except OSError as error:
-                if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                    raise
-                if error.errno not in (errno.EMLINK, errno.ENOENT):
-                    self.links = False
-                    break
-            # None there yet, or it has as many links as a file can have; another process may replace this one at once.
-            self.write(self.blank, self.blank_png)
-        self.write(path, self.blank_png)
-
-    def _link(self, path: str) -> None:
-        try:
-            os.link(self.blank, path)
-        except FileExistsError:
-            os.unlink(path)
-            os.link(self.blank, path)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -384,12 +191,12 @@ def _render(config: RenderConfig, path: Path, style: Style, box: Box | None, man
         area = TileArea.of_box(box, config.zoom)
         area = clipped(area, features, path) if config.clip_boundary else area
         index = build_index(features, style, area)
-        missing = _missing(root, area, config.force)
+        missing = missing_tiles(root, area, config.force)
         manifest |= {"bbox": box, "tiles": len(area.tile_xy), "clip_boundary": config.clip_boundary}
         _write_manifest(root, manifest | {"complete": False})
         inked = _draw_all(config, area, index, missing, pool)
     if not missing.all():  # what was there before this run
-        inked |= _inked(root, area, config.tile_px)
+        inked |= inked_tiles(root, area, config.tile_px)
     layers = _layer_counts(inked, style, index)
     report = RenderReport(area, int(missing.any(axis=1).sum()), box, features.broken, layers)
     if config.labels:
@@ -513,48 +320,9 @@ def _finished(config: RenderConfig, former: dict[str, Any], box: Box | None) -> 
     if config.labels and not _labels_are_there(config.labels, _labels_key(former)):
         return None
     area = TileArea.of_box(box, config.zoom)
-    if _missing(config.tiles_root, area, False).any():
+    if missing_tiles(config.tiles_root, area, False).any():
         return None
     return RenderReport(area, 0, tuple(box), former["broken_geometries"], former["layers"])
-
-
-def _missing(root: Path, area: TileArea, force: bool) -> np.ndarray:
-    """Which PNGs are yet to be drawn: `(N, 12) bool`. Makes the folders they go to."""
-    missing = np.ones((len(area.tile_xy), len(LAYERS)), dtype=bool)
-    for layer, name in enumerate(LAYERS):
-        for x in np.unique(area.tile_xy[:, 0]).tolist():
-            folder = root / name / str(area.zoom) / str(x)
-            folder.mkdir(parents=True, exist_ok=True)
-            if not force:
-                number, _ = _listed(folder, x, area)
-                missing[number, layer] = False
-    return missing
-
-
-def _listed(folder: Path, x: int, area: TileArea) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the tiles in a folder, and the inode of each."""
-    with os.scandir(folder) as entries:
-        pngs = [(e.name[:-4], e.inode()) for e in entries if e.name.endswith(".png")]
-    found = [(int(name), inode) for name, inode in pngs if COORDINATE.fullmatch(name)]
-    y, inode = np.array(found, dtype=np.int64).reshape(-1, 2).T
-    number = area.number(np.full(len(y), x), y)
-    return number[number >= 0], inode[number >= 0]
-
-
-def _inked(root: Path, area: TileArea, tile_px: int) -> np.ndarray:
-    """Which PNGs show something: `(N, 12) bool`; the links to a blank file are known by their inode."""
-    inked = np.zeros((len(area.tile_xy), len(LAYERS)), dtype=bool)
-    blank = encode_png(np.zeros((tile_px, tile_px), dtype=np.uint8))
-    known: dict[int, bool] = {}
-    for layer, name in enumerate(LAYERS):
-        for x in np.unique(area.tile_xy[:, 0]).tolist():
-            folder = root / name / str(area.zoom) / str(x)
-            for number, inode in zip(*(column.tolist() for column in _listed(folder, x, area)), strict=True):
-                if inode not in known:
-                    path = folder / f"{area.tile_xy[number, 1]}.png"
-                    known[inode] = path.stat().st_size != len(blank) or path.read_bytes() != blank
-                inked[number, layer] = known[inode]
-    return inked
 
 
 def _layer_counts(inked: np.ndarray, style: Style, index: DrawIndex) -> dict[str, dict[str, int]]:
@@ -674,110 +442,6 @@ def _in_order_of_completion(pool: Executor, tasks: Iterator[tuple], ahead: int, 
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-# --- preview -----------------------------------------------------------------------------------------------
-
-_CITY_PX = 2048  # the longer side of the picture of the city, at most
-_SHEET = (6, 4)  # tiles across and down a contact sheet
-_SHEET_PX = 256
-_SHEET_STEP = _SHEET_PX + 4, _SHEET_PX + 18  # from tile to tile: a gap, and a line of text below
-_OVERVIEW = (2, 6)  # layers across and down the sheet that shows them all
-_OVERVIEW_PX = 120
-_OVERVIEW_TILES = 4  # of each layer
-
-
-def write_previews(root: Path, area: TileArea, tile_px: int, jobs: int = 1) -> list[Path]:
-    """Write `preview/city.png`, one contact sheet per layer and `layers.png`, a bit of each; return their paths."""
-    folder = root / "preview"
-    folder.mkdir(exist_ok=True)
-    inked = _inked(root, area, tile_px)
-    edge = 1 << int(math.log2(max(4, min(128, _CITY_PX // max(area.wanted.shape)))))
-    mass = np.zeros(inked.shape)
-    with ThreadPoolExecutor(jobs) as pool:
-        city = _city(root, area, inked, mass, edge, pool)
-    sheets = [_contact_sheet(root, area, layer, mass[:, layer]) for layer in range(len(LAYERS))]
-    pictures = {"city": city, "layers": _overview(sheets)} | dict(zip(LAYERS, sheets, strict=True))
-    return [_save(picture, folder / f"{name}.png") for name, picture in pictures.items()]
-
-
-def _save(image: Image.Image, path: Path) -> Path:
-    with atomic_path(path) as temporary:
-        image.save(temporary)
-    return path
-
-
-def _plane(root: Path, area: TileArea, tile: int, layer: int) -> Image.Image:
-    x, y = area.tile_xy[tile].tolist()
-    with Image.open(root / LAYERS[layer] / str(area.zoom) / str(x) / f"{y}.png") as image:
-        image.load()
-        return image
-
-
-def _city(
-    root: Path, area: TileArea, inked: np.ndarray, mass: np.ndarray, edge: int, pool: ThreadPoolExecutor
-) -> Image.Image:
-    """The composite of the whole city with `edge` pixels per tile; fills `mass (N, 12)` with mean brightness."""
-    rows, columns = area.wanted.shape
-    picture = np.full((rows, edge, columns, edge, 3), 255, dtype=np.uint8)
-    fine = 2 * edge  # composed at twice the size, so that thin things keep their colour
-
-    def planes(tile: int) -> np.ndarray:
-        result = np.zeros((len(LAYERS), fine, fine), dtype=np.uint8)
-        for layer in np.flatnonzero(inked[tile]).tolist():
-            result[layer] = np.asarray(_plane(root, area, tile, layer).resize((fine, fine), Image.Resampling.BOX))
-        return result
-
-    groups = np.split(np.arange(len(inked)), np.flatnonzero(np.diff(area.tile_xy[:, 0])) + 1)
-    for group in progress(groups, desc="preview", unit=" columns"):
-        stack = np.stack(list(pool.map(planes, group.tolist())))
-        mass[group] = stack.mean(axis=(2, 3))
-        colours = composite(stack).reshape(len(group), edge, 2, edge, 2, 3).mean(axis=(2, 4))
-        x, y = area.tile_xy[group].T
-        picture[y - area.y0, :, x - area.x0] = colours.astype(np.uint8)
-    return Image.fromarray(picture.reshape(rows * edge, columns * edge, 3))
-
-
-def _contact_sheet(root: Path, area: TileArea, layer: int, mass: np.ndarray) -> Image.Image:
-    """Tiles of one layer from the fullest to the emptiest, in even steps of rank."""
-    across, down = _SHEET
-    order = np.argsort(-mass, kind="stable")[: np.count_nonzero(mass)]
-    chosen = order[np.unique(np.linspace(0, len(order) - 1, across * down).astype(int))] if len(order) else order
-    sheet = Image.new("RGB", (across * _SHEET_STEP[0] + 4, down * _SHEET_STEP[1] + 4), "white")
-    draw = ImageDraw.Draw(sheet)
-    for place, tile in enumerate(chosen.tolist()):
-        left, top = _sheet_place(place)
-        plane = _plane(root, area, tile, layer).resize((_SHEET_PX, _SHEET_PX))
-        sheet.paste(layer_image(np.asarray(plane), layer), (left, top))
-        draw.text((left, top + _SHEET_PX + 1), "{} / {}".format(*area.tile_xy[tile]), fill="black")
-    return sheet
-
-
-def _sheet_place(place: int) -> tuple[int, int]:
-    """Upper left pixel of a contact sheet's tile."""
-    return 4 + place % _SHEET[0] * _SHEET_STEP[0], 4 + place // _SHEET[0] * _SHEET_STEP[1]
-
-
-def _overview(sheets: list[Image.Image]) -> Image.Image:
-    """The tiles with the most outlines on every layer's contact sheet."""
-    across, down = _OVERVIEW
-    step, wide, high = _OVERVIEW_PX + 4, _OVERVIEW_TILES * (_OVERVIEW_PX + 4) + 20, _OVERVIEW_PX + 24
-    picture = Image.new("RGB", (across * wide - 16, down * high), "white")
-    draw = ImageDraw.Draw(picture)
-    for layer, sheet in enumerate(sheets):
-        left, top = layer // down * wide + 2, layer % down * high + 2
-        draw.text((left, top), LAYERS[layer], fill="black", font_size=13)
-        places = [_sheet_place(place) for place in range(_SHEET[0] * _SHEET[1])]
-        tiles = [sheet.crop((x, y, x + _SHEET_PX, y + _SHEET_PX)) for x, y in places]
-        for number, tile in enumerate(sorted(tiles, key=_outlines, reverse=True)[:_OVERVIEW_TILES]):
-            picture.paste(tile.resize((_OVERVIEW_PX, _OVERVIEW_PX)), (left + number * step, top + 18))
-    return picture
-
-
-def _outlines(tile: Image.Image) -> int:
-    """In how many pixels a tile differs from the pixel to the left or above."""
-    pixels = np.asarray(tile.convert("L"))
-    return np.count_nonzero(np.diff(pixels)) + np.count_nonzero(np.diff(pixels, axis=0))
 
 
 # --- command line ------------------------------------------------------------------------------------------

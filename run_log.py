@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data_loader import LAYERS, TileStore, to_float
+from checkpoint import library_versions
+from data_loader import to_float
+from distributed import World
 from files import atomic_write
-from model import library_versions
-from parallel import World
+from layers import LAYERS
+from tile_store import TileStore
 
 SPRITE_PX = 32
 SPRITE_COLOURS = (

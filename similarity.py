@@ -15,15 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from cli import UserError, warn
-from data_loader import latlon_of_tile
-from files import DamagedFile, atomic_path, digest, file_digest, load_cache, locked, save_cache
+from cache_files import DamagedFile, load_cache, save_cache
+from cli import UserError
+from files import atomic_path, digest, file_digest, locked
+from progress_bars import warn
 
 METRICS = ("angular", "euclidean", "manhattan", "dot")
 DEFAULT_TREES = 100
 INDEX_FORMAT = 1
 EXACT_BELOW = 1000  # up to here comparing with every tile is as quick as any index
-EARTH_RADIUS_KM = 6371.0088
 _BLOCK = 1 << 24  # numbers that an exact search holds at once
 
 
@@ -333,22 +333,6 @@ def _without(rows: np.ndarray, found: np.ndarray, own: np.ndarray) -> np.ndarray
     drop = np.where((rows == own[:, None]).any(axis=1), (rows == own[:, None]).argmax(axis=1), rows.shape[1] - 1)
     keep = np.arange(rows.shape[1]) != drop[:, None]
     return found[keep].reshape(len(rows), -1)
-
-
-# --- places, arithmetic, walks -----------------------------------------------------------------------------
-
-
-def great_circle_km(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Distance in km between points `(..., 2)` of latitude and longitude in degrees (haversine formula)."""
-    a, b = np.radians(np.asarray(a, dtype=np.float64)), np.radians(np.asarray(b, dtype=np.float64))
-    half = np.sin((b - a) / 2) ** 2
-    chord = half[..., 0] + np.cos(a[..., 0]) * np.cos(b[..., 0]) * half[..., 1]
-    return 2 * EARTH_RADIUS_KM * np.arcsin(np.sqrt(np.clip(chord, 0, 1)))
-
-
-def farther_than(tile_xy: np.ndarray, zoom: int, latlon: np.ndarray, km: float) -> np.ndarray:
-    """`(N,) bool`: tiles whose centre lies at least `km` from the point `latlon`; nearer ones are left out."""
-    return great_circle_km(latlon_of_tile(np.asarray(tile_xy) + 0.5, zoom), latlon) >= km
 
 
 def arithmetic(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:

@@ -16,10 +16,11 @@ import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
-import embeddings
 import explorer_data as explorer
+import inference
 import projections
 import similarity
+import tile_grid
 import tile_images
 from app_parts import (
     URL,
@@ -65,10 +66,12 @@ from cli import (
     positive_int,
     read_flags,
 )
-from data_loader import LAYERS
-from embeddings import ZONES, City
+from embeddings import City
+from layers import LAYERS
 from projections import ALGORITHMS, DEFAULT_SETTINGS, Projection
 from similarity import METRICS, Search, SearchQuality
+from tile_facts import ZONES
+from vectors import principal_components
 
 NAMES = projections.TITLES
 COLOURINGS = {
@@ -438,7 +441,7 @@ def show_distances(query: Place, result: Place, metric: str) -> None:
         distance = similarity.distances(query.vector, result.vector, name)
         cell.metric(name.capitalize() + (" ●" if name == metric else ""), f"{float(distance):.3f}")
     cells[1][1].metric("Cosine", f"{float(query.vector @ result.vector):.3f}")
-    apart = similarity.great_circle_km(np.array(query.latlon), np.array(result.latlon))
+    apart = tile_grid.great_circle_km(np.array(query.latlon), np.array(result.latlon))
     cells[1][2].metric("Apart", f"{float(apart):,.1f} km")
 
 
@@ -467,7 +470,7 @@ def show_reasons(query: Place, result: Place) -> None:
 @figures(max_entries=2048, show_spinner="Blanking each layer")
 def contributions(city: City, row_a: int, row_b: int) -> np.ndarray:
     """What each layer adds to the similarity of two tiles, `(12,)`."""
-    return embeddings.layer_contributions(city.encoder, city.store, row_a, row_b, city.device)
+    return inference.layer_contributions(city.encoder, city.store, row_a, row_b, city.device)
 
 
 def show_index(index: Search, city: City, settings: SearchSettings) -> None:
@@ -616,7 +619,7 @@ def vector_figures(city: City) -> tuple[float, int]:
     """Mean cosine of random pairs of tiles, and how many principal components hold nine tenths of the variance."""
     vectors = city.embeddings.vectors
     pairs = np.random.default_rng(0).integers(len(vectors), size=(2, 20000))
-    shares = projections.principal_components(vectors, vectors.shape[1])[1]
+    shares = principal_components(vectors, vectors.shape[1])[1]
     cosine = (vectors[pairs[0]] * vectors[pairs[1]]).sum(axis=1).mean()
     return float(cosine), int(np.searchsorted(np.cumsum(shares), 0.9)) + 1
 

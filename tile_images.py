@@ -13,10 +13,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from layers import LAYERS
-from projections import principal_components
+from vectors import principal_components
 
 if TYPE_CHECKING:
-    from data_loader import TileStore  # brings PyTorch, which drawing does without
+    from tile_store import TileStore  # brings PyTorch, which drawing does without
 
 # Chosen so that the least difference of two of them is as large as can be (CIELAB 26) in the eyes of people with any
 # kind of colour blindness; a test measures it.
@@ -270,7 +270,7 @@ def _layer_name(layer: int | str) -> str:
 
 def representative_layer(store: "TileStore", row: int) -> int:
     """Channel of the layer that sets tile `row` apart from the rest of the city, -1 for a blank tile."""
-    from embeddings import dominant_layers  # here, since drawing tiles needs no network
+    from tile_facts import dominant_layers  # here, since drawing tiles needs no network
 
     return int(dominant_layers(store)[row])
 

@@ -6,217 +6,35 @@ python train.py --resume checkpoints/last.pth
 torchrun --nproc_per_node=2 train.py --preset recommended
 """
 
-import argparse
 import dataclasses
-import functools
 import math
 import os
 import shutil
 import time
-from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cli import (
-    DeviceFlags,
-    Parser,
-    StopSignal,
-    TilesFlags,
-    UserError,
-    WorkError,
-    add_flags,
-    count_float,
-    count_int,
-    flag,
-    fraction,
-    positive_float,
-    positive_int,
-    progress,
-    run_main,
-    warn,
-)
-from data_loader import (
-    AugmentFlags,
-    DeviceTiles,
-    SampleFlags,
-    StoreFlags,
-    TileStore,
-    TripletSampler,
-    augment,
-    open_configured,
-    spatial_split,
-    to_float,
-)
+from checkpoint import Checkpoint, encoder_state, load_checkpoint, save_checkpoint
+from cli import StopSignal, UserError, WorkError, run_main
+from data_loader import DeviceTiles, TripletSampler, augment, to_float
+from distributed import World, across_ranks, joined_world
 from files import atomic_path, atomic_write
-from model import (
-    Checkpoint,
-    Encoder,
-    EncoderConfig,
-    LossConfig,
-    ProfileHead,
-    TripletTerms,
-    batch_loss,
-    brightness_profile,
-    compute_dtype,
-    encoder_state,
-    load_checkpoint,
-    rank_me,
-    save_checkpoint,
-    triplet_accuracy,
-)
-from parallel import World, across_ranks, joined_world
+from memory import free_memory, is_out_of_memory, memory_advice, memory_need, network_dtype
+from model import Encoder, TripletTerms, batch_loss
+from profiles import ProfileHead, brightness_profile
+from progress_bars import progress, warn
 from run_log import Recorder
-
-# The better recipe, found by measuring (docs/recipe.md). Flags that are given win over a preset.
-PRESETS: dict[str, dict[str, Any]] = {
-    "spec": {},
-    "recommended": {
-        "loss_type": "ntxent",
-        "temperature": 0.1,
-        "profile_dims": 88,
-        "profile_weight": 20.0,
-        "batch_size": 64,
-        "tile_size": 32,
-        "shrink": "max",
-        "lr": 0.002,
-        "dropout": 0.0,
-        "jitter": 1.0,
-        "turn": True,
-        "channel_dropout": 0.2,
-        "thin": 0.15,
-        "epochs": 10,
-        "max_samples": 12800,
-    },
-}
-
-
-# --- settings ----------------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class FitFlags:
-    """Training."""
-
-    preset: str = flag("spec", "settings that the other flags start from", choices=list(PRESETS))
-    epochs: int = flag(50, "training epochs; with --resume: further epochs", type=positive_int)
-    lr: float = flag(0.001, "learning rate of AdamW at its highest", type=positive_float)
-    weight_decay: float = flag(0.01, "weight decay of AdamW", type=count_float)
-    schedule: str = flag("cosine", "how the learning rate goes on after the warm-up", choices=["cosine", "constant"])
-    warmup: float = flag(0.05, "share of all steps over which the learning rate rises", type=fraction)
-    val_share: float = flag(0.1, "share of the city held out in whole blocks for validation", type=fraction)
-    val_samples: int = flag(1000, "triplets of the validation", type=positive_int)
-
-
-@dataclasses.dataclass(frozen=True)
-class RunFlags:
-    """Run."""
-
-    output_dir: Path = flag(Path("checkpoints"), "folder for best_model.pth, last.pth and epoch_*.pth")
-    log_dir: Path = flag(Path("runs"), "folder for TensorBoard; metrics.jsonl and config.json lie there too")
-    run_name: str = flag("", "folder of this run in --log_dir; left out: date, time and loss")
-    save_every: int = flag(10, "keep epoch_*.pth every so many epochs; 0: never", type=count_int)
-    log_every: int = flag(50, "log a training step every so many steps", type=positive_int)
-    figure_every: int = flag(5, "draw the validation vectors every so many epochs; 0: never", type=count_int)
-    resume: str = flag("", "checkpoint to go on from, exactly where it stopped")
-
-
-@dataclasses.dataclass(frozen=True)
-class SpeedFlags:
-    """Speed."""
-
-    precision: str = flag(
-        "auto", "bf16 where the device is faster with it, or as said", choices=["auto", "fp32", "bf16"]
-    )
-    compile: bool = flag(True, "torch.compile where it pays (CUDA, long runs)")
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainConfig:
-    """Everything a run depends on, by concern."""
-
-    tiles: TilesFlags = TilesFlags()
-    packing: StoreFlags = StoreFlags()
-    sample: SampleFlags = SampleFlags()
-    augment: AugmentFlags = AugmentFlags()
-    encoder: EncoderConfig = EncoderConfig()
-    loss: LossConfig = LossConfig()
-    fit: FitFlags = FitFlags()
-    run: RunFlags = RunFlags()
-    speed: SpeedFlags = SpeedFlags()
-    device: DeviceFlags = DeviceFlags()
-
-    def flat(self) -> dict[str, Any]:
-        """All settings by flag name, as plain types."""
-        groups = [dataclasses.asdict(getattr(self, group.name)) for group in dataclasses.fields(self)]
-        values = {name: value for group in groups for name, value in group.items()}
-        return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
-
-
-# Flags that may differ from a checkpoint's when its run goes on; all others decide what the run computes.
-FREE_ON_RESUME = {"preset", "epochs", "resume", "num_workers", "device", "compile", "tiles_root", "cache_dir"}
-FREE_ON_RESUME |= {"output_dir", "log_dir", "run_name", "save_every", "log_every", "figure_every"}
-
-
-def make_config(preset: str = FitFlags.preset, **settings: Any) -> TrainConfig:
-    """Settings by flag name, on top of a preset, on top of the defaults."""
-    values = PRESETS[preset] | settings | {"preset": preset}
-    groups, known = {}, set()
-    for field in dataclasses.fields(TrainConfig):
-        kinds = {inner.name: type(inner.default) for inner in dataclasses.fields(field.type)}
-        groups[field.name] = field.type(**{name: kinds[name](values[name]) for name in kinds if name in values})
-        known |= set(kinds)
-    if unknown := set(values) - known:
-        raise TypeError(f"no such training settings: {', '.join(sorted(unknown))}")
-    return TrainConfig(**groups)
-
-
-def parse_config(argv: list[str] | None = None) -> TrainConfig:
-    """The settings of a command line; with --resume, those of the checkpoint's run."""
-    parser = Parser(__doc__)
-    for field in dataclasses.fields(TrainConfig):
-        add_flags(parser, field.type)
-    unset = argparse.Namespace(**{name: None for name in TrainConfig().flat()})  # argparse keeps what is there
-    given = {name: value for name, value in vars(parser.parse_args(argv, unset)).items() if value is not None}
-    return resumed_config(**given) if given.get("resume") else make_config(**given)
-
-
-def resumed_config(resume: str, **given: Any) -> TrainConfig:
-    """The settings of the checkpoint's run, with the flags that may differ as given.
-
-    Raises `UserError` naming every given flag that contradicts the checkpoint.
-    """
-    checkpoint = load_checkpoint(resume)
-    if not checkpoint.train_state:
-        raise UserError(f"{resume} holds an encoder but no state of a training run; `python train.py` starts a new one")
-    saved = TrainConfig().flat() | checkpoint.train_config
-    if unknown := set(saved) - set(TrainConfig().flat()):
-        raise UserError(f"{resume} has settings that this version lacks: {', '.join(sorted(unknown))}; use a later one")
-    asked = make_config(**given).flat()
-    fixed = (set(given) | set(PRESETS[given.get("preset", "spec")])) - FREE_ON_RESUME
-    wrong = [
-        f"--{name} {asked[name]} (the checkpoint has {saved[name]})" for name in fixed if asked[name] != saved[name]
-    ]
-    if wrong:
-        raise UserError(
-            f"{resume} was trained with other settings: {', '.join(sorted(wrong))}; leave these flags out to go on "
-            "with its run, or leave --resume out to start a new one"
-        )
-    free = {name: value for name, value in given.items() if name in FREE_ON_RESUME}
-    kept = {name: value for name, value in saved.items() if name not in ("device", "compile")}
-    further = free.pop("epochs", 0)
-    if further:
-        free |= {"epochs": checkpoint.epoch + further}
-        free.setdefault("run_name", f"{saved['run_name']}-from-{checkpoint.epoch:03d}")
-    return make_config(**(kept | free | {"resume": str(resume)}))
-
+from tile_grid import spatial_split
+from tile_store import TileStore, open_configured
+from train_config import TrainConfig, parse_config
+from vectors import rank_me, triplet_accuracy
 
 # --- batches -----------------------------------------------------------------------------------------------
 
@@ -352,14 +170,13 @@ class Validation:
         if not len(self.rows):
             return {}, torch.zeros(0, self.config.encoder.embedding_dim)
         vectors = embed_rows(encoder, self.tiles, self.rows, autocast)
-        anchor, positive, negative = vectors[self.places].unbind(1)
         terms = self._terms(encoder.learned(vectors))
         metrics = {
             "loss": float(terms.loss.mean()),
             "positive": float(terms.positive.mean()),
             "negative": float(terms.negative.mean()),
             "usage": float(terms.active.float().mean()),
-            "triplet_accuracy": triplet_accuracy(anchor, positive, negative),
+            "triplet_accuracy": triplet_accuracy(*vectors[self.places].numpy().transpose(1, 0, 2)),
             "rankme": rank_me(vectors),
         }
         return metrics, vectors
@@ -844,11 +661,6 @@ def make_optimizer(learners: nn.Module, config: TrainConfig) -> torch.optim.Opti
     return torch.optim.AdamW(learners.parameters(), config.fit.lr, weight_decay=config.fit.weight_decay, fused=fused)
 
 
-def network_dtype(config: TrainConfig, device: torch.device) -> torch.dtype:
-    """What the network computes in; weights, statistics and the loss stay float32."""
-    return {"fp32": torch.float32, "bf16": torch.bfloat16, "auto": compute_dtype(device)}[config.speed.precision]
-
-
 def rng_state(device: torch.device) -> dict[str, Tensor]:
     """State of torch's generators (dropout); batches and augmentation depend on seed, epoch and step alone."""
     state = {"cpu": torch.get_rng_state()}
@@ -869,69 +681,6 @@ def publish(source: Path, target: Path) -> None:
             os.link(source, temporary)
         except OSError:
             shutil.copyfile(source, temporary)
-
-
-# --- memory ------------------------------------------------------------------------------------------------
-
-# Most bytes a step holds per pixel of one layer of one tile, measured on the CPU at 64 and 128 px (peak resident size).
-STEP_BYTES_PER_PIXEL = {torch.float32: 1800, torch.bfloat16: 1100}
-
-
-def memory_need(config: TrainConfig, world: World, batch_size: int | None = None, tile_size: int | None = None) -> int:
-    """Bytes that a process takes to train on batches of so many samples."""
-    edge = tile_size or config.packing.tile_size
-    weights = weight_count(dataclasses.replace(config.encoder, tile_size=edge))
-    tiles = (batch_size or config.sample.batch_size) // world.size * config.loss.views
-    per_pixel = STEP_BYTES_PER_PIXEL[network_dtype(config, world.device)]
-    return 16 * weights + per_pixel * tiles * edge**2  # weights, gradients, two moments, float32
-
-
-@functools.cache
-def weight_count(config: EncoderConfig) -> int:
-    """Number of an encoder's weights."""
-    with torch.device("meta"):
-        return sum(weights.numel() for weights in Encoder(config).parameters())
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that this process can still take, by what the device, the system and its limits allow."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    if not Path("/proc/meminfo").is_file():
-        return 1 << 62  # not Linux: unknown
-    meminfo = Path("/proc/meminfo").read_text(encoding="ascii")
-    free = [int(meminfo.split("MemAvailable:")[1].split()[0]) * 1024]
-    ceiling, used = (Path("/sys/fs/cgroup") / f"memory.{name}" for name in ("max", "current"))
-    if ceiling.is_file() and (most := ceiling.read_text().strip()) != "max":
-        free.append(int(most) - int(used.read_text()))
-    import resource  # not above: Linux and macOS only
-
-    if (most := resource.getrlimit(resource.RLIMIT_AS)[0]) != resource.RLIM_INFINITY:
-        free.append(most - int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize())
-    return max(0, min(free))
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error means that the device's or the system's memory did not suffice."""
-    return not isinstance(error, RuntimeError) or any(
-        text in str(error) for text in ("out of memory", "can't allocate memory", "not enough memory")
-    )
-
-
-def memory_advice(config: TrainConfig, world: World, free: int) -> str:
-    """One sentence with the batch size or tile size that would fit into so many free bytes."""
-    size, edge = config.sample.batch_size, config.packing.tile_size
-    sizes = range(world.size, size, world.size)
-    smaller = sizes[: bisect_right(sizes, free, key=lambda n: memory_need(config, world, batch_size=n))]
-    coarser = [n for n in range(32, edge, 32) if memory_need(config, world, tile_size=n) <= free]
-    ways = [f"--batch_size {smaller[-1]}"] if smaller else []
-    ways += [f"--tile_size {coarser[-1]}"] if coarser else []
-    both = f"--batch_size {world.size} --tile_size 32 is the least there is"
-    return (
-        f"out of memory: a step on {size * config.loss.views} tiles of {edge} px needs about "
-        f"{memory_need(config, world) / 1e9:.1f} GB and {free / 1e9:.1f} GB were free on {world.device}; "
-        + (f"{' or '.join(ways)} would fit" if ways else both)
-    )
 
 
 def main() -> None:

@@ -30,15 +30,18 @@ from cli import (
     add_flags,
     flag,
     positive_int,
-    progress,
     read_flags,
     run_main,
 )
-from data_loader import LAYERS, latlon_of_tile, read_manifest
-from embeddings import ZONES, City, Embeddings, layer_prominence, load_city
+from embeddings import City, Embeddings, load_city
 from files import atomic_path
+from layers import LAYERS
+from progress_bars import progress
 from projections import ALGORITHMS, TITLES, Projection
-from similarity import Search, arithmetic, farther_than, great_circle_km, open_search, walk
+from similarity import Search, arithmetic, open_search, walk
+from tile_facts import ZONES, layer_prominence
+from tile_files import read_manifest
+from tile_grid import farther_than, great_circle_km, latlon_of_tile
 from tile_images import (
     LAYER_COLOURS,
     SEQUENTIAL_COLOURS,
@@ -50,6 +53,7 @@ from tile_images import (
     sequential_colours,
     zone_palette,
 )
+from vectors import centres
 
 PAPER, INK, FAINT = "#fdfcf9", "#2f2b28", "#8a837b"
 FONT = "DejaVu Sans"
@@ -93,7 +97,7 @@ class Scene:
     @cached_property
     def centres(self) -> np.ndarray:
         """The most typical tile of each kind, the commonest kind first."""
-        return projections.centres(self.places.vectors, self.labels)
+        return centres(self.places.vectors, self.labels)
 
     @cached_property
     def search(self) -> Search:

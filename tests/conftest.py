@@ -187,7 +187,8 @@ def save_untrained(path: Path, tile_size: int = 32, embedding_dim: int = 16, see
     """Write the checkpoint of an untrained encoder; equal for an equal `seed`."""
     import torch  # not above: most tests of the set-up run without it
 
-    from model import Checkpoint, Encoder, EncoderConfig, encoder_state, save_checkpoint
+    from checkpoint import Checkpoint, encoder_state, save_checkpoint
+    from model import Encoder, EncoderConfig
 
     config = EncoderConfig(embedding_dim=embedding_dim, dropout=0.0, tile_size=tile_size)
     with torch.random.fork_rng(devices=[]):

@@ -25,8 +25,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cli import Parser, TilesFlags, add_flags, count_int, progress, read_flags, run_main
-from data_loader import TileGrid, open_store, tile_of_latlon
+from cli import Parser, TilesFlags, add_flags, count_int, read_flags, run_main
+from progress_bars import progress
+from tile_grid import TileGrid, tile_of_latlon
+from tile_store import open_store
 
 KEYS = [
     "aeroway",

@@ -25,9 +25,12 @@ import shapely
 
 from cli import Parser, UserError, run_main
 from layers import LAYERS
-from map_index import STYLE_PX, TileArea, build_index, draw_order, to_tile_units
-from osm_extract import FILL, LINE, POINT, Features, Style, extract_info, load_style, read_features
-from render_tiles import METATILE, PARTIAL, TileWriter, encode_png
+from map_index import STYLE_PX, TileArea, build_index, draw_order
+from map_style import FILL, LINE, POINT, Style, load_style
+from osm_extract import Features, extract_info, read_features
+from render_tiles import METATILE, PARTIAL, TileWriter
+from tile_grid import tile_of_latlon
+from tile_painter import encode_png
 
 ZOOM = 17
 KINDS = {FILL: "fill", LINE: "line", POINT: "point"}  # in the order of drawing
@@ -79,7 +82,7 @@ def measure(extract: Path, scratch: Path, jobs: int, own_encoder: bool = True) -
 
 def write_maps(features: Features, style: Style, area: TileArea, folder: Path) -> tuple[tuple[int, str], ...]:
     """Write the shapefiles of all layers; return each layer's number and its Mapnik map as XML."""
-    world = to_tile_units(features.lonlat, area.zoom)
+    world = tile_of_latlon(features.lonlat[:, 1], features.lonlat[:, 0], area.zoom)
     order = draw_order(features, style, np.rint(world * (1 << 14)).astype(np.int64))
     sizes = build_index(features, style, area).item_size * STYLE_PX
     layer = np.array([row.layer for row in style.classes])[features.item_class]

@@ -25,8 +25,9 @@ from pathlib import Path
 
 from cli import (
     DeviceFlags, Parser, StopSignal, TilesFlags, UserError, WorkError, add_flags, count_float, count_int, flag,
-    fraction, positive_float, positive_int, progress, read_flags, run_main, warn,
+    fraction, positive_float, positive_int, read_flags, run_main,
 )
+from progress_bars import progress, warn
 
 
 @dataclasses.dataclass(frozen=True)

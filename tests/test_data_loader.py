@@ -16,24 +16,11 @@ from PIL import Image
 
 from cli import UserError
 from conftest import REPO, draw_city, script_env
-from data_loader import (
-    LAYERS,
-    DeviceTiles,
-    TileDataset,
-    TileGrid,
-    TileStore,
-    TripletDataset,
-    TripletSampler,
-    augment,
-    latlon_of_tile,
-    open_store,
-    read_tile,
-    resize_tile,
-    scan_tiles,
-    spatial_split,
-    tile_of_latlon,
-    window_gather,
-)
+from data_loader import DeviceTiles, TileDataset, TripletDataset, TripletSampler, augment, window_gather
+from layers import LAYERS
+from tile_files import read_tile, resize_tile, scan_tiles
+from tile_grid import TileGrid, latlon_of_tile, spatial_split, tile_of_latlon
+from tile_store import TileStore, open_store
 
 SIZE = 32
 

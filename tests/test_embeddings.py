@@ -8,22 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-import embeddings
-from cli import TilesFlags, UserError, progress_listener
+import inference
+import tile_grid
+from cli import TilesFlags, UserError
 from conftest import make_tiles, png_bytes, save_untrained
-from data_loader import LAYERS, TileStore, latlon_of_tile, to_float
-from embeddings import (
-    ZONES,
-    City,
-    compass_zones,
-    content_density,
-    dominant_layers,
-    embed_places,
-    embed_tiles,
-    layer_contributions,
-    load_city,
-    pick_rows,
-)
+from data_loader import to_float
+from embeddings import City, load_city, pick_rows
+from inference import embed_places, embed_tiles, layer_contributions
+from layers import LAYERS
+from progress_bars import progress_listener
+from tile_facts import ZONES, compass_zones, content_density, dominant_layers
+from tile_grid import latlon_of_tile
+from tile_store import TileStore
 
 
 @pytest.fixture
@@ -78,11 +74,11 @@ def test_vectors_are_those_of_the_plain_encoder_whatever_the_batch(city: City) -
 
 def test_memory_is_bounded_by_the_batch(city: City, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[int] = []
-    tiles = embeddings.DeviceTiles.tiles
+    tiles = inference.DeviceTiles.tiles
     monkeypatch.setattr(
-        embeddings.DeviceTiles, "tiles", lambda self, rows: loaded.append(len(rows)) or tiles(self, rows)
+        inference.DeviceTiles, "tiles", lambda self, rows: loaded.append(len(rows)) or tiles(self, rows)
     )
-    for finished, _ in enumerate(embeddings.embed_batches(city.encoder, city.store, np.arange(60), 10)):
+    for finished, _ in enumerate(inference.embed_batches(city.encoder, city.store, np.arange(60), 10)):
         assert len(loaded) <= finished + 3  # the one in work, the one just finished, the one prefetched
     assert max(loaded) == 10 and sum(loaded) == 60
 
@@ -225,7 +221,7 @@ def test_a_sample_is_spread_evenly_over_what_is_drawn(city: City) -> None:
 
 def test_neighbours_on_the_curve_are_neighbours_on_the_ground() -> None:
     xy = np.stack(np.meshgrid(np.arange(16), np.arange(16)), axis=-1).reshape(-1, 2)
-    order = np.argsort(embeddings._hilbert(xy))
+    order = np.argsort(tile_grid.hilbert_order(xy))
     assert (np.abs(np.diff(xy[order], axis=0)).sum(axis=1) == 1).all()
 
 

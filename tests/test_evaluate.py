@@ -12,12 +12,19 @@ import torch
 from scipy import stats
 from sklearn.linear_model import Ridge
 
+import baselines
 import evaluate
 import hex2vec_vectors
+import label_tables
+import probes
+import quality_report
+from checkpoint import Checkpoint
 from cli import TilesFlags, UserError
 from conftest import REPO, make_tiles, save_untrained
-from data_loader import LAYERS, blocks_of, latlon_of_tile, open_store, spatial_split, tile_of_latlon
-from model import Checkpoint
+from layers import LAYERS
+from tile_grid import blocks_of, latlon_of_tile, spatial_split, tile_of_latlon
+from tile_store import open_store
+from vectors import rank_me
 
 X0, Y0 = 76600, 44200
 
@@ -59,7 +66,7 @@ def flags(city: dict[str, Path], *more: object) -> list[object]:
 
 def test_blocks_stay_whole_and_training_keeps_two_tiles_away():
     xy = grid(60, 50)
-    folds = evaluate.blocked_folds(xy, 42)
+    folds = probes.blocked_folds(xy, 42)
     for block in np.unique(blocks_of(xy, 12)):
         assert len(np.unique(folds.fold[blocks_of(xy, 12) == block])) == 1
     for train, test in folds.parts():
@@ -71,31 +78,29 @@ def test_every_fold_gets_labels_where_they_are_few():
     xy = grid(96, 96)
     rich = np.where((xy - (X0, Y0) < 36).all(axis=1), 1.0, 0.0)  # nine blocks in one corner know something
     for seed in range(3):
-        folds = evaluate.blocked_folds(xy, seed, rich)
+        folds = probes.blocked_folds(xy, seed, rich)
         assert (np.bincount(folds.fold[rich > 0], minlength=5) > 0).all()
 
 
 def test_an_area_of_few_blocks_is_refused():
     with pytest.raises(UserError, match="5 are needed"):
-        evaluate.blocked_folds(grid(20, 20), 42)
+        probes.blocked_folds(grid(20, 20), 42)
 
 
 def test_standardising_never_sees_the_test_part():
     rng = np.random.default_rng(0)
     vectors, train = rng.normal(size=(100, 5)), np.arange(100) < 60
     other = np.where(train[:, None], vectors, 1000.0)
-    np.testing.assert_array_equal(
-        evaluate.standardise(vectors, train)[train], evaluate.standardise(other, train)[train]
-    )
+    np.testing.assert_array_equal(probes.standardise(vectors, train)[train], probes.standardise(other, train)[train])
 
 
 def test_random_folds_leak_what_blocked_folds_do_not():
     xy = grid(60, 60)
     rng = np.random.default_rng(0)
     noise = rng.normal(size=(6, 6)).repeat(10, 0).repeat(10, 1).reshape(-1)  # a label that only place explains
-    target = evaluate.Target("noise", noise)
-    place = evaluate.Candidate("place", evaluate.coordinate_waves(xy, 256, 0))
-    figures = evaluate.probe_figures(place, [target], evaluate.blocked_folds(xy, 1), evaluate.random_folds(len(xy), 1))
+    target = label_tables.Target("noise", noise)
+    place = baselines.Candidate("place", baselines.coordinate_waves(xy, 256, 0))
+    figures = evaluate.probe_figures(place, [target], probes.blocked_folds(xy, 1), probes.random_folds(len(xy), 1))
     value = {(f.name, f.split): f.value for f in figures}
     assert value["ridge R2", "random"] > 0.4
     assert value["ridge R2", "blocked"] < 0.1
@@ -108,8 +113,8 @@ def test_ridge_is_sklearns_for_every_penalty():
     rng = np.random.default_rng(0)
     x, y, x_test = rng.normal(size=(80, 12)), rng.normal(size=(80, 3)), rng.normal(size=(20, 12))
     x -= x.mean(axis=0)
-    found = evaluate.ridge_all(x, y, x_test)
-    for alpha, predicted in zip(evaluate.ALPHAS, found, strict=True):
+    found = probes.ridge_all(x, y, x_test)
+    for alpha, predicted in zip(probes.ALPHAS, found, strict=True):
         np.testing.assert_allclose(predicted, Ridge(alpha=alpha * len(x)).fit(x, y).predict(x_test), atol=1e-6)
 
 
@@ -117,19 +122,19 @@ def test_probes_find_what_is_there_and_nothing_else():
     xy = grid(60, 60)
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(len(xy), 16))
-    folds = evaluate.blocked_folds(xy, 0)
+    folds = probes.blocked_folds(xy, 0)
     values = np.stack([vectors[:, 0] + 0.5 * rng.normal(size=len(xy)), rng.normal(size=len(xy))], axis=1)
-    ridge = evaluate.ridge_scores(vectors, values, folds).mean(axis=0)
+    ridge = probes.ridge_scores(vectors, values, folds).mean(axis=0)
     assert ridge[0] == pytest.approx(0.8, abs=0.03)  # 1 / (1 + 0.25)
     assert abs(ridge[1]) < 0.03
-    assert evaluate.knn_scores(vectors[:, :2], values, folds).mean(axis=0)[0] > 0.6
+    assert probes.knn_scores(vectors[:, :2], values, folds).mean(axis=0)[0] > 0.6
     codes = vectors[:, :3].argmax(axis=1)
-    assert evaluate.logistic_scores(vectors, codes, folds).min() > 0.9
+    assert probes.logistic_scores(vectors, codes, folds).min() > 0.9
 
 
 def test_a_quarter_without_variance_does_not_outweigh_the_others():
     truth, predicted = np.array([[1.0], [1.0]]), np.array([[1.1], [0.9]])
-    assert evaluate.r2(truth, predicted, np.array([4.0])) == pytest.approx(1 - 0.01 / 4)
+    assert probes.r2(truth, predicted, np.array([4.0])) == pytest.approx(1 - 0.01 / 4)
 
 
 def test_a_label_on_some_tiles_is_probed_on_those_alone():
@@ -138,10 +143,10 @@ def test_a_label_on_some_tiles_is_probed_on_those_alone():
     vectors = rng.normal(size=(len(xy), 4))
     values = np.where(rng.random(len(xy)) < 0.2, vectors[:, 0], np.nan)
     figures = evaluate.probe_figures(
-        evaluate.Candidate("v", vectors),
-        [evaluate.Target("some", values)],
-        evaluate.blocked_folds(xy, 0),
-        evaluate.random_folds(len(xy), 0),
+        baselines.Candidate("v", vectors),
+        [label_tables.Target("some", values)],
+        probes.blocked_folds(xy, 0),
+        probes.random_folds(len(xy), 0),
     )
     assert min(f.value for f in figures if f.name == "ridge R2") > 0.99
 
@@ -152,7 +157,7 @@ def test_a_label_on_some_tiles_is_probed_on_those_alone():
 def test_rankme_counts_equal_axes():
     vectors = np.zeros((600, 32), dtype=np.float32)
     vectors[np.arange(600), np.arange(600) % 6] = 1
-    assert evaluate.rankme(vectors) == pytest.approx(6, abs=0.01)
+    assert rank_me(vectors) == pytest.approx(6, abs=0.01)
 
 
 def test_triplets_are_near_and_far():
@@ -204,7 +209,7 @@ def test_agreement_is_zero_by_chance_and_one_for_equals():
     alike = np.eye(3, dtype=np.float32)[labels.astype(int)]
     noise = np.random.default_rng(1).normal(size=(len(xy), 8)).astype(np.float32)
     for classes in ((), ("a", "b", "c")):
-        target = evaluate.Target("label", labels, classes)
+        target = label_tables.Target("label", labels, classes)
         latlon = latlon_of_tile(xy, 17)
         assert evaluate.agreement(target, evaluate.far_neighbours(alike, latlon), 0) == pytest.approx(1, abs=1e-6)
         assert evaluate.agreement(target, evaluate.far_neighbours(noise, latlon), 0) == pytest.approx(0, abs=0.03)
@@ -216,13 +221,13 @@ def test_agreement_is_zero_by_chance_and_one_for_equals():
 def test_the_paired_test_is_the_corrected_one():
     values = np.array([0.1, 0.12, 0.05, 0.2, 0.09])
     t = values.mean() / np.sqrt((1 / 5 + 1 / 4) * values.var(ddof=1))
-    assert evaluate.corrected_p(values) == pytest.approx(2 * stats.t.sf(t, 4))
-    assert evaluate.corrected_p(values) > stats.ttest_1samp(values, 0).pvalue  # folds share training tiles
+    assert probes.corrected_p(values) == pytest.approx(2 * stats.t.sf(t, 4))
+    assert probes.corrected_p(values) > stats.ttest_1samp(values, 0).pvalue  # folds share training tiles
 
 
 def test_differences_are_taken_fold_by_fold():
     figures = [
-        evaluate.Figure("ridge R2", name, np.array(folds), label, "blocked")
+        quality_report.Figure("ridge R2", name, np.array(folds), label, "blocked")
         for name, label, folds in [
             ("a", "l", [1.0, 3.0]),
             ("b", "l", [0.5, 1.5]),
@@ -243,7 +248,7 @@ def test_points_by_latitude_and_longitude_are_averaged_in_their_tile(tmp_path):
     value = np.arange(len(xy)).repeat(2) + np.tile([0.25, 0.75], len(xy))
     table = pa.table({"lat": middle[:, 0], "lon": middle[:, 1], "price": value})
     pyarrow.csv.write_csv(table, tmp_path / "prices.csv")
-    (target,), drawn = evaluate.read_labels(tmp_path / "prices.csv", xy, 17)
+    (target,), drawn = label_tables.read_labels(tmp_path / "prices.csv", xy, 17)
     np.testing.assert_allclose(target.values, np.arange(len(xy)) + 0.5)
     assert not drawn
 
@@ -254,7 +259,7 @@ def test_counts_are_taken_as_logarithms_and_classes_by_majority(tmp_path):
     kind = np.where(np.arange(len(xy)) % 2, "a", "b")
     table = {"x": xy[:, 0], "y": xy[:, 1], "count": count, "kind": kind, "drawn:roads": count}
     pq.write_table(pa.table(table), tmp_path / "labels.parquet")
-    targets, drawn = evaluate.read_labels(tmp_path / "labels.parquet", xy, 17)
+    targets, drawn = label_tables.read_labels(tmp_path / "labels.parquet", xy, 17)
     by_name = {target.name: target for target in targets}
     np.testing.assert_allclose(by_name["count"].values, np.log1p(count))
     assert by_name["kind"].classes == ("a", "b")
@@ -272,13 +277,13 @@ def test_counts_are_taken_as_logarithms_and_classes_by_majority(tmp_path):
 def test_a_table_that_cannot_be_used_is_explained(tmp_path, table, said):
     pyarrow.csv.write_csv(pa.table(table), tmp_path / "t.csv")
     with pytest.raises(UserError, match=said):
-        evaluate.read_labels(tmp_path / "t.csv", grid(20, 20), 17)
+        label_tables.read_labels(tmp_path / "t.csv", grid(20, 20), 17)
 
 
 def test_a_table_that_is_no_table_is_explained(tmp_path):
     (tmp_path / "labels.parquet").write_bytes(b"not a table")
     with pytest.raises(UserError, match="neither a Parquet nor a CSV"):
-        evaluate.read_table(tmp_path / "labels.parquet")
+        label_tables.read_table(tmp_path / "labels.parquet")
 
 
 # --- the command -------------------------------------------------------------------------------------------
@@ -342,16 +347,16 @@ def test_labels_are_asked_for(run_script):
 
 def test_the_same_seed_gives_the_same_figures():
     torch.manual_seed(3)
-    first = evaluate.principal(np.random.default_rng(0).normal(size=(50, 20)), 5, 0)
+    first = baselines.principal(np.random.default_rng(0).normal(size=(50, 20)), 5, 0)
     torch.manual_seed(9)
-    np.testing.assert_array_equal(first, evaluate.principal(np.random.default_rng(0).normal(size=(50, 20)), 5, 0))
+    np.testing.assert_array_equal(first, baselines.principal(np.random.default_rng(0).normal(size=(50, 20)), 5, 0))
 
 
 @pytest.mark.slow
 def test_labels_come_straight_from_an_extract():
     x, y = np.meshgrid(np.arange(91540, 91570), np.arange(43770, 43800), indexing="ij")
     xy = np.stack([x, y], axis=-1).reshape(-1, 2).astype(np.int32)
-    targets, drawn = evaluate.read_labels(REPO / "sample_data" / "astana.osm.pbf", xy, 17)
+    targets, drawn = label_tables.read_labels(REPO / "sample_data" / "astana.osm.pbf", xy, 17)
     assert {"levels", "addresses", "landuse", "highway"} <= {target.name for target in targets}
     assert {f"drawn:{layer}" for layer in LAYERS} <= set(drawn)
 

@@ -10,19 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cache_files import DamagedFile, load_cache, save_cache
 from cli import UserError
 from conftest import REPO
-from files import (
-    DamagedFile,
-    atomic_path,
-    atomic_write,
-    digest,
-    file_digest,
-    load_cache,
-    locked,
-    remove_leftovers,
-    save_cache,
-)
+from files import atomic_path, atomic_write, digest, file_digest, locked, remove_leftovers
 
 ARRAYS = {
     "vectors": np.linspace(-1, 1, 1000, dtype=np.float32).reshape(100, 10),
@@ -81,7 +72,7 @@ def test_a_full_disk_leaves_the_old_cache(tmp_path):
     path = tmp_path / "a.l2v"
     save_cache(path, "old", {"x": np.arange(10)})
     code = (
-        "import resource, signal, sys, numpy as np; from files import save_cache\n"
+        "import resource, signal, sys, numpy as np; from cache_files import save_cache\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))\n"
         "try: save_cache(sys.argv[1], 'new', {'x': np.arange(100_000)})\n"
         "except OSError as error: print('OSError', error.errno)"
@@ -96,7 +87,7 @@ def test_a_killed_writer_leaves_the_old_or_the_new(tmp_path, round_):
     """SIGKILL at a random moment of endless rewriting: the file holds one whole version, and goes on working."""
     path = tmp_path / "a.l2v"
     code = (
-        "import sys, numpy as np; from files import save_cache\n"
+        "import sys, numpy as np; from cache_files import save_cache\n"
         "for i in range(10**6):\n"
         "    save_cache(sys.argv[1], f'k{i}', {'x': np.full(300_000, i)}, {'i': i})\n"
         "    if i == 0: print('started', flush=True)"
@@ -253,7 +244,7 @@ def test_a_forged_cache_with_a_right_digest_is_refused(tmp_path, monkeypatch, en
 def test_two_writers_at_once_leave_one_whole_file(tmp_path):
     path = tmp_path / "a.l2v"
     code = (
-        "import sys, numpy as np; from files import save_cache\n"
+        "import sys, numpy as np; from cache_files import save_cache\n"
         "for i in range(40): save_cache(sys.argv[1], 'k', {'x': np.full(50_000, int(sys.argv[2]))})"
     )
     writers = [python(code, path, number) for number in (1, 2)]

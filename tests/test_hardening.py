@@ -21,17 +21,20 @@ import torch
 from PIL import Image
 
 import cli
-import data_loader
 import model
+import tile_files
+from cache_files import DamagedFile, load_cache
+from checkpoint import load_checkpoint, save_checkpoint
 from cli import TilesFlags, UserError
 from conftest import make_tiles, png_bytes, save_untrained, script_env
-from data_loader import LAYERS, open_store, read_tile
 from embeddings import load_city
-from files import DamagedFile, load_cache
 from flag_tables import SCRIPTS, parser_of
 from fork_host import REPO, Host, show
+from layers import LAYERS
 from osm_extract import cut_extract
 from render_tiles import SAMPLE_EXTRACT
+from tile_files import read_tile
+from tile_store import open_store
 
 BOX = "71.4280,51.1540,71.4330,51.1570"  # 2 x 2 tiles in the middle of the sample city
 SMALL = ("--tile_size", 32, "--neg_radius", 4, "--batch_size", 4, "--max_samples", 8, "--val_samples", 8)
@@ -396,7 +399,7 @@ def test_a_thousand_damaged_pngs_are_refused_or_read_right(tmp_path, tally):
         path.write_bytes(data)
         whole = read_tile(path)
         path.write_bytes(damage(data, rng))
-        read = data_loader._read_planes([str(path)], 64, "mean", (0, 0, 0))
+        read = tile_files.read_planes([str(path)], 64, "mean", (0, 0, 0))
         if read.failures:
             tally["damaged PNGs", "refused with the path and a reason"] += 1
             assert str(path) in read.failures[0]
@@ -485,15 +488,15 @@ def same(one: object, other: object) -> bool:
 def test_a_thousand_damaged_checkpoints_are_refused_or_whole(small_encoder, tmp_path, tally):
     rng, path, good = random.Random(3), tmp_path / "best_model.pth", tmp_path / "last.pth"
     save_untrained(path)
-    checkpoint = model.load_checkpoint(path)
+    checkpoint = load_checkpoint(path)
     checkpoint.train_state, checkpoint.train_config = {"rng": torch.arange(9), "best": 0.5}, {"lr": 0.1}
-    model.save_checkpoint(path, checkpoint)
+    save_checkpoint(path, checkpoint)
     data, whole = path.read_bytes(), dataclasses.asdict(checkpoint)
     for i in range(1000):
         path.write_bytes(damage(data, rng))
         good.write_bytes(data if i % 2 else damage(data, rng))
         try:
-            assert same(dataclasses.asdict(model.load_checkpoint(path)), whole)
+            assert same(dataclasses.asdict(load_checkpoint(path)), whole)
             tally["damaged checkpoints", "read whole: the damage lay where nothing is kept"] += 1
         except UserError as error:
             assert str(path) in str(error) and (i % 2 == 0 or str(good) in str(error))
@@ -606,14 +609,14 @@ def test_damaged_caches_are_never_trusted(host, tiny_tiles, tiny_checkpoint, war
 
 def test_training_never_sees_damaged_pixels(host, tiny_tiles, tmp_path, tally):
     host.run("train.py", "--tiles_root", tiny_tiles, *SMALL, cwd=tmp_path)
-    calm = model.load_checkpoint(tmp_path / "checkpoints/last.pth").key()
+    calm = load_checkpoint(tmp_path / "checkpoints/last.pth").key()
     (planes,) = (tmp_path / "cache").rglob("planes-*.bin")
     data = np.fromfile(planes, dtype=np.uint8)
     np.random.default_rng(0).shuffle(data)
     data.tofile(planes)
     ended = host.run("train.py", "--tiles_root", tiny_tiles, *SMALL, cwd=tmp_path)
     assert "packing them again" in ended.err
-    assert model.load_checkpoint(tmp_path / "checkpoints/last.pth").key() == calm
+    assert load_checkpoint(tmp_path / "checkpoints/last.pth").key() == calm
     tally["damaged caches", "made again or unharmed; the same vectors came out"] += 1
 
 

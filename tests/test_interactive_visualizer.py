@@ -14,8 +14,9 @@ import pytest
 import run_interactive_viz
 from cli import TilesFlags, UserError
 from conftest import REPO, make_tiles, save_untrained
-from embeddings import City, layer_contributions, load_city, vectors_without
+from embeddings import City, load_city
 from explorer_data import Quantised
+from inference import layer_contributions, vectors_without
 from interactive_visualizer import json_for_html, quantised_recall, reason_vectors
 
 CITY_TILES, TILE_SIZE = 12, 32

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
+from cache_files import load_cache
+from checkpoint import load_checkpoint
 from conftest import make_tiles, save_untrained
-from files import load_cache
 from fork_host import Host, show
-from model import load_checkpoint
 from osm_extract import cut_extract
 from render_tiles import SAMPLE_EXTRACT
 

@@ -18,10 +18,12 @@ from conftest import REPO, make_tiles, save_untrained, script_env
 
 playwright_api = pytest.importorskip("playwright.sync_api")
 from cli import TilesFlags  # noqa: E402
-from data_loader import LAYERS  # noqa: E402
-from embeddings import City, layer_contributions, load_city  # noqa: E402
+from embeddings import City, load_city  # noqa: E402
+from inference import layer_contributions  # noqa: E402
+from layers import LAYERS  # noqa: E402
 from make_screenshots import BROWSER_FLAGS, DESKTOP, PHONE, READY, START_TIMEOUT_MS, launch  # noqa: E402
-from similarity import great_circle_km, walk  # noqa: E402
+from similarity import walk  # noqa: E402
+from tile_grid import great_circle_km  # noqa: E402
 from tile_images import composite  # noqa: E402
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]

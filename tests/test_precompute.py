@@ -20,11 +20,12 @@ import numpy as np
 import pytest
 
 import precompute_embeddings
+from checkpoint import load_checkpoint
 from cli import UserError
 from conftest import REPO, make_tiles, png_bytes, save_untrained, script_env
-from data_loader import LAYERS, latlon_of_tile
-from embeddings import ZONES
-from model import load_checkpoint
+from layers import LAYERS
+from tile_facts import ZONES
+from tile_grid import latlon_of_tile
 
 SCRIPT = "precompute_embeddings.py"
 FAST = ("--dr_algorithms", "PCA", "--annoy_metrics", "angular", "dot", "--annoy_trees", 10)
@@ -134,7 +135,7 @@ def test_another_checkpoint_rebuilds_all_and_training_on_rebuilds_nothing(copied
     assert set(table(here(copied, *FAST)).values()) == {"computed"}
     checkpoint = load_checkpoint(copied / "model.pth")  # the same weights, saved again with other records
     checkpoint.epoch, checkpoint.metrics = 7, {"loss": 0.5}
-    from model import save_checkpoint
+    from checkpoint import save_checkpoint
 
     save_checkpoint(copied / "model.pth", checkpoint)
     assert set(table(here(copied, *FAST)).values()) == {"reused"}
@@ -347,14 +348,15 @@ def test_a_stop_keeps_what_was_embedded_and_says_143(tmp_path: Path, tiny_checkp
 _SLOWED = """
 import runpy, sys, time
 import embeddings
-plain = embeddings._forward_all
+import inference
+plain = inference._forward_all
 def slow(*args):
     for i, vectors in enumerate(plain(*args)):
         if i == 12:
             print("half way", flush=True)
         time.sleep(0.02 if i < 12 else 0.5)
         yield vectors
-embeddings._forward_all = slow
+inference._forward_all = slow
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """

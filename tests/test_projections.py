@@ -8,8 +8,9 @@ import pytest
 
 import projections
 from cli import UserError
-from cli import progress as progress_bar
-from projections import ALGORITHMS, Projection, centres, clusters, is_cached, principal_components, project
+from progress_bars import progress as progress_bar
+from projections import ALGORITHMS, Projection, clusters, is_cached, project
+from vectors import centres, principal_components
 
 QUICK = {"PCA": {}, "TSNE": {"iterations": 100}, "UMAP": {}}
 
@@ -293,7 +294,7 @@ def test_no_more_clusters_than_kinds_of_vectors():
 
 
 def test_many_vectors_are_clustered_too(monkeypatch):
-    monkeypatch.setattr(projections, "_MINIBATCH_FROM", 100)
+    monkeypatch.setattr("vectors.MINIBATCH_FROM", 100)
     vectors, group = blobs(400)
     labels = clusters(vectors, 4)
     assert all(len(set(group[labels == label])) == 1 for label in range(4))

@@ -26,10 +26,14 @@ import osm_extract
 import render_tiles
 from cli import UserError, WorkError, run_main
 from conftest import REPO, script_env
-from data_loader import LAYERS
-from map_index import TileArea, build_index, to_tile_units
-from osm_extract import FILL, STYLE_PATH, cut_extract, fetch_extract, load_style, read_features
-from render_tiles import SAMPLE_BBOX, SAMPLE_EXTRACT, RenderConfig, TileWriter, encode_png, render
+from extract_download import fetch_extract
+from layers import LAYERS
+from map_index import TileArea, build_index
+from map_style import FILL, STYLE_PATH, load_style
+from osm_extract import cut_extract, read_features
+from render_tiles import SAMPLE_BBOX, SAMPLE_EXTRACT, RenderConfig, render
+from tile_grid import tile_of_latlon
+from tile_writer import TileWriter, encode_png
 
 ZOOM = 17
 X0, Y0 = 91552, 43776  # the corner of a metatile
@@ -235,7 +239,11 @@ def test_areas_are_true(tmp_path):
     for owner in features.item_object[features.item_kind == FILL]:
         rings = range(features.ring_start[owner], features.ring_start[owner + 1])
         points = [features.lonlat[features.point_start[r] : features.point_start[r + 1]] for r in rings]
-        shapes.append(shapely.Polygon(to_tile_units(points[0], 17), [to_tile_units(p, 17) for p in points[1:]]))
+        shapes.append(
+            shapely.Polygon(
+                tile_of_latlon(*points[0].T[::-1], 17), [tile_of_latlon(*p.T[::-1], 17) for p in points[1:]]
+            )
+        )
     window = shapely.box(*xy.min(axis=0), *(xy.max(axis=0) + 1))
     area = shapely.union_all(shapely.intersection(shapely.make_valid(np.array(shapes)), window)).area
     assert mass / 255 / 256**2 == pytest.approx(area, rel=0.01)

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 import similarity
+import tile_grid
 from cli import UserError
-from similarity import METRICS, Search, arithmetic, distances, farther_than, great_circle_km, measure, open_search, walk
+from similarity import METRICS, Search, arithmetic, distances, measure, open_search, walk
+from tile_grid import farther_than, great_circle_km
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +192,7 @@ def test_great_circles_have_their_known_lengths() -> None:
 
 def test_farther_than_goes_by_kilometres_on_the_ground() -> None:
     tile_xy = np.stack(np.meshgrid(np.arange(76600, 76660), np.arange(44200, 44260)), axis=-1).reshape(-1, 2)
-    middle = similarity.latlon_of_tile(np.array([76630.0, 44230.0]))
+    middle = tile_grid.latlon_of_tile(np.array([76630.0, 44230.0]))
     far = farther_than(tile_xy, 17, middle, 2.0)
     width_km = 40075.017 * np.cos(np.radians(middle[0])) / 2**17
     share = np.pi * (2.0 / width_km) ** 2 / len(tile_xy)

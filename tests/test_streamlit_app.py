@@ -15,11 +15,13 @@ from streamlit.testing.v1 import AppTest
 
 import cli
 import embeddings
+import inference
+import progress_bars
 import projections
 import similarity
 import streamlit_app
 from conftest import REPO, make_tiles, save_untrained
-from data_loader import latlon_of_tile
+from tile_grid import latlon_of_tile
 
 PROJECTOR, SEARCH, COMPARE = "Embedding projector", "Similarity Search (Annoy)", "Compare checkpoints"
 TIMEOUT_S = 120
@@ -329,10 +331,10 @@ def test_first_visit_says_what_is_missing_and_computes_it_on_a_button(open_app, 
 
 
 def test_the_work_can_be_cancelled_and_started_again(open_app, tmp_path, monkeypatch):
-    embed, held = embeddings.embed_batches, []
+    embed, held = inference.embed_batches, []
 
     def slowly(*arguments, **options):
-        with cli.progress(total=10_000, desc="embedding tiles") as bar:
+        with progress_bars.progress(total=10_000, desc="embedding tiles") as bar:
             while not held:
                 time.sleep(0.01)
                 bar.update()

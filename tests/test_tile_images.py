@@ -9,7 +9,7 @@ from PIL import Image
 
 import tile_images
 from conftest import make_tiles
-from data_loader import LAYERS, TileStore, open_store
+from layers import LAYERS
 from tile_images import (
     GROUND,
     LAYER_COLOURS,
@@ -30,6 +30,7 @@ from tile_images import (
     sprite_sheet,
     zone_palette,
 )
+from tile_store import TileStore, open_store
 
 
 @pytest.fixture(scope="module")

@@ -17,23 +17,20 @@ import numpy as np
 import pytest
 import torch
 
+import memory
 import train
+import train_config
+from checkpoint import load_checkpoint, load_encoder
 from cli import StopSignal, UserError, WorkError
 from conftest import REPO, script_env
-from data_loader import near_any, open_store
-from model import ProfileSummary, load_checkpoint, load_encoder
-from parallel import World
+from distributed import World
+from memory import memory_need
+from profiles import ProfileSummary
 from run_log import SPRITE_PX
-from train import (
-    Batches,
-    Trainer,
-    make_config,
-    memory_need,
-    parse_config,
-    schedule_factor,
-    split_city,
-    unhealthy,
-)
+from tile_grid import near_any
+from tile_store import open_store
+from train import Batches, Trainer, schedule_factor, split_city, unhealthy
+from train_config import make_config, parse_config
 
 # A network that trains in a second: 6 steps of 4 triplets of 32 px an epoch.
 SMALL = {
@@ -119,12 +116,12 @@ def test_defaults_are_those_of_the_specification():
 def test_a_given_flag_wins_over_the_preset_even_when_it_is_the_default():
     config = parse_config(["--preset", "recommended", "--batch-size", "16", "--dropout", "0.25"])
     assert (config.sample.batch_size, config.encoder.dropout) == (16, 0.25)
-    assert config.loss.loss_type == train.PRESETS["recommended"]["loss_type"] == "ntxent"
-    assert config.encoder.tile_size == config.packing.tile_size == train.PRESETS["recommended"]["tile_size"]
+    assert config.loss.loss_type == train_config.PRESETS["recommended"]["loss_type"] == "ntxent"
+    assert config.encoder.tile_size == config.packing.tile_size == train_config.PRESETS["recommended"]["tile_size"]
 
 
 def test_every_preset_names_real_settings():
-    for name, values in train.PRESETS.items():
+    for name, values in train_config.PRESETS.items():
         flat = make_config(name).flat()
         assert {key: flat[key] for key in values} == values
 
@@ -463,8 +460,8 @@ def test_an_allocation_that_fails_in_the_loop_is_explained(small):
     with pytest.raises(RuntimeError) as error:  # what torch says when the system gives no memory
         torch.empty(1 << 60, dtype=torch.uint8)
     trainer.recorder.close()
-    assert train.is_out_of_memory(error.value) and not train.is_out_of_memory(RuntimeError("shape mismatch"))
-    assert "--batch_size" in train.memory_advice(config, CPU, memory_need(config, CPU) - 1)
+    assert memory.is_out_of_memory(error.value) and not memory.is_out_of_memory(RuntimeError("shape mismatch"))
+    assert "--batch_size" in memory.memory_advice(config, CPU, memory_need(config, CPU) - 1)
 
 
 # --- several processes -------------------------------------------------------------------------------------

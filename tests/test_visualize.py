@@ -12,8 +12,9 @@ from PIL import Image
 import projections
 import visualize
 from cli import TilesFlags
-from data_loader import LAYERS
-from embeddings import ZONES, load_city
+from embeddings import load_city
+from layers import LAYERS
+from tile_facts import ZONES
 from tile_images import LAYER_COLOURS, hex_to_rgb, principal_colours
 from visualize import ALGORITHMS, Scene, all_pictures, colourings, save
 

@@ -1,16 +1,94 @@
-"""Several processes on one batch: what `torchrun` started, and layers that compute as one process would."""
+"""Several processes on one batch: what `torchrun` started.
+
+Not a command.
+"""
 
 import contextlib
 import dataclasses
 import os
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any, override
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from model import Encoder, pick_device
+from devices import pick_device
+from model import Encoder
+
+# --- several processes -------------------------------------------------------------------------------------
+
+
+class Ranks:
+    """The processes that `torchrun` started, or just this one."""
+
+    def __init__(self) -> None:
+        self.count, self.rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+        if self.count > 1 and not torch.distributed.is_initialized():
+            torch.distributed.init_process_group("gloo", timeout=timedelta(days=1))
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that writes and prints."""
+        return self.rank == 0
+
+    def device(self, name: str) -> torch.device:
+        """The device of this process: several on one machine take one GPU each."""
+        device = pick_device(name)
+        if device.type == "cuda" and self.count > 1:
+            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+        return device
+
+    def close(self) -> None:
+        """Leave the group of processes."""
+        if self.count > 1 and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+    def wait(self) -> None:
+        """Return once every process came here."""
+        if self.count > 1:
+            torch.distributed.barrier()
+
+    def first_then_others(self) -> "_FirstThenOthers":
+        """Context that the first process leaves before the others enter it."""
+        return _FirstThenOthers(self)
+
+    def share(self, array: np.ndarray) -> np.ndarray:
+        """The first process's array, in every process; all arrays are one-dimensional and of 8-byte numbers."""
+        if self.count == 1:
+            return array
+        length = torch.tensor([len(array)])
+        torch.distributed.broadcast(length, 0)
+        tensor = torch.empty(int(length), dtype=torch.int64)
+        if self.first:
+            tensor = torch.from_numpy(array.view(np.int64).copy())
+        torch.distributed.broadcast(tensor, 0)
+        return tensor.numpy().view(array.dtype)
+
+    def gather(self, part: np.ndarray, total: int) -> np.ndarray:
+        """All parts `(n_rank, D)`, as `np.array_split` cut them, put together `(total, D)`, in the first process."""
+        if self.count == 1:
+            return part
+        whole = torch.zeros((total, part.shape[1]))
+        mine = np.array_split(np.arange(total), self.count)[self.rank]
+        whole[torch.from_numpy(mine)] = torch.from_numpy(part)
+        torch.distributed.reduce(whole, 0)
+        return whole.numpy()
+
+
+class _FirstThenOthers:
+    def __init__(self, ranks: Ranks):
+        self.ranks = ranks
+
+    def __enter__(self) -> None:
+        if not self.ranks.first:
+            self.ranks.wait()
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        if self.ranks.first and kind is None:
+            self.ranks.wait()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,79 @@
+"""Cache files: arrays and settings in one file with a checksum.
+
+Not a command. Everything that is cached between runs is written and read here.
+"""
+
+import hashlib
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+
+from files import atomic_write, bytes_of, plain, remove_leftovers
+
+CACHE_MAGIC = b"LOC2VEC1"
+_HEADER = struct.Struct("<8s32sQ")  # magic, digest of all that follows, length of the JSON that follows
+_ALIGN = 64
+_CHUNK = 1 << 22
+
+
+# --- cache files -------------------------------------------------------------------------------------------
+
+
+class DamagedFile(Exception):
+    """A cache file whose content is not what was written."""
+
+
+def save_cache(path: Path | str, key: str, arrays: dict[str, np.ndarray], meta: dict | None = None) -> None:
+    """Write arrays and JSON-able `meta` under `path`: one file, no pickle, with a digest over all of it."""
+    entries, offset = {}, 0
+    for name, array in arrays.items():
+        entries[name] = {"dtype": array.dtype.str, "shape": list(array.shape), "offset": offset}
+        offset += -(-array.nbytes // _ALIGN) * _ALIGN
+    text = json.dumps({"key": key, "meta": meta or {}, "arrays": entries}, default=plain).encode()
+    text += b" " * (-(_HEADER.size + len(text)) % _ALIGN)
+    remove_leftovers(Path(path).parent)
+    with atomic_write(path) as file:
+        file.write(_HEADER.pack(CACHE_MAGIC, b"", len(text)))
+        state = hashlib.blake2b(struct.pack("<Q", len(text)) + text, digest_size=32)
+        file.write(text)
+        for array in arrays.values():
+            for chunk in (bytes_of(array), bytes(-array.nbytes % _ALIGN)):
+                file.write(chunk)
+                state.update(chunk)
+        file.seek(0)
+        file.write(_HEADER.pack(CACHE_MAGIC, state.digest(), len(text)))
+
+
+def load_cache(path: Path | str, key: str | None = None) -> tuple[dict[str, np.ndarray], dict] | None:
+    """Read what `save_cache` wrote: `(arrays, meta)`, or None when there is no file or its key is another.
+
+    The arrays are read-only views of a memory map. Raises `DamagedFile` when any byte is not as written.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return None
+    if path.stat().st_size < _HEADER.size:
+        raise DamagedFile(f"{path} is cut short")
+    data = np.memmap(path, dtype=np.uint8, mode="r")
+    magic, expected, length = _HEADER.unpack(data[: _HEADER.size].tobytes())
+    state = hashlib.blake2b(digest_size=32)
+    for start in range(_HEADER.size - 8, len(data), _CHUNK):
+        state.update(data[start : start + _CHUNK].data)
+    if magic != CACHE_MAGIC or state.digest() != expected:
+        raise DamagedFile(f"{path} does not hold what was written to it")
+    try:
+        header = json.loads(data[_HEADER.size : _HEADER.size + length].tobytes())
+        if key is not None and header["key"] != key:
+            return None
+        body = data[_HEADER.size + length :]
+        return {name: _view(body, entry) for name, entry in header["arrays"].items()}, header["meta"]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:  # whole, but not from save_cache
+        raise DamagedFile(f"{path} was not written by this project") from error
+
+
+def _view(body: np.ndarray, entry: dict) -> np.ndarray:
+    dtype, shape = np.dtype(entry["dtype"]), tuple(entry["shape"])
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    return body[entry["offset"] : entry["offset"] + size].view(dtype).reshape(shape)

@@ -1,0 +1,29 @@
+"""Which device and which precision a network runs in.
+
+Not a command.
+"""
+
+import torch
+
+from cli import UserError
+
+
+def pick_device(name: str) -> torch.device:
+    """The device a `--device` flag names; `auto` takes CUDA, then MPS, then the CPU."""
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        name = next(kind for kind in ("cuda", "mps", "cpu") if available[kind])
+    if not available.get(name):
+        raise UserError(f"--device {name} is not available on this machine; leave it out or pass --device cpu")
+    return torch.device(name)
+
+
+def compute_dtype(device: torch.device) -> torch.dtype:
+    """The precision that networks run fastest in: bfloat16 where the chip multiplies it itself, else float32."""
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:  # AVX512-BF16 or AMX; torch has no public name for them
+        checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        usable = device.type == "cpu" and torch.backends.mkldnn.is_available()
+        native = usable and any(getattr(torch.cpu, name, bool)() for name in checks)
+    return torch.bfloat16 if native else torch.float32

@@ -1,0 +1,146 @@
+"""Web Mercator tile numbers and the grid that they form: coordinates, neighbours, blocks, distances.
+
+Not a command. It needs NumPy only, so that the renderer can use it without loading PyTorch.
+"""
+
+import math
+
+import numpy as np
+
+from cli import TilesFlags, UserError
+
+DEFAULT_ZOOM = TilesFlags.zoom
+MAX_LATITUDE = 85.05112878  # where Web Mercator ends
+GRID_LIMIT = 1 << 26  # cells of a dense grid; a city of 100 x 100 km at zoom 17 has 2^17
+EARTH_RADIUS_KM = 6371.0088
+
+Box = tuple[float, float, float, float]  # west, south, east, north in degrees
+
+
+# --- coordinates -------------------------------------------------------------------------------------------
+
+
+def tile_of_latlon(lat: np.ndarray, lon: np.ndarray, zoom: int = DEFAULT_ZOOM) -> np.ndarray:
+    """Fractional slippy-map coordinates `(..., 2) float64` (x, y) of points in degrees.
+
+    x grows to the east, y to the south. Latitudes beyond Web Mercator are clipped to its edge.
+    """
+    lat, lon = np.asarray(lat, dtype=np.float64), np.asarray(lon, dtype=np.float64)
+    sine = np.sin(np.radians(np.clip(lat, -MAX_LATITUDE, MAX_LATITUDE)))
+    y = 0.5 - np.log((1 + sine) / (1 - sine)) / (4 * math.pi)
+    return np.stack([(lon + 180.0) / 360.0, y], axis=-1) * float(1 << zoom)
+
+
+def latlon_of_tile(tile_xy: np.ndarray, zoom: int = DEFAULT_ZOOM) -> np.ndarray:
+    """Latitude and longitude `(..., 2) float64` in degrees of (fractional) slippy-map coordinates.
+
+    Integers give the north-west corner of a tile; add 0.5 for its centre.
+    """
+    tile_xy = np.asarray(tile_xy, dtype=np.float64) / 2.0**zoom
+    lat = np.degrees(np.arctan(np.sinh(np.pi * (1 - 2 * tile_xy[..., 1]))))
+    return np.stack([lat, tile_xy[..., 0] * 360 - 180], axis=-1)
+
+
+def great_circle_km(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Distance in kilometres between points `(..., 2)` of latitude and longitude in degrees (haversine formula)."""
+    a, b = np.radians(np.asarray(a, dtype=np.float64)), np.radians(np.asarray(b, dtype=np.float64))
+    half = np.sin((b - a) / 2) ** 2
+    chord = half[..., 0] + np.cos(a[..., 0]) * np.cos(b[..., 0]) * half[..., 1]
+    return 2 * EARTH_RADIUS_KM * np.arcsin(np.sqrt(np.clip(chord, 0, 1)))
+
+
+def farther_than(tile_xy: np.ndarray, zoom: int, latlon: np.ndarray, km: float) -> np.ndarray:
+    """`(N,) bool`: tiles whose centre is at least `km` kilometres away from the point `latlon`."""
+    return great_circle_km(latlon_of_tile(np.asarray(tile_xy) + 0.5, zoom), latlon) >= km
+
+
+def tile_codes(tile_xy: np.ndarray) -> np.ndarray:
+    """One `int64` per tile of `tile_xy (..., 2)`: x * 2^32 + y. Sorts as (x, y) does."""
+    return (tile_xy[..., 0].astype(np.int64) << 32) + tile_xy[..., 1]
+
+
+def hilbert_order(tile_xy: np.ndarray) -> np.ndarray:
+    """Position of each tile along a Hilbert curve over the area, `(N,) int64`."""
+    x, y = (tile_xy - tile_xy.min(axis=0)).T.astype(np.int64)
+    position = np.zeros(len(x), dtype=np.int64)
+    side = 1 << int(max(x.max(), y.max(), 1)).bit_length()
+    while side := side >> 1:
+        right, below = (x & side) > 0, (y & side) > 0
+        position += side * side * ((3 * right) ^ below)
+        mirrored = right & ~below
+        x, y = np.where(mirrored, side - 1 - (x & (side - 1)), x), np.where(mirrored, side - 1 - (y & (side - 1)), y)
+        x, y = np.where(below, x, y), np.where(below, y, x)
+    return position
+
+
+# --- the grid ----------------------------------------------------------------------------------------------
+
+
+class TileGrid:
+    """A dense lookup table from tile coordinates to row numbers, -1 where there is no tile.
+
+    Every lookup takes constant time and works on whole arrays. Raises `UserError` when the tiles are spread over more
+    than `GRID_LIMIT` cells.
+    """
+
+    def __init__(self, tile_xy: np.ndarray):
+        low, high = tile_xy.min(axis=0).astype(np.int64), tile_xy.max(axis=0).astype(np.int64)
+        self.origin, self.shape = low, high - low + 1
+        if self.shape.prod() > GRID_LIMIT:
+            raise UserError(
+                f"the tiles spread from (x, y) = {tuple(low.tolist())} to {tuple(high.tolist())}; expected one city. "
+                "Move tiles of other places to a folder of their own"
+            )
+        self.table = np.full(tuple(self.shape), -1, dtype=np.int32)
+        self.table[tuple((tile_xy - low).T)] = np.arange(len(tile_xy), dtype=np.int32)
+
+    def rows(self, tile_xy: np.ndarray) -> np.ndarray:
+        """Row of each coordinate of `tile_xy (..., 2)`, -1 where there is no tile."""
+        offset = np.asarray(tile_xy, dtype=np.int64) - self.origin
+        inside = ((offset >= 0) & (offset < self.shape)).all(axis=-1)
+        offset = np.where(inside[..., None], offset, 0)
+        return np.where(inside, self.table[offset[..., 0], offset[..., 1]], -1)
+
+
+def near_any(tile_xy: np.ndarray, others: np.ndarray, radius: int) -> np.ndarray:
+    """`(N,) bool`: tiles within `radius` tiles (Chebyshev distance) of any of `others`, which includes themselves."""
+    if not len(others):
+        return np.zeros(len(tile_xy), dtype=bool)
+    step = np.arange(-radius, radius + 1)
+    around = np.stack(np.meshgrid(step, step), axis=-1).reshape(-1, 2)
+    grid = TileGrid(others)
+    return np.any([grid.rows(tile_xy + offset) >= 0 for offset in around], axis=0)
+
+
+# --- blocks ------------------------------------------------------------------------------------------------
+
+
+def blocks_of(tile_xy: np.ndarray, block: int = 12) -> np.ndarray:
+    """Number of the `block` x `block` square that each tile is in, `(N,) int64`, counted from the area's corner."""
+    cell = (np.asarray(tile_xy) - np.min(tile_xy, axis=0)) // block
+    return np.unique(cell, axis=0, return_inverse=True)[1].reshape(-1)
+
+
+def spatial_split(
+    tile_xy: np.ndarray, val_share: float = 0.1, block: int = 12, seed: int = 0, buffer: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split tiles into training and validation rows by whole blocks: `(train_rows, val_rows)`.
+
+    Validation gets at least two blocks. Training tiles are more than `buffer` tiles away from them, so that no
+    jittered training window shows a validation pixel. Areas that are too small for two blocks get smaller blocks.
+    With a share of 0 there is no validation.
+    """
+    everything = np.arange(len(tile_xy))
+    if val_share <= 0:
+        return everything, everything[:0]
+    side = int((tile_xy.max(axis=0) - tile_xy.min(axis=0)).min()) + 1
+    labels = blocks_of(tile_xy, max(1, min(block, side // 4)))
+    chosen, held = [], 0
+    for label in np.random.default_rng([seed, 0x51]).permutation(labels.max() + 1):
+        if len(chosen) >= 2 and held >= val_share * len(tile_xy):
+            break
+        chosen.append(label)
+        held += int((labels == label).sum())
+    val = np.isin(labels, chosen)
+    near = near_any(tile_xy, tile_xy[val], buffer)
+    return everything[~near], everything[val]
