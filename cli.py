@@ -87,13 +87,14 @@ def _number(text: str, kind: type, expected: str, accepts: Callable[[Any], bool]
     return value
 
 
-def flag(default: Any, help: str, *, type: Callable | None = None, **options: Any) -> Any:
+def flag(default: Any, help: str, *, type: Callable | None = None, aliases: Iterable[str] = (), **options: Any) -> Any:
     """Declare a dataclass field that is also a command-line flag; `add_flags` reads it.
 
-    `options` go to `add_argument` (choices, metavar, nargs). A boolean becomes `--name` / `--no_name`; a list takes
-    the type of its first element.
+    A boolean becomes `--name` / `--no_name`; a list takes the type of its first element. `aliases` are earlier names of
+    the flag: they keep working, and `--help` does not show them. `options` go to `add_argument` (choices, metavar,
+    nargs).
     """
-    metadata = {"help": help, "type": type, "options": options}
+    metadata = {"help": help, "type": type, "aliases": tuple(aliases), "options": options}
     if isinstance(default, list):
         return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -120,6 +121,9 @@ def _add_flag(group: Any, field: dataclasses.Field) -> None:
         example = next(iter(default), None) if isinstance(default, list) else default
         options["type"] = field.metadata["type"] or (str if example is None else type(example))
     group.add_argument(f"--{field.name}", **options)
+    hidden = {"dest": field.name, "help": argparse.SUPPRESS, "default": argparse.SUPPRESS}
+    for alias in field.metadata["aliases"]:
+        group.add_argument(f"--{alias}", **(options | hidden))
 
 
 class _Switch(argparse.BooleanOptionalAction):
@@ -200,10 +204,11 @@ class Parser(argparse.ArgumentParser):
         sys.exit(EXIT_WRONG_USE)
 
     def _option_names(self) -> list[str]:
-        """Every flag, those of sub-commands included."""
+        """Every flag that `--help` shows, those of sub-commands included."""
         commands = [action.choices for action in self._actions if isinstance(action, argparse._SubParsersAction)]
         parsers = [self, *(parser for choices in commands for parser in choices.values())]
-        return [name for parser in parsers for name in parser._option_string_actions if name.startswith("--")]
+        actions = [action for parser in parsers for action in parser._actions if action.help != argparse.SUPPRESS]
+        return [name for action in actions for name in action.option_strings if name.startswith("--")]
 
     def _one_spelling(self, args: list[str]) -> list[str]:
         """Spell flags with underscores; tie a value such as -123.3,49.2 to its flag, or it looks like one."""

@@ -43,7 +43,9 @@ class CountFlags:
     metrics: list = flag(["angular", "dot"], "metrics", nargs="+", choices=["angular", "dot", "euclidean"])
     sizes: list = flag([1, 2], "sizes", nargs="+")
     bbox: str = flag(None, "west,south,east,north")
-    keep_all: bool = flag(True, "keep them all")
+    keep_all: bool = flag(True, "keep them all", aliases=["former_keep"])
+    box_px: int = flag(8, "edge of a box", type=positive_int, aliases=["former_box", "very_former_box"])
+    kinds: list = flag(["a"], "kinds", nargs="+", aliases=["former_kinds"])
     dry: bool = flag(False, "do nothing")
     hidden: int = 7
 
@@ -185,6 +187,32 @@ def test_switches_turn_off_in_every_spelling(count, spelling):
     assert '"keep_all": true' in count().stdout
     assert '"keep_all": false' in count(spelling).stdout
     assert '"dry": true' in count("--dry").stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (["--former_box", 3], '"box_px": 3'),
+        (["--former-box=3"], '"box_px": 3'),
+        (["--very-former-box", 3], '"box_px": 3'),
+        (["--former_box", 3, "--box_px", 4], '"box_px": 4'),
+        (["--former_kinds", "b", "c"], '"kinds": ["b", "c"]'),
+        (["--no_former_keep"], '"keep_all": false'),
+        (["--no-former-keep"], '"keep_all": false'),
+        (["--no_former_keep", "--former_keep"], '"keep_all": true'),
+        ([], '"box_px": 8'),
+    ],
+)
+def test_earlier_names_of_a_flag_keep_working(count, args, expected):
+    result = count(*args)
+    ended(result, 0)
+    assert expected in result.stdout
+
+
+def test_earlier_names_are_hidden_but_checked(count):
+    assert "former" not in count("--help").stdout
+    ended(count("--former_box", "0"), 2, "argument --former_box", "whole number of at least 1")
+    assert "did you mean" not in count("--former_bx", "3").stderr
 
 
 def test_defaults_and_fields_without_a_flag(count):
