@@ -1,0 +1,298 @@
+"""Tile folders and packs: files of any kind load to the same meaning, each plane is packed once, changes are noticed."""
+
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cli import UserError
+from conftest import REPO, draw_city, script_env
+from layers import LAYERS
+from tile_files import read_tile, resize_tile, scan_tiles
+from tile_grid import TileGrid, latlon_of_tile, tile_of_latlon
+from tile_store import TileStore, open_store
+
+SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def store(tiny_tiles: Path, tmp_path_factory: pytest.TempPathFactory) -> TileStore:
+    return open_store(tiny_tiles, SIZE, cache_dir=tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def tiles(tiny_tiles: Path, tmp_path: Path) -> Path:
+    """A copy that a test may damage."""
+    return Path(shutil.copytree(tiny_tiles, tmp_path / "tiles"))
+
+
+def pack(tiles: Path, **options) -> TileStore:
+    return open_store(tiles, SIZE, cache_dir=tiles.parent / "cache", num_workers=0, **options)
+
+
+def any_tile(tiles: Path, layer: str = "buildings", skip: int = 70) -> Path:
+    return sorted((tiles / layer).rglob("*.png"))[skip]
+
+
+# --- what a pixel means ------------------------------------------------------------------------------------
+
+
+def repaint(tiles: Path, paint) -> None:
+    for path in tiles.rglob("*.png"):
+        grey = np.asarray(Image.open(path).convert("L"))
+        paint(grey).save(path)
+
+
+def rgba(rgb: np.ndarray, alpha: np.ndarray) -> Image.Image:
+    return Image.fromarray(np.dstack([rgb, rgb, rgb, alpha]).astype(np.uint8))
+
+
+def palette(grey: np.ndarray) -> Image.Image:
+    """Indexes that are not the grey values themselves."""
+    image = Image.fromarray(255 - grey, "L").convert("P")
+    image.putpalette([255 - i for i in range(256) for _ in range(3)])
+    image.putdata((255 - grey).reshape(-1).tolist())
+    return image
+
+
+FORMATS = {
+    "palette": palette,
+    "rgb": lambda grey: Image.fromarray(grey).convert("RGB"),
+    "opaque rgba": lambda grey: rgba(grey, np.full_like(grey, 255)),
+    "transparent where nothing": lambda grey: rgba(grey, np.where(grey, 255, 0)),
+    "white ink": lambda grey: rgba(np.full_like(grey, 255), grey),
+    "black ink": lambda grey: rgba(np.zeros_like(grey), grey),
+    "white background": lambda grey: Image.fromarray(255 - grey),
+    "white background, rgb": lambda grey: Image.fromarray(255 - grey).convert("RGB"),
+    "16 bit": lambda grey: Image.fromarray(grey.astype(np.uint16) * 257),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_tiles_of_any_format_mean_the_same(name: str, tiles: Path, store: TileStore) -> None:
+    repaint(tiles, FORMATS[name])
+    packed = pack(tiles)
+    rows = np.arange(len(store))
+    assert np.abs(packed.tiles(rows).astype(int) - store.tiles(rows)).max() <= 1
+    assert packed.tiles(rows).any()
+
+
+def test_one_bit_and_gray_alpha(tmp_path: Path) -> None:
+    grey = np.zeros((32, 32), np.uint8)
+    grey[4:9, 4:9] = 255
+    Image.fromarray(grey).convert("1").save(tmp_path / "bit.png")
+    Image.merge("LA", [Image.fromarray(grey), Image.fromarray(grey // 255 * 100)]).save(tmp_path / "la.png")
+    assert (read_tile(tmp_path / "bit.png") == grey).all()
+    assert (read_tile(tmp_path / "la.png") == grey // 255 * 100).all()
+
+
+def test_manifest_settles_the_background(tiles: Path) -> None:
+    """Our own tiles are never taken for inverted ones, however much is drawn on them."""
+    for path in tiles.rglob("*.png"):
+        Image.fromarray(np.full((64, 64), 255, np.uint8)).save(path)
+    (tiles / "manifest.json").write_text("{}")
+    assert pack(tiles).layer_mass.min() == 1
+
+
+def test_max_keeps_dots_that_mean_erases() -> None:
+    dot = np.zeros((256, 256), np.uint8)
+    dot[100, 100] = 200
+    assert resize_tile(dot, 64, "max").max() == 200
+    assert resize_tile(dot, 64, "mean").max() < 20
+    assert resize_tile(dot, 96, "max").sum() == 200  # not a divisor of 256: still every pixel once
+
+
+# --- finding and packing -----------------------------------------------------------------------------------
+
+
+def test_planes_are_kept_once_and_pixels_are_true(tiny_tiles: Path, tmp_path: Path) -> None:
+    store = open_store(tiny_tiles, 64, cache_dir=tmp_path)
+    city = draw_city(12 * 64, 12 * 64, 64, np.random.default_rng(0))
+    for row in range(0, len(store), 7):
+        x, y = (store.tile_xy[row] - (76600, 44200)) * 64
+        for channel, layer in enumerate(LAYERS):
+            assert (store.tiles([row])[0, channel] == city[layer][y : y + 64, x : x + 64]).all()
+    planes = {bytes(plane.tobytes()) for plane in store.planes}
+    assert len(planes) == len(store.planes) < store.plane_of.size / 2
+    assert not store.planes[0].any()
+
+
+def test_second_opening_packs_nothing(tiles: Path) -> None:
+    first = pack(tiles)
+    before = sorted((p.name, p.stat().st_mtime_ns) for p in (tiles.parent / "cache").rglob("*") if p.is_file())
+    second = pack(tiles)
+    after = sorted((p.name, p.stat().st_mtime_ns) for p in (tiles.parent / "cache").rglob("*") if p.is_file())
+    assert before == after
+    assert first.content_key == second.content_key
+
+
+def test_a_changed_tile_is_noticed_even_when_written_in_place(tiles: Path) -> None:
+    key = pack(tiles).content_key
+    path = any_tile(tiles)
+    pixels = np.asarray(Image.open(path)).copy()
+    pixels[:8, :8] ^= 255
+    Image.fromarray(pixels).save(path)
+    changed = pack(tiles)
+    assert changed.content_key != key
+    row = int(changed.grid.rows(np.array([int(path.parent.name), int(path.stem)])))
+    assert (changed.tiles([row])[0, LAYERS.index("buildings")] == resize_tile(pixels, SIZE, "mean")).all()
+
+
+def test_touched_and_copied_tiles_have_the_same_content(tiles: Path) -> None:
+    key = pack(tiles).content_key
+    os.utime(any_tile(tiles))
+    assert pack(tiles).content_key == key
+    shutil.copytree(tiles, tiles.parent / "copy")
+    assert open_store(tiles.parent / "copy", SIZE, cache_dir=tiles.parent / "cache2").content_key == key
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_added_removed_and_replaced_tiles_are_noticed(quick: bool, tiles: Path) -> None:
+    key = pack(tiles, quick=quick).content_key
+    any_tile(tiles, "roads").replace(
+        any_tile(tiles, "buildings")
+    )  # as render_tiles.py replaces one; roads lack one now
+    changed = pack(tiles, quick=quick)
+    assert len(changed) == 143
+    assert changed.content_key != key
+
+
+@pytest.mark.parametrize("region", ["index", "planes", "cut short"])
+def test_a_damaged_pack_is_made_again(region: str, tiles: Path, recwarn: pytest.WarningsRecorder) -> None:
+    key = pack(tiles).content_key
+    folder = next((tiles.parent / "cache").glob("tiles-*/"))
+    victim = folder / "index.l2v" if region == "index" else next(folder.glob("planes-*.bin"))
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 2] ^= 1
+    victim.write_bytes(data[:-10] if region == "cut short" else data)
+    again = pack(tiles, verify=True)
+    assert again.content_key == key
+    assert not len(again.damaged_planes())
+
+
+@pytest.mark.slow
+def test_packing_killed_at_any_moment_leaves_nothing_to_trust(tiles: Path) -> None:
+    script = (
+        f"import tile_store; tile_store.open_store({str(tiles)!r}, {SIZE}, cache_dir={str(tiles.parent / 'cache')!r})"
+    )
+    for delay in (0.0, 0.05, 0.1, 0.2):
+        process = subprocess.Popen(
+            [sys.executable, "-c", script], cwd=REPO, env=script_env(), stderr=subprocess.DEVNULL
+        )
+        folder = tiles.parent / "cache"
+        while process.poll() is None and not folder.exists():
+            time.sleep(0.005)
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not len(pack(tiles, verify=True).damaged_planes())
+        assert len(list(folder.rglob("planes-*.bin"))) == 1
+        shutil.rmtree(folder)
+
+
+# --- what people feed --------------------------------------------------------------------------------------
+
+
+def damage_with(content: bytes):
+    return lambda path: path.write_bytes(content)
+
+
+def make_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def make_huge(path: Path) -> None:
+    Image.new("L", (4000, 4000)).save(path)
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:60])
+
+
+DAMAGE = {
+    "empty": damage_with(b""),
+    "html": damage_with(b"<html>not found</html>"),
+    "cut short": cut_short,
+    "huge": make_huge,
+    "folder": make_folder,
+    "not square": lambda path: Image.new("L", (64, 32)).save(path),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_one_unreadable_tile_is_counted_and_left_out(name: str, tiles: Path, capsys: pytest.CaptureFixture) -> None:
+    path = any_tile(tiles)
+    DAMAGE[name](path)
+    store = pack(tiles)
+    assert len(store) == 143
+    assert [str(path) in reason for reason in store.meta["unreadable"]] == [True]
+    assert str(path) in capsys.readouterr().err
+
+
+def test_many_unreadable_tiles_are_fatal(tiles: Path, run_script) -> None:
+    for path in sorted((tiles / "water").rglob("*.png"))[:10]:
+        cut_short(path)
+    result = run_script("data_loader.py", "--tiles_root", tiles, "--tile_size", SIZE, check=2)
+    assert "10 of 144 tiles have an unreadable layer" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_missing_layer_names_it(tiles: Path, run_script) -> None:
+    shutil.rmtree(tiles / "power")
+    result = run_script("data_loader.py", "--tiles_root", tiles, check=2)
+    assert "power" in result.stderr
+    assert "render_tiles.py" in result.stderr
+
+
+def test_other_zoom_is_suggested(tiles: Path) -> None:
+    with pytest.raises(UserError, match="--zoom 17"):
+        scan_tiles(tiles, zoom=16)
+
+
+def test_no_common_coordinates(tiles: Path) -> None:
+    for column in (tiles / "roads" / "17").iterdir():
+        column.rename(column.with_name(str(int(column.name) + 1000)))
+    with pytest.raises(UserError, match="no coordinates are common"):
+        scan_tiles(tiles)
+
+
+@pytest.mark.parametrize("kind", ["absent", "file", "empty"])
+def test_unusable_roots_say_what_to_do(kind: str, tmp_path: Path, run_script) -> None:
+    root = tmp_path / "місто з пробілами"
+    if kind == "file":
+        root.write_text("x")
+    if kind == "empty":
+        root.mkdir()
+    result = run_script("data_loader.py", "--tiles_root", root, check=2)
+    assert str(root) in result.stderr
+    assert "python render_tiles.py" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_two_cities_in_one_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="expected one city"):
+        TileGrid(np.array([[0, 0], [100_000, 100_000]]))
+
+
+# --- lookup and coordinates ---------------------------------------------------------------------------------
+
+
+def test_missing_rows_are_blank(store: TileStore) -> None:
+    assert not store.tiles([-1]).any()
+
+
+def test_coordinates_go_there_and_back() -> None:
+    lat, lon = math.radians(50.4501), 30.5234  # Kyiv, Maidan Nezalezhnosti, by the other common form of the formula
+    y = (1 - math.log(math.tan(lat) + 1 / math.cos(lat)) / math.pi) / 2 * 2**17
+    assert np.allclose(tile_of_latlon(50.4501, lon), [(lon + 180) / 360 * 2**17, y])
+    points = np.random.default_rng(0).uniform((-80, -179), (80, 179), size=(50, 2))
+    assert np.allclose(latlon_of_tile(tile_of_latlon(*points.T)), points)
