@@ -56,10 +56,10 @@ class TripletSampler:
         rows = rows[~store.blank[rows]]
         if not len(rows):
             raise UserError(f"every tile of {store.tiles_root} is blank; nothing to train on")
-        self.xy, self.rows, self.seed = store.tile_xy.astype(np.int64), rows, seed
+        self.xy, self.rows, self.seed = store.unwrapped_xy.astype(np.int64), rows, seed
         self.pos_radius, self.neg_radius = pos_radius, neg_radius
         self.content = store.layer_mass.sum(axis=1)
-        self.grid = TileGrid(store.tile_xy[rows])  # gives positions in `rows`
+        self.grid = TileGrid(store.tile_xy[rows], store.zoom)  # gives positions in `rows`
         step = np.arange(-pos_radius, pos_radius + 1)
         offsets = np.stack(np.meshgrid(step, step), axis=-1).reshape(-1, 2)
         self.offsets = offsets[offsets.any(axis=1)]
@@ -213,6 +213,7 @@ class DeviceTiles:
             self.table,
             self.origin,
             torch.as_tensor(origin_px).to(self.device, non_blocking=True),
+            self.store.grid.columns_around,
         )
 
     def _copy(self, tiles: np.ndarray) -> torch.Tensor:
@@ -228,14 +229,18 @@ def window_gather(
     table: torch.Tensor,
     origin: torch.Tensor,
     origin_px: torch.Tensor,
+    columns_around: int = 0,
 ) -> torch.Tensor:
     """Cut windows on the device in one gather: `origin_px (B, 2)` to `(B, 12, S, S) uint8`.
 
     `planes (P, S, S)`, `plane_of (N + 1, 12)` whose last row is blank, `table` and `origin` of the `TileGrid`.
+    With `columns_around` the windows may cross 180 degrees.
     """
     size = planes.shape[-1]
     pixel = origin_px[:, :, None] + torch.arange(size, device=planes.device)  # (B, 2, S)
     tile, local = pixel // size - origin[:, None], pixel % size
+    if columns_around:
+        tile[:, 0] %= columns_around
     limit = torch.tensor(table.shape, device=planes.device)[:, None]
     inside = (tile >= 0) & (tile < limit)
     tile = torch.where(inside, tile, 0)

@@ -252,7 +252,7 @@ def held_out(checkpoint: Checkpoint, store: TileStore) -> np.ndarray:
     unseen = np.ones(len(store), dtype=bool)
     settings = checkpoint.train_config
     if checkpoint.train_state.get("tiles") == store.content_key:
-        trained, _ = spatial_split(store.tile_xy, settings["val_share"], seed=settings["seed"])
+        trained, _ = spatial_split(store.unwrapped_xy, settings["val_share"], seed=settings["seed"])
         unseen[trained] = False
     return unseen
 

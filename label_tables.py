@@ -124,7 +124,7 @@ def read_labels(path: Path, tile_xy: np.ndarray, zoom: int) -> tuple[list[Target
     counts and enter as log(1 + n). Labels on too few tiles are left out; `drawn:` columns are no targets.
     """
     table = read_extract(path, tile_xy, zoom) if path.suffix.lower() == ".pbf" else read_table(path)
-    rows = TileGrid(tile_xy).rows(take_keys(table, path, zoom))
+    rows = TileGrid(tile_xy, zoom).rows(take_keys(table, path, zoom))
     inside = rows >= 0
     if not inside.any():
         raise UserError(

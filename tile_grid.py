@@ -59,6 +59,21 @@ def tile_codes(tile_xy: np.ndarray) -> np.ndarray:
     return (tile_xy[..., 0].astype(np.int64) << 32) + tile_xy[..., 1]
 
 
+def unwrapped(tile_xy: np.ndarray, zoom: int) -> np.ndarray:
+    """`tile_xy (N, 2)` with x counted on beyond `2 ** zoom` where the tiles lie on both sides of 180 degrees.
+
+    Then differences of x are distances on the ground. The numbers start after the widest gap between the occupied
+    columns; tiles that do not cross 180 degrees keep theirs.
+    """
+    columns = np.unique(tile_xy[:, 0])
+    gaps = np.diff(columns, append=columns[0] + (1 << zoom))
+    widest = int(gaps.argmax())
+    if gaps[widest] == gaps[-1]:
+        return tile_xy
+    x = np.where(tile_xy[:, 0] <= columns[widest], tile_xy[:, 0] + (1 << zoom), tile_xy[:, 0])
+    return np.stack([x, tile_xy[:, 1]], axis=1).astype(tile_xy.dtype)
+
+
 def hilbert_order(tile_xy: np.ndarray) -> np.ndarray:
     """Position of each tile along a Hilbert curve over the area, `(N,) int64`."""
     x, y = (tile_xy - tile_xy.min(axis=0)).T.astype(np.int64)
@@ -79,11 +94,15 @@ def hilbert_order(tile_xy: np.ndarray) -> np.ndarray:
 class TileGrid:
     """A dense lookup table from tile coordinates to row numbers, -1 where there is no tile.
 
-    Every lookup takes constant time and works on whole arrays. Raises `UserError` when the tiles are spread over more
-    than `GRID_LIMIT` cells.
+    Every lookup takes constant time and works on whole arrays. With `zoom`, columns are taken modulo `2 ** zoom`, so
+    that tiles on both sides of 180 degrees are neighbours. Raises `UserError` when the tiles are spread over more than
+    `GRID_LIMIT` cells.
     """
 
-    def __init__(self, tile_xy: np.ndarray):
+    def __init__(self, tile_xy: np.ndarray, zoom: int | None = None):
+        self.columns_around = 0 if zoom is None else 1 << zoom  # columns around the Earth; 0 if unknown
+        if zoom is not None:
+            tile_xy = unwrapped(tile_xy, zoom)
         low, high = tile_xy.min(axis=0).astype(np.int64), tile_xy.max(axis=0).astype(np.int64)
         self.origin, self.shape = low, high - low + 1
         if self.shape.prod() > GRID_LIMIT:
@@ -97,6 +116,8 @@ class TileGrid:
     def rows(self, tile_xy: np.ndarray) -> np.ndarray:
         """Row of each coordinate of `tile_xy (..., 2)`, -1 where there is no tile."""
         offset = np.asarray(tile_xy, dtype=np.int64) - self.origin
+        if self.columns_around:
+            offset[..., 0] %= self.columns_around
         inside = ((offset >= 0) & (offset < self.shape)).all(axis=-1)
         offset = np.where(inside[..., None], offset, 0)
         return np.where(inside, self.table[offset[..., 0], offset[..., 1]], -1)

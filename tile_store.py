@@ -31,7 +31,7 @@ from tile_files import (
     read_planes,
     scan_tiles,
 )
-from tile_grid import DEFAULT_ZOOM, TileGrid
+from tile_grid import DEFAULT_ZOOM, TileGrid, unwrapped
 
 STORE_FORMAT = 1
 SHRINKS = ("mean", "max")  # ways to shrink a PNG
@@ -83,7 +83,12 @@ class TileStore:
     @cached_property
     def grid(self) -> "TileGrid":
         """Rows by coordinate."""
-        return TileGrid(self.tile_xy)
+        return TileGrid(self.tile_xy, self.zoom)
+
+    @cached_property
+    def unwrapped_xy(self) -> np.ndarray:
+        """`tile_xy`, except that x goes on counting where the tiles cross 180 degrees; see `tile_grid.unwrapped`."""
+        return unwrapped(self.tile_xy, self.zoom)
 
     @cached_property
     def layer_mass(self) -> np.ndarray:
@@ -348,7 +353,7 @@ class _Packer:
             return {}
         store, scan = old
         plane_of_source = np.full(len(scan.sources), -1, dtype=np.int64)
-        plane_of_source[scan.source_of[TileGrid(scan.tile_xy).rows(store.tile_xy)]] = store.plane_of
+        plane_of_source[scan.source_of[TileGrid(scan.tile_xy, store.zoom).rows(store.tile_xy)]] = store.plane_of
         known = {tuple(key): int(plane) for key, plane in zip(scan.sources.tolist(), plane_of_source, strict=True)}
         planes = [known.get(tuple(key), -1) for key in self.scan.sources.tolist()]
         return {source: plane for source, plane in enumerate(planes) if plane >= 0}
