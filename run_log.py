@@ -47,7 +47,7 @@ class Recorder:
     def __init__(self, folder: Path, settings: dict[str, Any], world: World, step: int = 0):
         self.folder = folder
         self.writer, self.lines = None, self.folder / "metrics.jsonl"
-        if not world.leads:
+        if not world.is_main_process:
             return
         from torch.utils.tensorboard import SummaryWriter  # not above: slow to import, and viewers never need it
 

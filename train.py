@@ -31,9 +31,8 @@ from model import Encoder, TripletTerms, batch_loss
 from profiles import ProfileHead, brightness_profile
 from progress_bars import progress, warn
 from run_log import Recorder
-from tile_grid import spatial_split
 from tile_store import TileStore, open_configured
-from train_config import TrainConfig, parse_config
+from train_config import TrainConfig, parse_config, split_city
 from vectors import rank_me, triplet_accuracy
 
 # --- batches -----------------------------------------------------------------------------------------------
@@ -98,7 +97,7 @@ class Batches:
             tile_xy = origin / edge
         else:
             tiles = self.tiles.tiles(rows[own].reshape(-1))
-            tile_xy = self.store.tile_xy[rows].astype(np.float64)
+            tile_xy = self.store.unwrapped_xy[rows].astype(np.float64)
         place = torch.from_numpy((tile_xy - self.store.grid.origin).astype(np.float32))
         return Batch(tiles, place.to(self.world.device, non_blocking=True), rows)
 
@@ -184,7 +183,7 @@ class Validation:
     def _terms(self, vectors: Tensor) -> TripletTerms:
         """The loss over the held-out triplets, batch by batch as in training, without mining."""
         sample, loss = self.config.sample, dataclasses.replace(self.config.loss, mining="random")
-        tile_xy = torch.from_numpy((self.store.tile_xy[self.triplets] - self.store.grid.origin).astype(np.float32))
+        tile_xy = torch.from_numpy((self.store.unwrapped_xy[self.triplets] - self.store.grid.origin).astype(np.float32))
         parts = []
         for first in range(0, len(self.triplets), sample.batch_size):
             chosen = slice(first, first + sample.batch_size)
@@ -274,7 +273,7 @@ class Trainer:
             self._go_on_from(checkpoint)
         self.at.sums = self.at.sums.to(world.device)
         self.network = self._network()
-        if world.leads:
+        if world.is_main_process:
             config.run.output_dir.mkdir(parents=True, exist_ok=True)  # a path that cannot be is said before the work
         folder = self.config.run.log_dir / self.at.run_name
         self.recorder = Recorder(folder, self.config.flat(), world, self.at.step)
@@ -347,7 +346,7 @@ class Trainer:
 
     def _project(self) -> None:
         """Show up to so many tiles, held-out ones first, in TensorBoard's Projector."""
-        if not self.world.leads:
+        if not self.world.is_main_process:
             return
         others = np.setdiff1d(np.arange(len(self.store)), self.validation.rows)
         room = max(0, PROJECTOR_TILES - len(self.validation.rows))
@@ -411,7 +410,7 @@ class Trainer:
         at, run = self.at, self.config.run
         at.epoch, at.step_in_epoch = at.epoch + 1, 0
         at.sums = torch.zeros_like(at.sums)
-        if self.world.leads:
+        if self.world.is_main_process:
             self._centre()
             val, vectors = self.validation.measure(self.encoder, self.autocast)
             judged = val.get("loss", metrics["loss"])
@@ -474,7 +473,7 @@ class Trainer:
         names = [f"{self.store.zoom}/{x}/{y}" for x, y in self.store.tile_xy[np.unique(rows)]]
         listing = self.recorder.folder / "nonfinite_batch.txt"
         shown = ", ".join(names[:12]) + (f" and {len(names) - 12} more, listed in {listing}" if len(names) > 12 else "")
-        if self.world.leads:
+        if self.world.is_main_process:
             with atomic_write(listing, "w") as file:
                 file.write("\n".join(names) + "\n")
         last = self.config.run.output_dir / LAST
@@ -485,11 +484,11 @@ class Trainer:
         )
 
     def _stop_if_asked(self) -> None:
-        signum = self.world.highest(self.stop.signum or 0)
+        signum = self.world.all_reduce_max(self.stop.signum or 0)
         if not signum:
             return
         self.stop.signum = signum
-        if self.world.leads:
+        if self.world.is_main_process:
             self._save({})
             print(f"stopped after step {self.at.step}; go on with: python train.py --resume {self._last}", flush=True)
         self.world.barrier()
@@ -616,7 +615,7 @@ def epoch_line(epoch: int, epochs: int, metrics: dict[str, float], better: bool)
 
 def default_run_name(config: TrainConfig, world: World) -> str:
     """Date, time and loss: equal on all processes, since only the leading one writes."""
-    return f"{datetime.now():%Y%m%d-%H%M%S}-{config.loss.loss_type}" if world.leads else ""
+    return f"{datetime.now():%Y%m%d-%H%M%S}-{config.loss.loss_type}" if world.is_main_process else ""
 
 
 def check_batch_size(config: TrainConfig, world: World) -> None:
@@ -630,13 +629,6 @@ def check_batch_size(config: TrainConfig, world: World) -> None:
 def open_city(config: TrainConfig) -> TileStore:
     """The packed tiles that a configuration names."""
     return open_configured(config.tiles, config.packing, verify=True)
-
-
-def split_city(store: TileStore, config: TrainConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Training and validation rows: no training window, however jittered, shows a pixel of a validation tile."""
-    jitter = config.augment.jitter
-    buffer = max(1, math.ceil(jitter + min(jitter, 1) / 2))
-    return spatial_split(store.tile_xy, config.fit.val_share, seed=config.device.seed, buffer=buffer)
 
 
 PROFILE_SAMPLE = 8192  # tiles from which the profiles' mean and spread are taken

@@ -483,18 +483,18 @@ import sys
 sys.path.insert(0, sys.argv[1])
 import torch
 from model import Encoder, EncoderConfig, LossConfig, batch_loss
-from parallel import across_ranks, joined_world
-with joined_world("cpu") as world:
+from distributed import distribute, init_distributed
+with init_distributed("cpu") as world:
     torch.manual_seed(0)
     encoder = Encoder(EncoderConfig(embedding_dim=16, tile_size=32)).double()
-    network = across_ranks(encoder, world) if world.size > 1 else encoder
+    network = distribute(encoder, world) if world.size > 1 else encoder
     config = LossConfig(loss_type=sys.argv[3], mining="hard", vicreg_weight=0.1)
     tiles = torch.rand(8 * config.views, 12, 32, 32, dtype=torch.float64)
     places = torch.rand(8, config.views, 2) * 60
     vectors = world.gather(network(tiles.chunk(world.size)[world.rank]))
     loss = batch_loss(config, vectors.view(8, config.views, -1), places, 2, 10).loss.mean()
     loss.backward()
-    if world.leads:
+    if world.is_main_process:
         found = {name: weights.grad for name, weights in encoder.named_parameters()} | dict(encoder.named_buffers())
         torch.save({**found, "loss": loss.detach()}, sys.argv[2])
 """
