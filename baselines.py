@@ -8,8 +8,7 @@ import dataclasses
 import numpy as np
 import torch
 
-from label_tables import PREFIX_DRAWN
-from layers import LAYERS
+from layers import DRAWN_PREFIX, LAYERS
 from probes import BLOCK, standardise
 from profiles import brightness_profile
 from tile_store import TileStore
@@ -44,7 +43,7 @@ def baselines(
         Candidate("brightness profiles", brightness_profiles(store, rows)),
         Candidate("PCA of pixels", pixel_pca(store, rows, seed)),
     ]
-    by_layer = {name: column for name, column in drawn.items() if name.removeprefix(PREFIX_DRAWN) in LAYERS}
+    by_layer = {name: column for name, column in drawn.items() if name.removeprefix(DRAWN_PREFIX) in LAYERS}
     by_class = {name: column for name, column in drawn.items() if name not in by_layer}
     for name, columns in (("counts per layer", by_layer), ("counts per class", by_class)):
         if columns:

@@ -1,9 +1,10 @@
-"""Labels and vectors from tables: Parquet, CSV or an extract.
+"""Labels and vectors from tables, aligned with the tiles of a city.
 
 Not a command; `python evaluate.py` reads them.
 """
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 
@@ -14,34 +15,117 @@ import pyarrow.csv
 import pyarrow.dataset
 
 from cli import UserError
-from tile_grid import TileGrid, tile_of_latlon
+from layers import DRAWN_PREFIX
+from tile_grid import TileGrid, latlon_of_tile, tile_of_latlon
 
 MIN_TILES = 200  # a label known on fewer tiles is left out
 MIN_SOME = 50  # so is a count that is above zero on fewer, and a class with fewer
+MAX_CLASSES = 64  # text with more distinct values is names or addresses, not classes
 NO_TARGETS = ("z", "zoom", "row", "id", "buildings_with_levels")  # keys, and what a mean is taken over
-PREFIX_DRAWN = "drawn:"  # columns of the labels file that count what the masks draw: baselines, never targets
+KEYS = (("x", "y"), ("tile_x", "tile_y"), ("lat", "lon"), ("latitude", "longitude"), ("lat", "lng"))
+DRAWN_LABELS = re.compile("poi_.*|landuse|highway")  # labels of render_tiles.py that its tiles show
 
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """One label: `values (N,)` float, NaN where unknown; of a class label, the index into `classes`."""
+    """One label: `values (N,)` float, NaN where unknown; of a class label, the index into `classes`.
+
+    `drawn` says that the tiles show what the label counts, so that its scores only tell whether it was kept.
+    """
 
     name: str
     values: np.ndarray
     classes: tuple[str, ...] = ()
+    drawn: bool = False
 
     @property
     def known(self) -> np.ndarray:
         """`(N,) bool`: tiles that have this label."""
         return ~np.isnan(self.values)
 
-    @property
-    def score(self) -> str:
-        """What the probes of this label are scored by."""
-        return "macro F1" if self.classes else "R2"
+
+# --- labels ------------------------------------------------------------------------------------------------
 
 
-# --- reading tables ----------------------------------------------------------------------------------------
+def read_labels(path: Path, tile_xy: np.ndarray, zoom: int) -> tuple[list[Target], dict[str, np.ndarray]]:
+    """Targets and counts of drawn objects, aligned with `tile_xy (N, 2)`.
+
+    `path` is a table (Parquet, CSV), a GeoJSON file or an `.osm.pbf` extract. Several rows of one tile are averaged;
+    for a class label the most frequent class counts. Whole, non-negative numbers are counts and enter as log(1 + n).
+    Labels on too few tiles are left out. `drawn:` columns are returned as counts and are no targets; a table that has
+    them was written by `render_tiles.py --labels`, so it is known which of its labels are drawn.
+
+    Raises `UserError` if nothing in the file lies on these tiles, or nothing in it can be predicted.
+    """
+    table, keys = _load(path, tile_xy, zoom)
+    rows = TileGrid(tile_xy, zoom).rows(keys)
+    inside = rows >= 0
+    if not inside.any():
+        raise UserError(
+            f"no row of {path} lies on a tile of this city; expected x,y at zoom {zoom}, lat,lon in degrees, or GeoJSON"
+        )
+    drawn = {name: _mean_by_tile(table.pop(name), rows, len(tile_xy)) for name in list(table) if DRAWN_PREFIX in name}
+    targets = []
+    for name, column in table.items():
+        read = _class_target if column.dtype == object else _number_target
+        target = read(name, column[inside], rows[inside], len(tile_xy))
+        if target is not None:
+            is_drawn = bool(drawn) and DRAWN_LABELS.fullmatch(name) is not None
+            targets.append(dataclasses.replace(target, drawn=is_drawn))
+    if not targets:
+        raise UserError(
+            f"{path} has no column that can be predicted; expected numbers or classes on {MIN_TILES}+ tiles"
+        )
+    return targets, drawn
+
+
+def _load(path: Path, tile_xy: np.ndarray, zoom: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Columns of a labels file, and the tile of each row `(R, 2)`."""
+    if path.suffix.lower() in (".geojson", ".json"):
+        return read_geojson(path, tile_xy, zoom)
+    table = read_extract(path, tile_xy, zoom) if path.suffix.lower() == ".pbf" else read_table(path)
+    return table, take_keys(table, path, zoom)
+
+
+def _mean_by_tile(column: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
+    column = column.astype(np.float64)
+    kept = (rows >= 0) & ~np.isnan(column)
+    total = np.bincount(rows[kept], column[kept], minlength=count)
+    number = np.bincount(rows[kept], minlength=count)
+    return np.where(number > 0, total / np.maximum(number, 1), np.nan)
+
+
+def _number_target(name: str, column: np.ndarray, rows: np.ndarray, count: int) -> Target | None:
+    if column.ndim != 1:
+        return None
+    values = _mean_by_tile(column, rows, count)
+    known = column[~np.isnan(column.astype(np.float64))]
+    is_count = np.issubdtype(column.dtype, np.integer) and len(known) and known.min() >= 0
+    too_few = (~np.isnan(values)).sum() < MIN_TILES or (is_count and (values > 0).sum() < MIN_SOME)
+    if too_few or np.nanstd(values) == 0:
+        return None
+    return Target(name, np.log1p(values) if is_count else values)
+
+
+def _class_target(name: str, column: np.ndarray, rows: np.ndarray, count: int) -> Target | None:
+    known = np.array([value is not None and value != "" for value in column], dtype=bool)
+    if not known.any():
+        return None
+    names, codes = np.unique(column[known].astype(str), return_inverse=True)
+    if len(names) > MAX_CLASSES:
+        return None
+    votes = np.zeros((count, len(names)))
+    np.add.at(votes, (rows[known], codes), 1)
+    values = np.where(votes.any(axis=1), votes.argmax(axis=1), -1)
+    frequent = [code for code in range(len(names)) if (values == code).sum() >= MIN_SOME]
+    if len(frequent) < 2:
+        return None
+    new = np.full(len(names) + 1, np.nan)  # the last entry serves the tiles without a class, -1
+    new[frequent] = np.arange(len(frequent))
+    return Target(name, new[values], tuple(names[frequent]))
+
+
+# --- reading files -----------------------------------------------------------------------------------------
 
 
 def read_table(path: Path) -> dict[str, np.ndarray]:
@@ -56,7 +140,7 @@ def read_table(path: Path) -> dict[str, np.ndarray]:
             table = pyarrow.dataset.dataset(path, format="parquet").to_table()
     except (pa.ArrowInvalid, pa.ArrowTypeError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise  # the disk's fault, not the table's
+            raise  # the disk failed, not the table
         raise UserError(f"{path} is neither a Parquet nor a CSV table: {error}") from error
     if len(set(table.column_names)) < len(table.column_names):
         raise UserError(f"{path} names a column twice: {', '.join(table.column_names)}; rename one")
@@ -65,7 +149,7 @@ def read_table(path: Path) -> dict[str, np.ndarray]:
 
 def read_extract(path: Path, tile_xy: np.ndarray, zoom: int) -> dict[str, np.ndarray]:
     """The columns that `render_tiles.py --labels` would write for these tiles."""
-    from map_index import TileArea, build_index
+    from map_index import TileArea, build_index  # the renderer is slow to import and needed here only
     from map_labels import labels_table
     from map_style import load_style
     from osm_extract import read_features
@@ -79,7 +163,56 @@ def read_extract(path: Path, tile_xy: np.ndarray, zoom: int) -> dict[str, np.nda
     return {name: _column(table[name]) for name in table.column_names}
 
 
+def read_geojson(path: Path, tile_xy: np.ndarray, zoom: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Properties of a GeoJSON FeatureCollection by tile: columns, and the tile of each row `(R, 2)`.
+
+    A feature gives a row to every tile whose centre it covers. One that covers no centre (a point, a small polygon)
+    gives a row to the tile that it lies in. Longitude and latitude are in degrees, as RFC 7946 wants them.
+    """
+    import shapely
+    from shapely.geometry import shape
+
+    if not path.exists():
+        raise UserError(f"nothing at {path}; expected a GeoJSON file of polygons")
+    try:
+        features = json.loads(path.read_text(encoding="utf-8"))["features"]
+        shapes = np.array([shape(feature["geometry"]) for feature in features], dtype=object)
+        properties = [dict(feature["properties"] or {}) for feature in features]
+    except (ValueError, LookupError, TypeError, AttributeError, shapely.errors.ShapelyError) as error:
+        raise UserError(
+            f"{path} is not a GeoJSON FeatureCollection: {error!r}; `ogr2ogr -f GeoJSON -t_srs EPSG:4326` writes one"
+        ) from error
+    kept = [i for i, found in enumerate(shapes) if not found.is_empty]
+    shapes, properties = shapes[kept], [properties[i] for i in kept]
+    if not len(shapes):
+        raise UserError(f"{path} has no feature with a geometry")
+    west, south, east, north = shapely.total_bounds(shapes)
+    if west < -180 or east > 180 or south < -90 or north > 90:
+        raise UserError(
+            f"the coordinates in {path} reach from {west:.0f}, {south:.0f} to {east:.0f}, {north:.0f}; expected "
+            "longitude and latitude: convert it with `ogr2ogr -f GeoJSON -t_srs EPSG:4326 OUT.geojson IN.geojson`"
+        )
+    centres = latlon_of_tile(tile_xy + 0.5, zoom)
+    tile, owner = shapely.STRtree(shapes).query(shapely.points(centres[:, ::-1]), predicate="intersects")
+    rest = np.setdiff1d(np.arange(len(shapes)), owner)
+    inner = shapely.get_coordinates(shapely.point_on_surface(shapes[rest]))
+    keys = np.concatenate([tile_xy[tile], np.floor(tile_of_latlon(inner[:, 1], inner[:, 0], zoom)).astype(np.int64)])
+    owner = np.concatenate([owner, rest])
+    names = dict.fromkeys(name for each in properties for name in each if name.lower() not in NO_TARGETS)
+    return {name: _property_column([each.get(name) for each in properties])[owner] for name in names}, keys
+
+
+def _property_column(values: list) -> np.ndarray:
+    """Property values of GeoJSON features as one column; values of mixed kinds become text."""
+    try:
+        array = pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        array = pa.array([None if value is None else str(value) for value in values])
+    return _column(pa.chunked_array([array]))
+
+
 def _column(column: pa.ChunkedArray) -> np.ndarray:
+    """A column as an array: numbers `(R,)`, lists of equal length `(R, D)`, text as objects."""
     kind = column.type
     if pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind) or pa.types.is_large_list(kind):
         flat = pc.list_flatten(column).to_numpy()
@@ -91,16 +224,7 @@ def _column(column: pa.ChunkedArray) -> np.ndarray:
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         exact = column.null_count == 0 and pa.types.is_integer(kind)
         return column.to_numpy() if exact else column.cast(pa.float64()).to_numpy()
-    return np.full(len(column), None, dtype=object)  # dates, geometries: nothing to learn from
-
-
-KEYS = (("x", "y"), ("tile_x", "tile_y"), ("lat", "lon"), ("latitude", "longitude"), ("lat", "lng"))
-
-
-def _coordinates(column: np.ndarray, name: str, path: Path) -> np.ndarray:
-    if column.ndim != 1 or column.dtype == object:
-        raise UserError(f"the column {name} of {path} begins with {str(column[:1])[:40]}; expected numbers")
-    return column.astype(np.float64)
+    return np.full(len(column), None, dtype=object)  # dates, geometries: nothing to predict
 
 
 def take_keys(table: dict[str, np.ndarray], path: Path, zoom: int) -> np.ndarray:
@@ -117,67 +241,10 @@ def take_keys(table: dict[str, np.ndarray], path: Path, zoom: int) -> np.ndarray
     raise UserError(f"{path} has the columns {', '.join(table)}; expected the keys x and y, or lat and lon, among them")
 
 
-def read_labels(path: Path, tile_xy: np.ndarray, zoom: int) -> tuple[list[Target], dict[str, np.ndarray]]:
-    """Targets and the counts of drawn objects, aligned with `tile_xy (N, 2)`, of a table or an `.osm.pbf` extract.
-
-    Several rows of one tile are averaged, of a class label the most frequent counts. Whole, non-negative numbers are
-    counts and enter as log(1 + n). Labels on too few tiles are left out; `drawn:` columns are no targets.
-    """
-    table = read_extract(path, tile_xy, zoom) if path.suffix.lower() == ".pbf" else read_table(path)
-    rows = TileGrid(tile_xy, zoom).rows(take_keys(table, path, zoom))
-    inside = rows >= 0
-    if not inside.any():
-        raise UserError(
-            f"no row of {path} lies on a tile of this city; expected x,y at zoom {zoom} or lat,lon in degrees"
-        )
-    drawn = {name: _mean_by_tile(table.pop(name), rows, len(tile_xy)) for name in list(table) if PREFIX_DRAWN in name}
-    targets = []
-    for name, column in table.items():
-        target = _class_target if column.dtype == object else _number_target
-        targets += target(name, column[inside], rows[inside], len(tile_xy))
-    if not targets:
-        raise UserError(
-            f"{path} has no column that can be predicted; expected numbers or classes on {MIN_TILES}+ tiles"
-        )
-    return targets, drawn
-
-
-def _mean_by_tile(column: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
-    column = column.astype(np.float64)
-    kept = (rows >= 0) & ~np.isnan(column)
-    total = np.bincount(rows[kept], column[kept], minlength=count)
-    number = np.bincount(rows[kept], minlength=count)
-    return np.where(number > 0, total / np.maximum(number, 1), np.nan)
-
-
-def _number_target(name: str, column: np.ndarray, rows: np.ndarray, count: int) -> list[Target]:
-    if column.ndim != 1:
-        return []
-    values = _mean_by_tile(column, rows, count)
-    known = column[~np.isnan(column.astype(np.float64))]
-    is_count = np.issubdtype(column.dtype, np.integer) and len(known) and known.min() >= 0
-    too_few = (~np.isnan(values)).sum() < MIN_TILES or (is_count and (values > 0).sum() < MIN_SOME)
-    if too_few or np.nanstd(values) == 0:
-        return []
-    return [Target(name, np.log1p(values) if is_count else values)]
-
-
-def _class_target(name: str, column: np.ndarray, rows: np.ndarray, count: int) -> list[Target]:
-    known = np.array([value is not None and value != "" for value in column], dtype=bool)
-    if not known.any():
-        return []
-    names, codes = np.unique(column[known].astype(str), return_inverse=True)
-    if len(names) > 64:  # names and addresses, not classes
-        return []
-    votes = np.zeros((count, len(names)))
-    np.add.at(votes, (rows[known], codes), 1)
-    values = np.where(votes.any(axis=1), votes.argmax(axis=1), -1)
-    frequent = [code for code in range(len(names)) if (values == code).sum() >= MIN_SOME]
-    if len(frequent) < 2:
-        return []
-    new = np.full(len(names) + 1, np.nan)
-    new[frequent] = np.arange(len(frequent))
-    return [Target(name, new[values], tuple(names[frequent]))]
+def _coordinates(column: np.ndarray, name: str, path: Path) -> np.ndarray:
+    if column.ndim != 1 or column.dtype == object:
+        raise UserError(f"the column {name} of {path} begins with {str(column[:1])[:40]}; expected numbers")
+    return column.astype(np.float64)
 
 
 def read_vectors(path: Path, zoom: int) -> tuple[np.ndarray, np.ndarray]:

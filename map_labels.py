@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from layers import LAYERS
+from layers import DRAWN_PREFIX, LAYERS
 from map_index import UNIT, DrawIndex, TileArea, centres_inside, cut_segments, draw_order, segments
 from map_style import FILL, LINE, POINT, Style
 from osm_extract import Features
 from tile_grid import tile_of_latlon
 
-DRAWN_PREFIX = "drawn:"  # columns of the labels that count what the masks do show: baselines, never targets
 _FINE = 8  # samples along the edge of a tile (three zoom levels) from which its majority land use is counted
 
 

@@ -5,10 +5,13 @@ Not a command; `python train.py --help` lists the flags.
 
 import argparse
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
-from checkpoint import load_checkpoint
+import numpy as np
+
+from checkpoint import Checkpoint, load_checkpoint
 from cli import (
     DeviceFlags,
     Parser,
@@ -24,7 +27,8 @@ from cli import (
 )
 from data_loader import AugmentFlags, SampleFlags
 from model import EncoderConfig, LossConfig
-from tile_store import StoreFlags
+from tile_grid import near_any, spatial_split
+from tile_store import StoreFlags, TileStore
 
 # The better recipe, found by measuring (docs/recipe.md). Flags that are given win over a preset.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -167,3 +171,31 @@ def resumed_config(resume: str, **given: Any) -> TrainConfig:
         free |= {"epochs": checkpoint.epoch + further}
         free.setdefault("run_name", f"{saved['run_name']}-from-{checkpoint.epoch:03d}")
     return make_config(**(kept | free | {"resume": str(resume)}))
+
+
+# --- which tiles a run trains on ---------------------------------------------------------------------------
+
+
+def split_city(store: TileStore, config: TrainConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Training and validation rows of a run. No training window, however jittered, shows any validation pixel."""
+    buffer = max(1, window_reach(config.augment.jitter))
+    return spatial_split(store.unwrapped_xy, config.fit.val_share, seed=config.device.seed, buffer=buffer)
+
+
+def window_reach(jitter: float) -> int:
+    """How many tiles beyond its anchor tile a training window can reach into; see `TripletSampler.windows`."""
+    return math.ceil(jitter + min(jitter, 1) / 2)
+
+
+def unseen_tiles(store: TileStore, checkpoint: Checkpoint) -> np.ndarray:
+    """`(N,) bool`: tiles of the store of which the checkpoint's training showed no pixel. In another city, all of them.
+
+    The tiles around the validation blocks are no training tiles, but jittered training windows reach into them.
+    """
+    if checkpoint.train_state.get("tiles") != store.content_key:
+        return np.ones(len(store), dtype=bool)
+    known = TrainConfig().flat()
+    config = make_config(**{name: value for name, value in checkpoint.train_config.items() if name in known})
+    trained, _ = split_city(store, config)
+    xy = store.unwrapped_xy
+    return ~near_any(xy, xy[trained], window_reach(config.augment.jitter))
