@@ -180,6 +180,11 @@ def to_float(tiles: torch.Tensor) -> torch.Tensor:
     return tiles.float().div_(255)
 
 
+def network_input(tiles: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """`uint8` tiles `(B, 12, S, S)` as a network takes them: 0 to 1 in `dtype`, in `channels_last` order."""
+    return tiles.contiguous(memory_format=torch.channels_last).to(dtype).div_(255)
+
+
 class DeviceTiles:
     """The store as tensors where the network runs: kept on the device when it fits, else copied batch by batch.
 

@@ -74,6 +74,14 @@ def unwrapped(tile_xy: np.ndarray, zoom: int) -> np.ndarray:
     return np.stack([x, tile_xy[:, 1]], axis=1).astype(tile_xy.dtype)
 
 
+def area_bounds(tile_xy: np.ndarray, zoom: int) -> Box:
+    """West, south, east and north of an area of tiles `(N, 2)` in degrees; west > east where it crosses 180 degrees."""
+    tile_xy = unwrapped(tile_xy, zoom)
+    corners = np.stack([tile_xy.min(axis=0), tile_xy.max(axis=0) + 1])
+    (north, west), (south, east) = latlon_of_tile(corners, zoom).tolist()
+    return west, south, east - 360 if east > 180 else east, north
+
+
 def hilbert_order(tile_xy: np.ndarray) -> np.ndarray:
     """Position of each tile along a Hilbert curve over the area, `(N,) int64`."""
     x, y = (tile_xy - tile_xy.min(axis=0)).T.astype(np.int64)
