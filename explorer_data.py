@@ -20,6 +20,7 @@ from progress_bars import progress
 from projections import Projection
 from tile_facts import ZONES
 from tile_files import read_manifest
+from tile_store import TileStore
 
 WEB = Path(__file__).parent / "web"
 SCRIPTS = ("tiles", "search", "pictures", "colours", "pane", "map", "embedding", "panels", "explorer", "layout")
@@ -49,9 +50,19 @@ def front_end_css() -> str:
 
 
 def explorer_data(city: City, rows: np.ndarray, cluster: np.ndarray, title: str | None = None) -> dict[str, Any]:
-    """What the explorer cannot do without, but for projections: facts, vectors and pictures of `rows (n,)` of the
-    embeddings, which are the page's rows from here on; `cluster (n,)` numbers their clusters.
+    """What the explorer needs except projections: facts, vectors and pictures of `rows (n,)` of the embeddings, which
+    are the page's rows from here on; `cluster (n,)` numbers their clusters.
     """
+    store, store_rows = city.store, city.rows[rows]
+    return explorer_facts(city, rows, cluster, title) | {
+        "sprites": sprites(city, store_rows),
+        "damaged": [tile_id(store.zoom, xy) for xy in store.tile_xy[store_rows[~store.whole(store_rows)]]],
+        "map": base_map(city.pictures),
+    }
+
+
+def explorer_facts(city: City, rows: np.ndarray, cluster: np.ndarray, title: str | None = None) -> dict[str, Any]:
+    """The part of `explorer_data` that reads no pixels: it takes seconds for 100,000 tiles."""
     store, store_rows = city.store, city.rows[rows]
     vectors = city.embeddings.vectors[rows]
     arrays = tile_facts(city, rows, store_rows) | {
@@ -63,9 +74,6 @@ def explorer_data(city: City, rows: np.ndarray, cluster: np.ndarray, title: str 
         "vectors": Quantised.of(vectors).packed(),
         "arrays": {name: packed(array) for name, array in arrays.items()},
         "clusters": named_clusters(cluster, store.layer_mass[store_rows]),
-        "sprites": sprites(city, store_rows),
-        "damaged": [tile_id(store.zoom, xy) for xy in store.tile_xy[store_rows[~store.whole(store_rows)]]],
-        "map": base_map(city),
     }
 
 
@@ -92,11 +100,11 @@ def frame(city: City, count: int, title: str | None = None) -> dict[str, Any]:
     }
 
 
-def sheet_order(city: City) -> np.ndarray:
+def sheet_order(city: City, columns: int = SHEET_COLUMNS) -> np.ndarray:
     """Rows of the embeddings with content, by squares of the map: what is seen together is decoded together."""
     rows = np.flatnonzero(~city.embeddings.blank)
     x, y = (city.embeddings.tile_xy[rows] - city.embeddings.tile_xy.min(axis=0)).T
-    return rows[np.lexsort((x, y, x // SHEET_COLUMNS, y // SHEET_COLUMNS))]
+    return rows[np.lexsort((x, y, x // columns, y // columns))]
 
 
 def tile_facts(city: City, rows: np.ndarray, store_rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -183,7 +191,7 @@ def sprites(city: City, store_rows: np.ndarray) -> dict[str, Any]:
     size = min(SPRITE_PX, city.pictures.tile_size)
     chunks = _chunks(store_rows)
     cells = (tile_images.pictures(city.pictures, chunk, size) for chunk in chunks)
-    sheets = [_sheet_uri(part, quality=75) for part in progress(cells, total=len(chunks), desc="picturing tiles")]
+    sheets = [sheet_uri(part, quality=75) for part in progress(cells, total=len(chunks), desc="picturing tiles")]
     return {"size": size, "columns": SHEET_COLUMNS, "per_sheet": SHEET_COLUMNS**2, "sheets": sheets}
 
 
@@ -201,7 +209,7 @@ def planes(city: City, store_rows: np.ndarray) -> dict[str, Any]:
         "columns": SHEET_COLUMNS,
         "per_sheet": SHEET_COLUMNS**2,
         "cell_of_part": packed(np.argsort(order)[cell].astype(np.uint32)),
-        "sheets": [_sheet_uri(part) for part in progress(masks, total=len(chunks), desc="picturing layers")],
+        "sheets": [sheet_uri(part) for part in progress(masks, total=len(chunks), desc="picturing layers")],
     }
 
 
@@ -209,13 +217,13 @@ def _chunks(rows: np.ndarray) -> list[np.ndarray]:
     return [rows[start : start + SHEET_COLUMNS**2] for start in range(0, len(rows), SHEET_COLUMNS**2)]
 
 
-def _sheet_uri(cells: np.ndarray, quality: int | None = None) -> str:
-    """Cells `(n, S, S)` or `(n, S, S, 3)` side by side as WebP; without a quality, nothing is lost."""
-    rows, size = -(-len(cells) // SHEET_COLUMNS), cells.shape[1]
-    sheet = np.zeros((rows * SHEET_COLUMNS, *cells.shape[1:]), dtype=np.uint8)
+def sheet_uri(cells: np.ndarray, quality: int | None = None, columns: int = SHEET_COLUMNS) -> str:
+    """Cells `(n, S, S)` or `(n, S, S, 3)` side by side as WebP; lossless without a quality."""
+    rows, size = -(-len(cells) // columns), cells.shape[1]
+    sheet = np.zeros((rows * columns, *cells.shape[1:]), dtype=np.uint8)
     sheet[: len(cells)] = cells
-    sheet = sheet.reshape(rows, SHEET_COLUMNS, size, size, -1).transpose(0, 2, 1, 3, 4)
-    shape = (rows * size, SHEET_COLUMNS * size, *cells.shape[3:])
+    sheet = sheet.reshape(rows, columns, size, size, -1).transpose(0, 2, 1, 3, 4)
+    shape = (rows * size, columns * size, *cells.shape[3:])
     image = Image.fromarray(sheet.reshape(shape))
     if quality:
         return tile_images.data_uri(image, "webp", quality)
@@ -224,16 +232,17 @@ def _sheet_uri(cells: np.ndarray, quality: int | None = None) -> str:
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
-def base_map(city: City) -> dict[str, Any]:
+def map_frame(store: TileStore) -> dict[str, Any]:
+    """Where the city map lies: size in pixels, pixels per tile, and the tile in its upper left corner."""
+    origin = store.tile_xy.min(axis=0)
+    extent = store.tile_xy.max(axis=0) - origin + 1
+    px = int(np.clip(MAP_PX // extent.max(), 4, min(64, store.tile_size)))
+    width, height = (extent * px).tolist()
+    return {"origin": origin.tolist(), "width": width, "height": height, "px_per_tile": px, "tiles": len(store)}
+
+
+def base_map(store: TileStore) -> dict[str, Any]:
     """The city drawn from all of its tiles, sampled or not."""
-    extent = city.store.tile_xy.max(axis=0) - city.store.tile_xy.min(axis=0) + 1
-    px = int(np.clip(MAP_PX // extent.max(), 4, min(64, city.pictures.tile_size)))
-    image, origin = tile_images.city_map(city.pictures, px)
-    return {
-        "image": tile_images.data_uri(image, "webp", 70),
-        "origin": list(origin),
-        "width": image.width,
-        "height": image.height,
-        "px_per_tile": px,
-        "tiles": len(city.store),
-    }
+    frame = map_frame(store)
+    image, _ = tile_images.city_map(store, frame["px_per_tile"])
+    return frame | {"image": tile_images.data_uri(image, "webp", 70)}
