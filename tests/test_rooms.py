@@ -27,7 +27,8 @@ ROOMS = (
     ("distributed", "inference", "render_tiles"),
     ("run_log", "train_config", "embeddings"),
     ("memory", "projections", "similarity"),
-    ("exports", "explorer_data", "label_tables", "probes"),
+    ("exports", "explorer_data", "user_tables", "probes"),
+    ("label_tables",),
     ("baselines", "quality_report", "app_state"),
     ("app_parts",),
     ("train", "evaluate", "precompute_embeddings", "visualize", "interactive_visualizer", "streamlit_app"),
@@ -46,6 +47,7 @@ BUILT_ON = {
     "interactive_visualizer": {"plotly"},
     "visualize": {"matplotlib"},
     "evaluate": {"sklearn", "pandas"},
+    "user_tables": {"pandas"},
 }
 
 MARKUP = re.compile(

@@ -1,0 +1,167 @@
+"""A user's own table: every usual way of writing one is read, everything else gets a sentence that helps."""
+
+import geopandas
+import numpy as np
+import pandas as pd
+import pytest
+import shapely
+
+from cli import UserError
+from user_tables import OUTPUTS, read_places, read_polygons, rows_inside, write_frame
+
+LAT, LON = [51.128, 51.131, 51.14], [71.43, 71.42, 71.41]
+BOX = (71.3, 51.0, 71.6, 51.3)
+
+HEADERS = [
+    ("lat", "lon"), ("Lat", "Lng"), ("LATITUDE", "LONGITUDE"), ("latitude", "long"), ("Y", "X"), ("широта", "довгота"),
+    ("широта", "долгота"), (" lat ", " lon "), ("geo_lat", "geo_lon"),
+]  # fmt: skip
+
+
+def table(names: tuple[str, str], separator: str, decimal: str = ".") -> str:
+    rows = [
+        f"{i}{separator}{str(a).replace('.', decimal)}{separator}{str(b).replace('.', decimal)}"
+        for i, (a, b) in enumerate(zip(LAT, LON, strict=True))
+    ]
+    return "\n".join([separator.join(["id", *names]), *rows]) + "\n"
+
+
+@pytest.mark.parametrize("names", HEADERS, ids="-".join)
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"], ids=["comma", "semicolon", "tab", "bar"])
+def test_csv_with_any_usual_header_and_separator(tmp_path, names, separator):
+    path = tmp_path / "shops.csv"
+    path.write_text(table(names, separator), encoding="utf-8")
+    places = read_places(path)
+    np.testing.assert_allclose(places.lat, LAT)
+    np.testing.assert_allclose(places.lon, LON)
+    assert places.frame["id"].tolist() == [0, 1, 2] and rows_inside(places, BOX).all()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1251", "utf-16"])
+def test_csv_in_any_usual_encoding(tmp_path, encoding):
+    path = tmp_path / "магазини.csv"
+    path.write_bytes("назва;широта;довгота\nХліб;51,128;71,43\n".encode(encoding))
+    places = read_places(path)
+    assert places.frame["назва"].tolist() == ["Хліб"]
+    assert (places.lat[0], places.lon[0]) == (51.128, 71.43)
+
+
+def test_quoted_line_breaks_codes_and_empty_cells_survive(tmp_path):
+    path = tmp_path / "shops.csv"
+    path.write_text(
+        'code,name,lat,lon,note\n0042,"a ""b""\nc",51.1,71.4,\n0043,d,,,x\n0044,e,abc,71.4,y\n0045,f,91,71.4,z\n'
+    )
+    places = read_places(path)
+    assert places.frame["code"].tolist() == ["0042", "0043", "0044", "0045"]
+    assert places.frame["name"][0] == 'a "b"\nc'
+    assert np.isfinite(places.lat).tolist() == [True, False, False, False]
+    assert (places.missing, places.impossible, len(places)) == (2, 1, 4)
+
+
+@pytest.mark.parametrize("suffix", [".geojson", ".gpkg", ".parquet"])
+@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:32642", "EPSG:3857"])
+def test_files_with_geometries_in_any_system(tmp_path, suffix, crs):
+    frame = geopandas.GeoDataFrame(
+        {"rent": [1.5, 2.5, 3.5]}, geometry=geopandas.points_from_xy(LON, LAT), crs="EPSG:4326"
+    )
+    path = tmp_path / f"flats{suffix}"
+    frame = frame.to_crs("EPSG:4326" if suffix == ".geojson" else crs)
+    frame.to_parquet(path) if suffix == ".parquet" else frame.to_file(path)
+    places = read_places(path)
+    np.testing.assert_allclose(places.lat, LAT, atol=1e-8)
+    assert places.frame["rent"].tolist() == [1.5, 2.5, 3.5]
+
+
+def test_plain_parquet_wkt_and_metres_with_crs(tmp_path):
+    pd.DataFrame({"lat": LAT, "lng": LON}).to_parquet(tmp_path / "a.parquet")
+    np.testing.assert_allclose(read_places(tmp_path / "a.parquet").lon, LON)
+    (tmp_path / "b.csv").write_text("id,wkt\n1,POINT (71.43 51.128)\n2,\n")
+    assert read_places(tmp_path / "b.csv").missing == 1
+    utm = geopandas.GeoSeries(geopandas.points_from_xy(LON, LAT), crs="EPSG:4326").to_crs("EPSG:32642")
+    (tmp_path / "c.csv").write_text("x,y\n" + "".join(f"{p.x},{p.y}\n" for p in utm))
+    with pytest.raises(UserError, match="--crs"):
+        read_places(tmp_path / "c.csv")
+    np.testing.assert_allclose(read_places(tmp_path / "c.csv", crs="EPSG:32642").lat, LAT, atol=1e-8)
+
+
+BAD = {
+    "missing.csv": (None, "no file at"),
+    "empty.csv": (b"", "no rows|not a regular"),
+    "header.csv": (b"lat,lon\n", "no rows"),
+    "names.csv": (b"a,b\n1,2\n", "--lat COLUMN"),
+    "words.csv": (b"lat,lon\nhere,there\n", "expected numbers"),
+    "ragged.csv": (b"lat,lon\n1,2\n1,2,3,4\n", "not a regular CSV"),
+    "binary.csv": (bytes(range(256)) * 4, "not text"),
+    "page.geojson": (b"<html>404</html>", "cannot be read"),
+    "half.parquet": (b"PAR1 no", "cannot be read"),
+    "table.xlsx": (b"PK", "expected .csv"),
+    "metres.csv": (b"y,x\n6640000,520000\n", "not degrees"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_files_get_a_sentence(tmp_path, name):
+    content, message = BAD[name]
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        read_places(tmp_path / name)
+
+
+def test_swapped_and_distant_rows_are_told_apart(tmp_path):
+    path = tmp_path / "swapped.csv"
+    path.write_text("lat,lon\n71.43,51.128\n")
+    with pytest.raises(UserError, match="swapped"):
+        rows_inside(read_places(path), BOX)
+    path.write_text("lat,lon\n50.45,30.52\n")
+    with pytest.raises(UserError, match="not one of 1 rows"):
+        rows_inside(read_places(path), BOX)
+    path.write_text("lat,lon\n50.45,30.52\n51.128,71.43\n")
+    assert rows_inside(read_places(path), BOX).tolist() == [False, True]
+
+
+def test_a_box_across_180_degrees(tmp_path):
+    (tmp_path / "a.csv").write_text("lat,lon\n-17,179.9\n-17,-179.9\n-17,0\n")
+    assert rows_inside(read_places(tmp_path / "a.csv"), (179, -18, -179, -16)).tolist() == [True, True, False]
+
+
+def test_polygons_are_repaired_and_lines_refused(tmp_path):
+    bowtie = shapely.Polygon([(71, 51), (71.1, 51.1), (71.1, 51), (71, 51.1)])
+    geopandas.GeoDataFrame({"name": ["a"]}, geometry=[bowtie], crs="EPSG:4326").to_crs("EPSG:3857").to_file(
+        tmp_path / "a.gpkg"
+    )
+    found = read_polygons(tmp_path / "a.gpkg")
+    assert found.geometry.is_valid.all() and found["name"].tolist() == ["a"]
+    np.testing.assert_allclose(found.total_bounds, [71, 51, 71.1, 51.1], atol=1e-6)
+    geopandas.GeoDataFrame(geometry=[shapely.LineString([(0, 0), (1, 1)])], crs="EPSG:4326").to_file(
+        tmp_path / "b.geojson"
+    )
+    with pytest.raises(UserError, match="expected polygons"):
+        read_polygons(tmp_path / "b.geojson")
+
+
+@pytest.mark.parametrize("suffix", OUTPUTS)
+def test_outputs_keep_rows_columns_and_order(tmp_path, suffix):
+    (tmp_path / "in.csv").write_text("code;name;lat;lon\n007;Кава;51,128;71,43\n008;b;;\n")
+    places = read_places(tmp_path / "in.csv")
+    vectors = np.array([[0.25, -0.5], [np.nan, np.nan]])
+    path = tmp_path / f"out{suffix}"
+    write_frame(path, places.frame, vectors, places)
+    if suffix == ".npy":
+        np.testing.assert_array_equal(np.load(path), vectors.astype(np.float32))
+        return
+    if suffix == ".csv":
+        back = pd.read_csv(path, dtype={"code": str})
+    elif suffix == ".parquet":
+        back = pd.read_parquet(path)
+    else:
+        back = geopandas.read_file(path)
+    assert back["code"].tolist() == ["007", "008"] and back["name"].tolist() == ["Кава", "b"]
+    first = back[["e0", "e1"]].iloc[0].tolist() if "e0" in back else list(back["embedding"][0])
+    assert first == [0.25, -0.5]
+    assert back["e0"].isna()[1] if "e0" in back else back["embedding"][1] is None
+
+
+def test_unknown_output_endings_are_refused(tmp_path):
+    with pytest.raises(UserError, match="expected one of"):
+        write_frame(tmp_path / "out.xlsx", pd.DataFrame({"a": [1]}), np.zeros((1, 2)))

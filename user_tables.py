@@ -1,0 +1,386 @@
+"""Tables of a user's own places: read CSV, GeoJSON, GeoPackage and Parquet as they come, write them with vectors.
+
+Not a command. `python embed.py CITY.osm.pbf --points shops.csv` and `python evaluate.py --labels prices.csv` use it.
+"""
+
+import csv
+import dataclasses
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyogrio
+import pyproj
+import shapely
+
+from cli import UserError
+from files import atomic_path
+
+DEGREES = "EPSG:4326"
+TABLES = (".csv", ".tsv", ".txt")
+VECTOR_FILES = (".geojson", ".json", ".gpkg", ".shp", ".fgb", ".kml", ".gml")
+PARQUET = (".parquet", ".geoparquet", ".pq")
+OUTPUTS = (".parquet", ".csv", ".geojson", ".gpkg", ".npy")
+ENCODINGS = ("utf-8-sig", "cp1251")  # tried in this order; cp1251 accepts nearly any bytes
+LATITUDE_NAMES = ("lat", "latitude", "lat_deg", "geo_lat", "широта", "breitengrad", "latitud", "y")
+LONGITUDE_NAMES = (
+    "lon",
+    "lng",
+    "long",
+    "longitude",
+    "lon_deg",
+    "geo_lon",
+    "довгота",
+    "долгота",
+    "längengrad",
+    "longitud",
+    "x",
+)
+GEOMETRY_NAMES = ("geometry", "wkt", "geom", "the_geom")
+NUMBER = re.compile(r"[+-]?(0|[1-9]\d*)?([.,]\d+)?([eE][+-]?\d+)?")  # no leading zeros: 0042 is a code, not a number
+
+
+@dataclasses.dataclass(frozen=True)
+class Places:
+    """The rows of a user's table, in their order, with all columns, and where each of them is.
+
+    `frame` holds N rows. `lat`, `lon (N,) float64` are degrees, NaN for a row without usable coordinates. `missing` and
+    `impossible` count the rows without coordinates and those with coordinates that do not exist.
+    """
+
+    path: Path
+    frame: pd.DataFrame
+    lat: np.ndarray
+    lon: np.ndarray
+    missing: int
+    impossible: int
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+
+# --- reading -----------------------------------------------------------------------------------------------
+
+
+def read_frame(path: Path | str, *, encoding: str | None = None) -> pd.DataFrame:
+    """All columns of a table or vector file; a file with geometries gives a `GeoDataFrame`.
+
+    Understands CSV with any usual separator, encoding and decimal sign, every vector format of GDAL, Parquet and
+    GeoParquet. Raises `UserError` for a missing, empty or unreadable file.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"no file at {path}; name a CSV, GeoJSON, GeoPackage or Parquet file")
+    suffix = path.suffix.lower()
+    try:
+        if suffix in PARQUET or path.is_dir():
+            frame = _read_parquet(path)
+        elif suffix in VECTOR_FILES:
+            frame = pyogrio.read_dataframe(path)
+        elif suffix in TABLES:
+            frame = _read_csv(path, encoding)
+        else:
+            raise UserError(f"{path} has the ending {suffix or '(none)'!r}; expected .csv, .geojson, .gpkg or .parquet")
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
+        raise UserError(f"{path} cannot be read as {suffix.removeprefix('.')}: {str(error).splitlines()[0]}") from None
+    except (shapely.errors.GEOSException, pyproj.exceptions.CRSError, UnicodeDecodeError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+    if not len(frame):
+        raise UserError(f"{path} has no rows")
+    if frame.columns.duplicated().any():
+        twice = frame.columns[frame.columns.duplicated()][0]
+        raise UserError(f"{path} has two columns named {twice!r}; rename one of them")
+    return frame
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    try:
+        return geopandas.read_parquet(path)
+    except ValueError as error:
+        if "geo metadata" not in str(error).lower() and "geospatial" not in str(error).lower():
+            raise
+        return pd.read_parquet(path)
+
+
+def _read_csv(path: Path, encoding: str | None) -> pd.DataFrame:
+    """Read every cell as text first, so that codes such as 0042 stay what they are; then turn columns into numbers."""
+    data = path.read_bytes()
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        encodings: tuple[str, ...] = ("utf-16",)
+    else:
+        encodings = (encoding,) if encoding else ENCODINGS
+    text = None
+    for name in encodings:
+        try:
+            text = data.decode(name)
+            break
+        except LookupError:
+            raise UserError(f"--encoding {name} is unknown; try utf-8 or cp1251") from None
+        except UnicodeDecodeError:
+            continue
+    if text is None:
+        raise UserError(f"{path} is not text in {' or '.join(encodings)}; name its encoding with --encoding")
+    if "\0" in text:
+        raise UserError(f"{path} is not a text file; expected a CSV table")
+    header = next(csv.reader(io.StringIO(text), delimiter="\0"), [""])[0]
+    bare = re.sub(r'"[^"]*"', "", header)
+    separator = max(",;\t|", key=bare.count) if any(mark in bare for mark in ",;\t|") else ","
+    try:
+        frame = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, keep_default_na=False, skipinitialspace=True)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise UserError(f"{path} is not a regular CSV table: {str(error).strip()}") from None
+    frame.columns = [str(name).strip() for name in frame.columns]
+    for name in frame.columns:
+        cells = frame[name].str.strip()
+        filled = cells != ""
+        decimal_comma = separator != "," and cells.str.contains(",", regex=False).any()
+        if (
+            filled.any()
+            and cells[filled].str.fullmatch(NUMBER.pattern).all()
+            and (decimal_comma or not cells.str.contains(",").any())
+        ):
+            frame[name] = pd.to_numeric(cells.where(filled).str.replace(",", ".", regex=False))
+    return frame
+
+
+def read_places(
+    path: Path | str,
+    *,
+    lat: str | None = None,
+    lon: str | None = None,
+    crs: str | None = None,
+    encoding: str | None = None,
+) -> Places:
+    """Read a table of places. `lat` and `lon` name the coordinate columns; by default they are recognised.
+
+    `crs` is the coordinate reference system of the columns, or replaces that of the file. Geometries other than points
+    count with their centroid. Raises `UserError` when no coordinates are found or when they look swapped or projected.
+    """
+    path = Path(path)
+    frame = read_frame(path, encoding=encoding)
+    system = _system(crs) if crs else None
+    if isinstance(frame, geopandas.GeoDataFrame) and not (lat or lon):
+        return _geometry_places(path, frame, system)
+    lat_name, lon_name = _coordinate_columns(path, frame, lat, lon)
+    if lat_name is None:
+        wkt = next(name for name in frame.columns if str(name).lower() in GEOMETRY_NAMES)
+        shapes = _shapes_of(frame[wkt])
+        return _geometry_places(path, geopandas.GeoDataFrame(frame, geometry=shapes, crs=system or DEGREES), system)
+    y, x = (_numbers(path, frame, name) for name in (lat_name, lon_name))
+    missing = ~(np.isfinite(x) & np.isfinite(y))
+    if system is not None and not system.is_geographic:
+        x, y = pyproj.Transformer.from_crs(system, DEGREES, always_xy=True).transform(x, y)
+    return _checked(path, frame, np.asarray(y), np.asarray(x), missing, f"columns {lat_name} and {lon_name}")
+
+
+def _shapes_of(wkt: pd.Series) -> np.ndarray:
+    """Geometries of a column of well-known text, None for a cell that holds none."""
+    texts = [text if isinstance(text, str) and text else None for text in wkt]
+    return shapely.from_wkt(np.array(texts, dtype=object), on_invalid="ignore")
+
+
+def _system(crs: str) -> pyproj.CRS:
+    try:
+        return pyproj.CRS.from_user_input(crs)
+    except pyproj.exceptions.CRSError:
+        raise UserError(
+            f"--crs {crs} is not a coordinate reference system; expected a code such as EPSG:4326"
+        ) from None
+
+
+def _geometry_places(path: Path, frame: geopandas.GeoDataFrame, system: pyproj.CRS | None) -> Places:
+    """Places of a file with geometries: points, or the centroid of anything else."""
+    frame = frame.set_crs(system or frame.crs or DEGREES, allow_override=system is not None)
+    shapes = np.array(frame.geometry.to_crs(DEGREES), dtype=object)
+    missing = shapely.is_missing(shapes) | shapely.is_empty(shapes)
+    shapes[missing] = None
+    centres = shapely.centroid(shapes)
+    return _checked(path, frame, shapely.get_y(centres), shapely.get_x(centres), missing, "the geometry column")
+
+
+def _coordinate_columns(
+    path: Path, frame: pd.DataFrame, lat: str | None, lon: str | None
+) -> tuple[str | None, str | None]:
+    """Names of the coordinate columns, or None twice when a column holds WKT instead."""
+    names = {str(name).strip().lower(): name for name in frame.columns}
+    found = []
+    for asked, known, flag in ((lat, LATITUDE_NAMES, "--lat"), (lon, LONGITUDE_NAMES, "--lon")):
+        if asked is not None and asked not in frame.columns:
+            raise UserError(f"{path} has no column {asked!r} ({flag}); it has {', '.join(map(str, frame.columns))}")
+        found.append(asked if asked is not None else next((names[name] for name in known if name in names), None))
+    if None not in found:
+        return found[0], found[1]
+    if any(name in names for name in GEOMETRY_NAMES):
+        return None, None
+    raise UserError(
+        f"{path} has the columns {', '.join(map(str, frame.columns))}; expected coordinates in columns such as lat and "
+        "lon. Name them with --lat COLUMN --lon COLUMN"
+    )
+
+
+def _numbers(path: Path, frame: pd.DataFrame, name: Any) -> np.ndarray:
+    """A column as float64, NaN for cells that are empty; text that is no number counts as empty unless all of it is."""
+    cells = frame[name]
+    if not pd.api.types.is_numeric_dtype(cells):
+        cells = pd.to_numeric(cells.astype(str).str.strip().str.replace(",", ".", regex=False), errors="coerce")
+    values = cells.to_numpy(dtype=np.float64, na_value=np.nan)
+    if np.isnan(values).all():
+        raise UserError(f"the column {name} of {path} begins with {str(frame[name].iloc[0])[:40]!r}; expected numbers")
+    return values
+
+
+def _checked(
+    path: Path, frame: pd.DataFrame, lat: np.ndarray, lon: np.ndarray, missing: np.ndarray, where: str
+) -> Places:
+    """Leave out coordinates that do not exist; raise `UserError` when nearly all of them look like something else."""
+    known = np.flatnonzero(~missing)
+    possible = (np.abs(lat) <= 90) & (np.abs(lon) <= 180)
+    if len(known) and not possible[known].any():
+        sample = f"{lat[known[0]]:g}, {lon[known[0]]:g}"
+        if (np.abs(lon[known]) <= 90).all() and (np.abs(lat[known]) <= 180).all():
+            raise UserError(
+                f"{path}: {where} look swapped: {sample} is not latitude, longitude. "
+                "Name the columns with --lat and --lon"
+            )
+        raise UserError(
+            f"{path}: {where} hold {sample}, which are not degrees. If they are metres of a projected system, name it "
+            "with --crs, for example --crs EPSG:3857 or --crs EPSG:32636 (UTM 36N)"
+        )
+    usable = ~missing & possible
+    return Places(
+        path=path,
+        frame=frame,
+        lat=np.where(usable, lat, np.nan),
+        lon=np.where(usable, lon, np.nan),
+        missing=int(missing.sum()),
+        impossible=int((~missing & ~possible).sum()),
+    )
+
+
+def rows_inside(places: Places, box: tuple[float, float, float, float]) -> np.ndarray:
+    """`(N,) bool`: rows within `box` (west, south, east, north in degrees).
+
+    Raises `UserError` when not one row is inside, and says when swapped coordinates would be.
+    """
+    west, south, east, north = box
+
+    def inside(lat: np.ndarray, lon: np.ndarray) -> np.ndarray:
+        across = (lon >= west) | (lon <= east) if west > east else (lon >= west) & (lon <= east)
+        return across & (lat >= south) & (lat <= north)
+
+    found = inside(places.lat, places.lon)
+    if found.any():
+        return found
+    text = f"latitude {south:.4f} to {north:.4f}, longitude {west:.4f} to {east:.4f}"
+    if inside(places.lon, places.lat).any():
+        raise UserError(
+            f"{places.path}: latitude and longitude look swapped: the map covers {text}, and the rows are "
+            "inside it only with the two exchanged. Name the columns with --lat and --lon"
+        )
+    known = np.flatnonzero(np.isfinite(places.lat))
+    first = (
+        f"the first row is at {places.lat[known[0]]:.5f}, {places.lon[known[0]]:.5f}"
+        if len(known)
+        else "no row has coordinates"
+    )
+    raise UserError(f"{places.path}: not one of {len(places):,} rows is on the map, which covers {text}; {first}")
+
+
+def read_polygons(path: Path | str, *, crs: str | None = None) -> geopandas.GeoDataFrame:
+    """Polygons of any vector file in degrees (EPSG:4326), with all columns, repaired where they cross themselves.
+
+    Raises `UserError` when the file holds no polygon.
+    """
+    path = Path(path)
+    frame = read_frame(path)
+    if not isinstance(frame, geopandas.GeoDataFrame):
+        wkt = next((name for name in frame.columns if str(name).lower() in GEOMETRY_NAMES), None)
+        if wkt is None:
+            raise UserError(f"{path} holds no geometries; expected polygons, as GeoJSON, GeoPackage or GeoParquet")
+        shapes = _shapes_of(frame[wkt])
+        frame = geopandas.GeoDataFrame(frame.drop(columns=[wkt]), geometry=shapes, crs=crs or DEGREES)
+    frame = frame.set_crs(_system(crs) if crs else frame.crs or DEGREES, allow_override=crs is not None).to_crs(DEGREES)
+    frame = frame.set_geometry(shapely.make_valid(frame.geometry.to_numpy()))
+    kinds = frame.geometry.geom_type.dropna()
+    if not kinds.isin(["Polygon", "MultiPolygon", "GeometryCollection"]).any():
+        raise UserError(f"{path} holds {', '.join(sorted(set(kinds))) or 'no geometries'}; expected polygons")
+    bounds = frame.total_bounds
+    if np.isfinite(bounds).any() and (np.abs(bounds[[0, 2]]).max() > 360 or np.abs(bounds[[1, 3]]).max() > 90):
+        raise UserError(
+            f"{path}: the coordinates are not degrees (largest {np.abs(bounds).max():g}); name the system with --crs"
+        )
+    return frame
+
+
+# --- writing -----------------------------------------------------------------------------------------------
+
+
+def check_output(path: Path | str) -> Path:
+    """The path of an output. Raises `UserError` for an ending that is not one of `OUTPUTS`."""
+    path = Path(path)
+    if path.suffix.lower() not in OUTPUTS:
+        raise UserError(f"{path} has the ending {path.suffix or '(none)'!r}; expected one of {', '.join(OUTPUTS)}")
+    return path
+
+
+def write_frame(path: Path | str, frame: pd.DataFrame, vectors: np.ndarray, places: Places | None = None) -> None:
+    """Write `frame` with one vector per row, `vectors (N, D)`; rows of NaN mean no vector.
+
+    The formats that need geometries get points of `places` when the frame has none.
+
+    Parquet gets one list column `embedding`, CSV and GeoPackage get one column per number (e0, e1, …), GeoJSON a list,
+    and `.npy` the vectors alone. The file appears whole or not at all.
+    """
+    path = check_output(path)
+    suffix = path.suffix.lower()
+    known = np.isfinite(vectors).all(axis=1)
+    taken = {str(name) for name in frame.columns}
+    with atomic_path(path) as temporary:
+        if suffix == ".npy":
+            np.save(temporary, vectors.astype(np.float32))
+        elif suffix == ".parquet":
+            name = _free_name("embedding", taken)
+            column = pd.Series(
+                [row if ok else None for row, ok in zip(vectors.astype(np.float32), known, strict=True)], dtype=object
+            )
+            column.index = frame.index
+            frame.assign(**{name: column}).to_parquet(temporary, index=False)
+        elif suffix == ".geojson":
+            name = _free_name("embedding", taken)
+            lists = [[float(f"{v:.7g}") for v in row] if ok else None for row, ok in zip(vectors, known, strict=True)]
+            _with_geometry(path, frame, places).assign(**{name: lists}).to_crs(DEGREES).to_file(
+                temporary, driver="GeoJSON", engine="pyogrio"
+            )
+        else:
+            names = [_free_name(f"e{i}", taken) for i in range(vectors.shape[1])]
+            numbers = pd.DataFrame(np.where(known[:, None], vectors, np.nan), columns=names, index=frame.index)
+            whole = pd.concat([frame, numbers], axis=1)
+            if suffix == ".csv":
+                if isinstance(frame, geopandas.GeoDataFrame):
+                    whole = pd.DataFrame(whole.assign(**{frame.geometry.name: frame.geometry.to_wkt()}))
+                whole.to_csv(temporary, index=False, float_format="%.7g")
+            else:
+                geopandas.GeoDataFrame(whole, geometry=_with_geometry(path, frame, places).geometry).to_file(
+                    temporary, driver="GPKG", layer="places", engine="pyogrio"
+                )
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    while name in taken:
+        name += "_"
+    return name
+
+
+def _with_geometry(path: Path, frame: pd.DataFrame, places: Places | None) -> geopandas.GeoDataFrame:
+    if isinstance(frame, geopandas.GeoDataFrame):
+        return frame
+    if places is None:
+        raise UserError(f"{path}: the table has no geometries to write; use .parquet or .csv")
+    points = shapely.points(places.lon, places.lat)
+    points[np.isnan(places.lat)] = None
+    return geopandas.GeoDataFrame(frame, geometry=points, crs=DEGREES)
