@@ -36,18 +36,20 @@ APPEARANCE_FIELDS = set(LayerStyle._fields) - {"name"}  # of a [[layer]] table; 
 
 def read_layer_styles(path: Path) -> tuple[LayerStyle, ...]:
     """Read the layers of a style table, in its order. Raises `ValueError` that names the layer and field at fault."""
-    tables = tomllib.loads(path.read_text(encoding="utf-8")).get("layer", [])
+    tables = tomllib.loads(path.read_text(encoding="utf-8")).get("layer")
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise ValueError("there are no [[layer]] tables")
     styles = tuple(_layer_style(table) for table in tables)
     names = [style.name for style in styles]
-    if not names or len(set(names)) < len(names):
-        raise ValueError(f"layers are {', '.join(names) or 'missing'}; expected [[layer]] tables with different names")
+    if len(set(names)) < len(names):
+        raise ValueError(f"the layers are {', '.join(names)}; expected different names")
     return styles
 
 
 def _layer_style(table: dict[str, Any]) -> LayerStyle:
     name = table.get("name")
-    if not (isinstance(name, str) and re.fullmatch("[a-z0-9][a-z0-9_-]*", name)):
-        raise ValueError(f"layer name is {name!r}; expected lower-case letters, digits, '-' and '_'")
+    if not (isinstance(name, str) and re.fullmatch("[a-z0-9]+(-[a-z0-9]+)*", name)):
+        raise ValueError(f"layer name is {name!r}; expected lower-case letters and digits, words joined by '-'")
     colour = table.get("colour", _generated_colour(name))
     if not _is_colour(colour):
         raise ValueError(f'layer {name}: colour is {colour!r}; expected "#rrggbb"')

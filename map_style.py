@@ -12,9 +12,7 @@ from typing import Any
 
 from cli import UserError
 from files import digest
-from layers import LAYERS
-
-STYLE_PATH = Path(__file__).with_name("map_style.toml")
+from layers import APPEARANCE_FIELDS, LAYERS, STYLE_PATH
 
 POINT, LINE, FILL = 0, 1, 2  # how an object is drawn
 
@@ -109,7 +107,8 @@ def load_style(path: Path | str = STYLE_PATH) -> Style:
     version = table.get("version")
     if not isinstance(version, int):
         raise UserError(f"{path}: version is {version!r}; expected a whole number, such as `version = 1`")
-    return Style(version, tuple(rows), digest(table))
+    content = [{name: value for name, value in layer.items() if name not in APPEARANCE_FIELDS} for layer in layers]
+    return Style(version, tuple(rows), digest(table | {"layer": content}))
 
 
 def _style_class(path: Path, layer: int, row: dict[str, Any]) -> StyleClass:
