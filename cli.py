@@ -145,6 +145,20 @@ def read_flags(config: type, args: argparse.Namespace, **overrides: Any) -> Any:
     return config(**(values | overrides))
 
 
+def as_arguments(config: Any) -> list[str]:
+    """The flags of a dataclass instance as a command line: `["--zoom", "17", "--no_tms"]`. Leaves out None."""
+    arguments: list[str] = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if not field.metadata.get("help") or value is None:
+            continue
+        if isinstance(value, bool):
+            arguments.append(f"--{field.name}" if value else f"--no_{field.name}")
+        else:
+            arguments += [f"--{field.name}", *map(str, value if isinstance(value, list) else [value])]
+    return arguments
+
+
 @dataclasses.dataclass(frozen=True)
 class TilesFlags:
     """Tiles."""
@@ -152,6 +166,7 @@ class TilesFlags:
     tiles_root: Path = flag(Path("12_layer_tiles/tiles"), "folder that holds <layer>/<zoom>/<x>/<y>.png")
     zoom: int = flag(17, "slippy-map zoom level of the tiles", type=zoom_level)
     cache_dir: Path = flag(Path("cache"), "folder for packed tiles, vectors, projections and indices")
+    tms: bool = flag(False, "the tiles' y counts from the south, as TMS does, not from the north")
 
 
 @dataclasses.dataclass(frozen=True)

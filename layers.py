@@ -56,8 +56,8 @@ def _layer_style(table: dict[str, Any]) -> LayerStyle:
     order = table.get("paint_order", float("inf"))
     if type(order) not in (int, float):
         raise ValueError(f"layer {name}: paint_order is {order!r}; expected a number")
-    paint = table.get("paint", [[30, colour, 0.7], [255, colour, 0.95]])
-    return LayerStyle(name, colour, _stops(name, "paint", paint), _stops(name, "casing", table.get("casing", [])), order)
+    paint = _stops(name, "paint", table.get("paint", [[30, colour, 0.7], [255, colour, 0.95]]))
+    return LayerStyle(name, colour, paint, _stops(name, "casing", table.get("casing", [])), order)
 
 
 def _stops(layer: str, field: str, stops: Any) -> tuple[Stop, ...]:

@@ -93,6 +93,7 @@ class RenderConfig(TilesFlags):
     """Rendering."""
 
     extract: Path | None = None
+    tms: bool = False  # no flag: tiles are always written with y from the north
     bbox: str | None = flag(None, "only this box: west,south,east,north in degrees", metavar="W,S,E,N")
     city: str | None = flag(None, f"a city known by name: {', '.join(KNOWN_CITIES)}", metavar="NAME")
     source: str | None = flag(None, "extract to use instead of the city's own: a URL or a file", metavar="URL|FILE")

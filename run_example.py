@@ -22,6 +22,7 @@ from cli import (
     UserError,
     WorkError,
     add_flags,
+    as_arguments,
     flag,
     positive_int,
     read_flags,
@@ -53,7 +54,7 @@ def main() -> None:
     tiles, example = read_flags(TilesFlags, args), read_flags(ExampleFlags, args)
     device = read_flags(DeviceFlags, args)
     started = time.monotonic()
-    place = ["--tiles_root", tiles.tiles_root, "--zoom", tiles.zoom, "--cache_dir", tiles.cache_dir]
+    place = as_arguments(tiles)
     machine = ["--device", device.device, "--seed", device.seed]
     provide_tiles(tiles)
     if not example.visualize_only:
@@ -84,7 +85,7 @@ def parse_args() -> argparse.Namespace:
 
 def provide_tiles(tiles: TilesFlags) -> None:
     """Render the sample city where no tiles are yet; tiles that are there are used as they are."""
-    if next(tiles.tiles_root.glob("*/*/*/*.png"), None):
+    if next(tiles.tiles_root.glob("*/[0-9]*/[0-9]*/[0-9]*.*"), None):
         print(f"Tiles: those in {tiles.tiles_root}")
         return
     print(f"No tiles in {tiles.tiles_root}: this run takes the sample city, the middle of Astana.")

@@ -23,6 +23,7 @@ from cli import (
     TilesFlags,
     UserError,
     add_flags,
+    as_arguments,
     flag,
     positive_int,
     read_flags,
@@ -101,11 +102,9 @@ def serve(args: argparse.Namespace) -> int:
 
 def app_flags(args: argparse.Namespace) -> list[str]:
     """The flags that the app takes itself, as typed after `--`."""
-    settings: dict[str, object] = {}
-    for config in (TilesFlags, ModelFlags, DeviceFlags):
-        settings |= dataclasses.asdict(read_flags(config, args))
-    settings["max_tiles"] = args.max_tiles
-    return [part for name, value in settings.items() if value is not None for part in (f"--{name}", str(value))]
+    groups = (read_flags(config, args) for config in (TilesFlags, ModelFlags, DeviceFlags))
+    own = [] if args.max_tiles is None else ["--max_tiles", str(args.max_tiles)]
+    return [argument for group in groups for argument in as_arguments(group)] + own
 
 
 def choose_port(wanted: int | None) -> int:
