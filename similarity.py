@@ -1,6 +1,6 @@
-"""Search for the tiles most alike: Annoy indices and exact search behind one interface, with measured recall.
+"""Search for the most similar tiles: Annoy indices and exact search behind one interface, with measured recall.
 
-Not a command itself. `python precompute_embeddings.py --query 50.4501,30.5234 --k 10` searches.
+Not a command. `python precompute_embeddings.py --query 50.4501,30.5234 --k 10` searches.
 """
 
 import dataclasses
@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 
 from cache_files import DamagedFile, load_cache, save_cache
-from cli import UserError
+from cli import UserError, WorkError
 from files import atomic_path, digest, file_digest, locked
 from progress_bars import warn
 
 METRICS = ("angular", "euclidean", "manhattan", "dot")
 DEFAULT_TREES = 100
 INDEX_FORMAT = 1
-EXACT_BELOW = 1000  # up to here comparing with every tile is as quick as any index
-_BLOCK = 1 << 24  # numbers that an exact search holds at once
+EXACT_BELOW = 1000  # with fewer vectors exact search is as fast as any index
+_BLOCK = 1 << 24  # numbers that an exact search holds in memory at once
 
 
 # --- exact search ------------------------------------------------------------------------------------------
@@ -33,7 +33,7 @@ _BLOCK = 1 << 24  # numbers that an exact search holds at once
 def distances(queries: np.ndarray, vectors: np.ndarray, metric: str) -> np.ndarray:
     """Distance between each of `queries (..., D)` and `vectors (..., D)`, float32, broadcast; smaller is nearer.
 
-    angular: the chord between the two directions, sqrt(2 - 2 cos), as Annoy has it. euclidean and manhattan: as ever.
+    angular: the chord between the two directions, sqrt(2 - 2 cos), as Annoy has it. euclidean and manhattan: as usual.
     dot: 1 minus the inner product (for unit vectors the cosine distance; Annoy itself returns the inner product).
     """
     if metric == "dot":
@@ -53,10 +53,10 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 class Search:
-    """Nearest neighbours among `vectors (N, D)`: through an Annoy index when one is given, else exactly.
+    """Nearest neighbours among `vectors (N, D)`: through an Annoy index if one is given, otherwise exactly.
 
     `kind` is "annoy" or "exact"; `quality` is what `measure` found when the index was built, if it was measured;
-    `built` tells whether opening it built the index, `seconds` how long opening took.
+    `built` says whether opening built the index, and `seconds` how long opening took.
     """
 
     def __init__(self, vectors: np.ndarray, metric: str, index: Any = None, trees: int = 0):
@@ -74,94 +74,90 @@ class Search:
     ) -> tuple[np.ndarray, np.ndarray]:
         """The `k` nearest of each query `(Q, D)`: rows `(Q, k) int64` and distances `(Q, k) float32`, nearest first.
 
-        Only rows that `allowed (N,) bool` permits count; where fewer than `k` are left, row -1 at distance infinity
-        fills up. `search_k` is Annoy's effort, -1 for trees * k. See `distances` for what they mean.
+        Only rows where `allowed (N,) bool` is true are found; if fewer than `k` are left, row -1 at distance infinity
+        fills up. `search_k` is Annoy's effort, -1 for trees * k. See `distances` for what the distances mean. Raises
+        `UserError` for queries of another dimension or with non-finite numbers.
         """
         queries = np.atleast_2d(np.asarray(vectors, dtype=np.float32))
-        self._check(queries, allowed)
-        if self.index is None:
-            return self._exact(queries, k, allowed)
-        return self._approximate(queries, k, search_k, allowed)
-
-    def _check(self, queries: np.ndarray, allowed: np.ndarray | None) -> None:
         if queries.shape[1] != self.vectors.shape[1]:
             raise UserError(
                 f"the query has {queries.shape[1]} dimensions, the searched vectors have {self.vectors.shape[1]}; "
                 "both must come from one checkpoint"
             )
         if not np.isfinite(queries).all():
-            raise UserError("the query vector holds numbers that are not finite; train or choose another checkpoint")
+            raise UserError("the query vector holds non-finite numbers; train or choose another checkpoint")
         if allowed is not None and allowed.shape != (len(self.vectors),):
             raise ValueError(f"allowed has shape {allowed.shape}, expected ({len(self.vectors)},)")
-
-    def _exact(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        rows = np.full((len(queries), k), -1, dtype=np.int64)
-        kept = min(k, len(self))
-        step = max(1, _BLOCK // max(1, self.vectors.size if self.metric == "manhattan" else len(self)))
-        for start in range(0, len(queries) if kept else 0, step):
-            block = slice(start, start + step)
-            far = self._ranking.farness(queries[block])
-            if allowed is not None:
-                far[:, ~allowed] = np.inf
-            found = np.argpartition(far, kept - 1, axis=1)[:, :kept]
-            rows[block, :kept] = np.where(np.isfinite(np.take_along_axis(far, found, axis=1)), found, -1)
-        return self._sorted(queries, rows)
-
-    @cached_property
-    def _ranking(self) -> "_Ranking":
-        return _Ranking(self.vectors, self.metric)
-
-    def _approximate(
-        self, queries: np.ndarray, k: int, search_k: int, allowed: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Annoy knows no filter: ask it for more and drop what is not allowed; search exactly if too few are left."""
-        share = 1.0 if allowed is None else allowed.mean()
-        asked = k if allowed is None else int(1.5 * k / max(share, 1e-9)) + 10
-        if allowed is not None and asked > max(10 * k, len(self.vectors) // 20):
-            return self._exact(queries, k, allowed)
-        rows = np.full((len(queries), k), -1, dtype=np.int64)
-        short = []
-        for i, query in enumerate(queries):
-            effort = search_k if search_k > 0 else -1
-            found = np.array(self.index.get_nns_by_vector(query.tolist(), asked, effort), dtype=np.int64)
-            found = found if allowed is None else found[allowed[found]]
-            rows[i, : min(k, len(found))] = found[:k]
-            if len(found) < min(k, len(self.vectors)):
-                short.append(i)
-        if short:
-            rows[short] = self._exact(queries[short], k, allowed)[0]
-        return self._sorted(queries, rows)
-
-    def _sorted(self, queries: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Rows by true distance, ties by row number, -1 last."""
+        if self.index is None:
+            rows = self._exact_rows(queries, k, allowed)
+        else:
+            rows = self._annoy_rows(queries, k, search_k, allowed)
+        # nearest first, ties by row number, -1 last
         found = distances(queries[:, None], self.vectors[rows], self.metric)
         found = np.where(rows >= 0, found, np.inf).astype(np.float32)
         order = np.lexsort((rows, found), axis=1)
         return np.take_along_axis(rows, order, axis=1), np.take_along_axis(found, order, axis=1)
 
+    def _exact_rows(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> np.ndarray:
+        """The `k` nearest rows of each query in any order, `(Q, k)`."""
+        rows = np.full((len(queries), k), -1, dtype=np.int64)
+        kept = min(k, len(self))
+        step = max(1, _BLOCK // max(1, self.vectors.size if self.metric == "manhattan" else len(self)))
+        for start in range(0, len(queries) if kept else 0, step):
+            block = slice(start, start + step)
+            keys = self._ranking_keys(queries[block])
+            if allowed is not None:
+                keys[:, ~allowed] = np.inf
+            found = np.argpartition(keys, kept - 1, axis=1)[:, :kept]
+            rows[block, :kept] = np.where(np.isfinite(np.take_along_axis(keys, found, axis=1)), found, -1)
+        return rows
 
-class _Ranking:
-    """Orders all vectors by their distance from a query, with one matrix product (but for manhattan).
+    def _ranking_keys(self, queries: np.ndarray) -> np.ndarray:
+        """Numbers `(Q, N)` that order the vectors as their distances from each query do; smaller is nearer.
 
-    Vectors are taken from their mean: those of one city may all point much the same way, and float32 would not tell
-    their inner products apart. The order stays what it was.
-    """
-
-    def __init__(self, vectors: np.ndarray, metric: str):
-        self.metric = metric
-        vectors = unit(vectors) if metric == "angular" else vectors
-        self.mean = vectors.mean(axis=0)
-        self.vectors = vectors - self.mean
-        self.offset = np.square(self.vectors).sum(axis=1) / 2 if metric in ("angular", "euclidean") else 0
-
-    def farness(self, queries: np.ndarray) -> np.ndarray:
-        """A number `(Q, N)` that is larger for vectors farther from the query."""
+        They cost one matrix product (except for manhattan). For unit vectors and euclidean distance, |v - q|^2 / 2
+        orders as |v|^2 / 2 - q v does.
+        """
+        mean, centred, half_square = self._centred
         if self.metric == "dot":
-            return -(queries @ self.vectors.T)
-        queries = (unit(queries) if self.metric == "angular" else queries) - self.mean
+            return -(queries @ centred.T)
+        queries = (unit(queries) if self.metric == "angular" else queries) - mean
         if self.metric == "manhattan":
-            return np.abs(queries[:, None] - self.vectors[None]).sum(axis=-1)
-        return self.offset - queries @ self.vectors.T
+            return np.abs(queries[:, None] - centred[None]).sum(axis=-1)
+        return half_square - queries @ centred.T
+
+    @cached_property
+    def _centred(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The mean of the vectors, the vectors minus it, and half their squared lengths.
+
+        The vectors of a city may all point in nearly the same direction; float32 could not tell their inner products
+        apart. Subtracting the mean does not change their order.
+        """
+        vectors = unit(self.vectors) if self.metric == "angular" else self.vectors
+        mean = vectors.mean(axis=0)
+        return mean, vectors - mean, np.square(vectors - mean).sum(axis=1) / 2
+
+    def _annoy_rows(self, queries: np.ndarray, k: int, search_k: int, allowed: np.ndarray | None) -> np.ndarray:
+        """About the `k` nearest rows of each query, `(Q, k)`.
+
+        Annoy has no filter: it is asked for more rows, and those that are not allowed are dropped. Queries for which
+        too few are left, and all queries if few rows are allowed, are searched exactly.
+        """
+        asked = k
+        if allowed is not None:
+            asked = int(1.5 * k / max(allowed.mean(), 1e-9)) + 10
+            if asked > max(10 * k, len(self.vectors) // 20):
+                return self._exact_rows(queries, k, allowed)
+        rows = np.full((len(queries), k), -1, dtype=np.int64)
+        for i, query in enumerate(queries):
+            effort = search_k if search_k > 0 else -1
+            found = np.array(self.index.get_nns_by_vector(query.tolist(), asked, effort), dtype=np.int64)
+            found = found if allowed is None else found[allowed[found]]
+            if len(found) < min(k, len(self.vectors)):
+                rows[i] = self._exact_rows(queries[i : i + 1], k, allowed)[0]
+            else:
+                rows[i, : min(k, len(found))] = found[:k]
+        return rows
 
 
 # --- Annoy -------------------------------------------------------------------------------------------------
@@ -185,8 +181,9 @@ def open_search(
 ) -> Search:
     """Search among `vectors (N, D)`: exact, or through an Annoy index that is built once and memory-mapped.
 
-    `exact=None` searches exactly when there are fewer than `EXACT_BELOW` vectors or Annoy is not installed. The index
-    lies in `cache_dir` under `key` (the vectors' content), metric and trees; without the two it stays in memory.
+    `exact=None` searches exactly if there are fewer than `EXACT_BELOW` vectors or Annoy is not installed. The index
+    is kept in `cache_dir` under `key` (the vectors' content), metric and trees; without these two it stays in memory.
+    `force` builds it again.
     """
     started = time.perf_counter()
     if metric not in METRICS:
@@ -196,25 +193,25 @@ def open_search(
     if exact:
         search = Search(vectors, metric)
     elif key is None or cache_dir is None:
-        search = Search(vectors, metric, _build(vectors, metric, trees, seed), trees)
+        search = Search(vectors, metric, _build_index(vectors, metric, trees, seed), trees)
         search.built = True
     else:
-        search = _IndexFile(vectors, metric, trees, key, Path(cache_dir), seed).open(force)
+        search = _IndexFile(vectors, metric, trees, seed, key, Path(cache_dir)).open(force)
     search.seconds = time.perf_counter() - started
     return search
 
 
-def _annoy(dimension: int, metric: str) -> Any:
+def _new_index(dimension: int, metric: Any) -> Any:
     try:
         from annoy import AnnoyIndex
     except ImportError as error:
-        raise UserError("Annoy is not installed; `pip install annoy`, or search exactly") from error
+        raise UserError("Annoy is not installed; run `pip install annoy`, or search exactly") from error
     return AnnoyIndex(dimension, metric)
 
 
-def _build(vectors: np.ndarray, metric: str, trees: int, seed: int, path: Path | None = None) -> Any:
+def _build_index(vectors: np.ndarray, metric: str, trees: int, seed: int, path: Path | None = None) -> Any:
     """An Annoy index of the vectors, built in the file `path` or in memory."""
-    index = _annoy(vectors.shape[1], metric)
+    index = _new_index(vectors.shape[1], metric)
     index.set_seed(seed)
     if path is not None:
         index.on_disk_build(str(path))
@@ -224,40 +221,53 @@ def _build(vectors: np.ndarray, metric: str, trees: int, seed: int, path: Path |
     return index
 
 
+@dataclasses.dataclass(frozen=True)
 class _IndexFile:
-    """An Annoy index on disk and the sidecar that says what it is: Annoy itself checks nothing and crashes."""
+    """An Annoy index on disk, and a sidecar file with its settings, digest and quality.
 
-    def __init__(self, vectors: np.ndarray, metric: str, trees: int, key: str, cache_dir: Path, seed: int):
-        self.vectors, self.metric, self.trees, self.seed = vectors, metric, trees, seed
-        self.settings = {
-            "format": INDEX_FORMAT,
-            "metric": metric,
-            "dimension": vectors.shape[1],
-            "count": len(vectors),
-            "trees": trees,
-            "seed": seed,
-            "content": key,
-        }
-        self.key = digest(self.settings)
-        self.path = cache_dir / f"annoy-{metric}-{trees}-{self.key[:12]}.ann"
-        self.sidecar = self.path.with_suffix(".l2v")
+    Annoy itself checks nothing: it would crash on a damaged file. `content` is the key of the vectors.
+    """
+
+    vectors: np.ndarray
+    metric: str
+    trees: int
+    seed: int
+    content: str
+    cache_dir: Path
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """What the index is built from."""
+        count, dimension = self.vectors.shape
+        own = {"metric": self.metric, "trees": self.trees, "seed": self.seed, "content": self.content}
+        return {"format": INDEX_FORMAT, "dimension": dimension, "count": count} | own
+
+    @cached_property
+    def key(self) -> str:
+        return digest(self.settings)
+
+    @cached_property
+    def path(self) -> Path:
+        return self.cache_dir / f"annoy-{self.metric}-{self.trees}-{self.key[:12]}.ann"
 
     def open(self, force: bool) -> Search:
-        """Load the index, or build it when it is not there, not whole, or `force` asks for it."""
-        search = None if force else self._load()
-        if search is None:
-            with locked(self.path.with_suffix(".lock")):
-                search = None if force else self._load()
-                if search is None:
-                    self._write()
-                    search = self._load()
-                    search.built = True
-        return search
+        """Load the index; build it if it is not there or is damaged, or with `force`."""
+        if not force and (search := self.load()) is not None:
+            return search
+        with locked(self.path.with_suffix(".lock")):
+            if not force and (search := self.load()) is not None:  # another process built it meanwhile
+                return search
+            self.build()
+            search = self.load()
+            if search is None:
+                raise WorkError(f"{self.path} could not be read after it was written; check the disk and run again")
+            search.built = True
+            return search
 
-    def _load(self) -> Search | None:
-        """The index, memory-mapped, once the sidecar vouches for every byte of it."""
+    def load(self) -> Search | None:
+        """The index, memory-mapped; None if it is not there, or if any byte is not as written."""
         try:
-            loaded = load_cache(self.sidecar, self.key)
+            loaded = load_cache(self.path.with_suffix(".l2v"), self.key)
             if loaded is None or not self.path.is_file():
                 return None
             if loaded[1]["digest"] != file_digest(self.path):
@@ -265,29 +275,27 @@ class _IndexFile:
         except DamagedFile as error:
             warn(f"{error}; building the index again")
             return None
-        index = _annoy(self.vectors.shape[1], self.metric)
+        index = _new_index(self.vectors.shape[1], self.metric)
         index.load(str(self.path))
         search = Search(self.vectors, self.metric, index, self.trees)
         search.quality = SearchQuality(**loaded[1]["quality"])
         return search
 
-    def _check_room(self) -> None:
-        """Annoy writes through memory: on a full disk the system would end the process without a word."""
-        count, dimension = self.vectors.shape
-        nodes = count + self.trees * (4 * count // (dimension + 2) + 2)  # at most; a leaf holds about `dimension` rows
-        free = shutil.disk_usage(self.path.parent).free
-        if free < 1.4 * nodes * (4 * dimension + 24):  # Annoy grows its file in steps
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
-
-    def _write(self) -> None:
+    def build(self) -> None:
+        """Build and measure the index, and write it with its sidecar."""
         with atomic_path(self.path) as temporary:
-            self._check_room()
-            index = _build(self.vectors, self.metric, self.trees, self.seed, temporary)
+            # Annoy writes through a memory map: on a full disk the system would end the process without a message.
+            count, dimension = self.vectors.shape
+            nodes = count + self.trees * (4 * count // (dimension + 2) + 2)  # at most; a leaf holds about D rows
+            size = 1.4 * nodes * (4 * dimension + 24)  # Annoy grows its file in steps
+            if shutil.disk_usage(self.path.parent).free < size:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+            index = _build_index(self.vectors, self.metric, self.trees, self.seed, temporary)
             quality = measure(Search(self.vectors, self.metric, index, self.trees), sample=200)
             index.unload()
             content = file_digest(temporary)
         meta = self.settings | {"digest": content, "quality": dataclasses.asdict(quality)}
-        save_cache(self.sidecar, self.key, {}, meta)
+        save_cache(self.path.with_suffix(".l2v"), self.key, {}, meta)
 
 
 # --- quality -----------------------------------------------------------------------------------------------
@@ -309,8 +317,8 @@ class SearchQuality:
 def measure(search: Search, sample: int = 500, k: int = 10, search_k: int = -1) -> SearchQuality:
     """Ask for the neighbours of `sample` vectors one by one, and compare with exact search.
 
-    A vector is not its own neighbour here, and one as near as the true k-th counts as found, whichever it is: among
-    equal tiles the choice is arbitrary.
+    A vector is not its own neighbour here. Any vector as near as the true k-th neighbour counts as found, because the
+    choice among equal tiles is arbitrary.
     """
     k = min(k, len(search) - 1)
     if k < 1:
@@ -329,14 +337,17 @@ def measure(search: Search, sample: int = 500, k: int = 10, search_k: int = -1) 
 
 
 def _without(rows: np.ndarray, found: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """Distances `(Q, k)` of `k + 1` neighbours less the query's own row, or less the farthest if that is not there."""
+    """Distances `(Q, k)` of `k + 1` neighbours without the query's `own` row; without the farthest if it is absent."""
     drop = np.where((rows == own[:, None]).any(axis=1), (rows == own[:, None]).argmax(axis=1), rows.shape[1] - 1)
     keep = np.arange(rows.shape[1]) != drop[:, None]
     return found[keep].reshape(len(rows), -1)
 
 
 def arithmetic(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
-    """The direction `a + b - c (D,)`, of unit length: like a, with what b has over c. Raises `UserError` if none is."""
+    """The direction `a + b - c (D,)`, of unit length: like a, plus the difference between b and c.
+
+    Raises `UserError` if the three cancel out.
+    """
     result = np.asarray(a, dtype=np.float64) + b - c
     length = np.linalg.norm(result)
     if length < 1e-6:
@@ -347,7 +358,7 @@ def arithmetic(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
 def walk(search: Search | np.ndarray, row_a: int, row_b: int, steps: int = 8) -> np.ndarray:
     """Rows on the way from one tile to another in vector space, both ends included: at most `steps + 2`, no repeats.
 
-    Each step is the nearest tile not yet visited to a point of the great circle between the two vectors.
+    Each step is the nearest unvisited tile to a point on the great circle between the two vectors.
     """
     if not isinstance(search, Search):
         search = Search(search, "angular")
@@ -365,6 +376,6 @@ def walk(search: Search | np.ndarray, row_a: int, row_b: int, steps: int = 8) ->
 def _slerp(a: np.ndarray, b: np.ndarray, shares: np.ndarray) -> np.ndarray:
     """Points `(n, D)` at `shares (n,)` of the way along the great circle from `a` to `b`, both of unit length."""
     angle = np.arccos(np.clip(a @ b, -1, 1))
-    if np.sin(angle) < 1e-6:  # the same direction, or opposite ones, between which no great circle is shortest
+    if np.sin(angle) < 1e-6:  # equal or opposite directions: no single great circle is shortest
         return unit(np.outer(1 - shares, a) + np.outer(shares, b))
     return (np.outer(np.sin((1 - shares) * angle), a) + np.outer(np.sin(shares * angle), b)) / np.sin(angle)

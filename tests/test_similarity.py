@@ -86,7 +86,7 @@ def test_asking_for_more_than_there_is(vectors: np.ndarray, tmp_path: Path, kind
 def test_a_query_of_another_length_or_without_numbers_is_refused(vectors: np.ndarray) -> None:
     with pytest.raises(UserError, match="8 dimensions, the searched vectors have 16"):
         Search(vectors, "angular").query(np.ones(8))
-    with pytest.raises(UserError, match="not finite"):
+    with pytest.raises(UserError, match="non-finite"):
         Search(vectors, "angular").query(np.full(16, np.nan))
 
 
