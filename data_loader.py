@@ -58,7 +58,7 @@ class TripletSampler:
             raise UserError(f"every tile of {store.tiles_root} is blank; nothing to train on")
         self.xy, self.rows, self.seed = store.unwrapped_xy.astype(np.int64), rows, seed
         self.pos_radius, self.neg_radius = pos_radius, neg_radius
-        self.content = store.layer_mass.sum(axis=1)
+        self.content = store.layer_intensity.sum(axis=1)
         self.grid = TileGrid(store.tile_xy[rows], store.zoom)  # gives positions in `rows`
         step = np.arange(-pos_radius, pos_radius + 1)
         offsets = np.stack(np.meshgrid(step, step), axis=-1).reshape(-1, 2)
@@ -197,7 +197,7 @@ class DeviceTiles:
         if self.resident:
             self.planes = torch.from_numpy(np.array(store.planes)).to(device)
             self.plane_of = (
-                torch.from_numpy(np.concatenate([store.plane_of, np.zeros((1, 12), np.int32)])).to(device).long()
+                torch.from_numpy(np.concatenate([store.plane_of, np.zeros((1, len(LAYERS)), np.int32)])).to(device).long()
             )
             self.table = torch.from_numpy(store.grid.table.copy()).to(device).long()
             self.origin = torch.from_numpy(store.grid.origin).to(device)
@@ -340,6 +340,8 @@ def print_store(store: TileStore, seconds: float) -> None:
         print(f"  {layer:<17} {counts[layer]:>8,} tiles, {share:6.1%} blank")
     low, high = store.tile_xy.min(axis=0), store.tile_xy.max(axis=0)
     print(f"common coordinates: {len(store):,} (x {low[0]}-{high[0]}, y {low[1]}-{high[1]}, zoom {store.zoom})")
+    for note in store.meta["notes"]:
+        print(f"note: {note}")
     print(f"unreadable files: {len(store.meta['unreadable'])}")
     print(f"wholly blank tiles: {store.blank.mean():.1%}")
     size = store.planes.nbytes / 1e6

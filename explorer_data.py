@@ -56,7 +56,7 @@ def explorer_data(city: City, rows: np.ndarray, cluster: np.ndarray, title: str 
     store, store_rows = city.store, city.rows[rows]
     return explorer_facts(city, rows, cluster, title) | {
         "sprites": sprites(city, store_rows),
-        "damaged": [tile_id(store.zoom, xy) for xy in store.tile_xy[store_rows[~store.whole(store_rows)]]],
+        "damaged": [tile_id(store.zoom, xy) for xy in store.tile_xy[store_rows[~store.verify(store_rows)]]],
         "map": base_map(city.pictures),
     }
 
@@ -73,7 +73,7 @@ def explorer_facts(city: City, rows: np.ndarray, cluster: np.ndarray, title: str
         "dimensions": vectors.shape[1],
         "vectors": Quantised.of(vectors).packed(),
         "arrays": {name: packed(array) for name, array in arrays.items()},
-        "clusters": named_clusters(cluster, store.layer_mass[store_rows]),
+        "clusters": named_clusters(cluster, store.layer_intensity[store_rows]),
     }
 
 
@@ -117,7 +117,7 @@ def tile_facts(city: City, rows: np.ndarray, store_rows: np.ndarray) -> dict[str
         "zone": places.zone[rows],
         "density": np.round(places.density[rows] * 255).astype(np.uint8),
         "layer_bits": bits.astype(np.uint16),
-        "layer_mass": np.round(np.sqrt(store.layer_mass[store_rows]) * 255).astype(np.uint8),
+        "layer_mass": np.round(np.sqrt(store.layer_intensity[store_rows]) * 255).astype(np.uint8),
     }
 
 

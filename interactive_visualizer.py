@@ -43,6 +43,7 @@ from explorer_data import (
 )
 from files import atomic_write, digest
 from inference import vectors_without
+from layers import LAYERS
 from progress_bars import progress, warn
 
 PAGE_NAME = "index.html"
@@ -144,7 +145,7 @@ def city_facts(city: City, count: int, recall: float) -> list[dict[str, str]]:
     facts = {
         "Tiles shown": f"{count:,}",
         "Tiles of the city": f"{len(city.store):,}, {city.store.blank.mean():.0%} of them blank",
-        "The network saw": f"12 layers of {city.store.tile_size} × {city.store.tile_size} pixels",
+        "The network saw": f"{len(LAYERS)} layers of {city.store.tile_size} × {city.store.tile_size} pixels",
         "Trained for": f"{city.checkpoint.epoch:,} epoch{'s' * (city.checkpoint.epoch != 1)}",
         "Search in this page": f"{recall:.1%} of the exact ten nearest",
     }

@@ -8,21 +8,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from checkpoint import library_versions
 from data_loader import to_float
 from distributed import World
 from files import atomic_write
 from layers import LAYERS
+from tile_images import pictures
 from tile_store import TileStore
 
 SPRITE_PX = 32
-SPRITE_COLOURS = (
-    ("buildings", "amenities", "places", "power", "boundaries"),
-    ("natural-features", "landcover", "leisure"),
-    ("water", "roads", "railways", "aeroways"),
-)
 
 
 class Recorder:
@@ -105,7 +101,7 @@ class Recorder:
         if self.writer is None:
             return
         places = [f"{store.zoom}/{x}/{y}" for x, y in store.tile_xy[rows]]
-        shares = [[f"{share:.4f}" for share in mass] for mass in store.layer_mass[rows]]
+        shares = [[f"{share:.4f}" for share in mass] for mass in store.layer_intensity[rows]]
         facts = [[place, *mass] for place, mass in zip(places, shares, strict=True)]
         header = ["tile", *LAYERS]
         images = sprites(store, rows)
@@ -118,14 +114,8 @@ class Recorder:
 
 
 def sprites(store: TileStore, rows: np.ndarray) -> Tensor:
-    """Small pictures `(n, 3, s, s)` in 0..1: what is built is red, what grows is green, water and ways are blue."""
-    colours = torch.tensor([[layer in group for layer in LAYERS] for group in SPRITE_COLOURS])
-    parts = []
-    for first in range(0, len(rows), 64):
-        tiles = to_float(torch.from_numpy(store.tiles(rows[first : first + 64])))
-        small = nn.functional.adaptive_max_pool2d(tiles, SPRITE_PX)
-        parts.append(torch.stack([small[:, chosen].amax(dim=1) for chosen in colours], dim=1))
-    return torch.cat(parts)
+    """Composites of the tiles, `(n, 3, s, s)` in 0..1."""
+    return to_float(torch.from_numpy(pictures(store, rows, SPRITE_PX)).permute(0, 3, 1, 2))
 
 
 def projection_figure(store: TileStore, rows: np.ndarray, vectors: Tensor) -> Any:
@@ -135,7 +125,7 @@ def projection_figure(store: TileStore, rows: np.ndarray, vectors: Tensor) -> An
     centred = vectors - vectors.mean(dim=0)
     _, values, axes = torch.linalg.svd(centred, full_matrices=False)
     points, share = (centred @ axes[:2].T).numpy(), (values[:2].square() / values.square().sum()).tolist()
-    content = store.layer_mass[rows].sum(axis=1)
+    content = store.layer_intensity[rows].sum(axis=1)
     figure = Figure(figsize=(7, 6), dpi=100, layout="constrained")
     panel = figure.add_subplot()
     dots = panel.scatter(*points.T, s=8, c=content, cmap="viridis", linewidths=0)

@@ -1,4 +1,4 @@
-"""Facts about tiles: dominant layer, content density, geographic zone.
+"""Facts about tiles that are read off their pixels and coordinates: dominant layer, content density, geographic zone.
 
 Not a command.
 """
@@ -11,23 +11,21 @@ from tile_store import TileStore
 
 ZONES = ("Centre", "North", "Northeast", "East", "Southeast", "South", "Southwest", "West", "Northwest")
 
-THIN_MASS = 0.02  # a layer that covers less than this of a tile is a hairline, however rare it is elsewhere
-
-
-# --- facts about tiles -------------------------------------------------------------------------------------
+THIN_INTENSITY = 0.02  # a layer with less mean intensity than this is a hairline, however rare it is elsewhere
 
 
 def layer_prominence(store: TileStore) -> np.ndarray:
-    """How much each layer catches the eye on each tile, `(N, 12) float32`, 0 where it is blank.
+    """How much each layer stands out on each tile, `(N, L) float32`; 0 where it is blank.
 
-    Fills (landcover) carry a hundred times the mass of lines and dots (power, places), so that plain mass would call
-    nearly every tile landcover. A layer counts by its mass relative to what it usually has on the tiles of this city
-    where it is drawn at all; `THIN_MASS` is added to that, so that a rare hairline does not outshine a whole quarter.
+    Filled areas (landcover) have a hundred times the intensity of lines and dots (power, places), so that by intensity
+    alone landcover would win on nearly every tile. Here the intensity of a layer is divided by its mean over the tiles
+    of this city on which it is drawn. `THIN_INTENSITY` is added to that mean, so that a rare hairline does not outweigh
+    a built-up quarter.
     """
-    mass = store.layer_mass
-    drawn = (mass > 0).sum(axis=0)
-    usual = mass.sum(axis=0) / np.maximum(drawn, 1)
-    return mass / (usual + THIN_MASS)
+    intensity = store.layer_intensity
+    drawn = (intensity > 0).sum(axis=0)
+    usual = intensity.sum(axis=0) / np.maximum(drawn, 1)
+    return intensity / (usual + THIN_INTENSITY)
 
 
 def dominant_layers(store: TileStore) -> np.ndarray:
@@ -37,21 +35,22 @@ def dominant_layers(store: TileStore) -> np.ndarray:
 
 
 def content_density(store: TileStore) -> np.ndarray:
-    """How much the map says about each tile, `(N,) float32`: 0 is a blank tile, 1 one whose 12 layers are all full.
+    """How much is drawn on each tile, `(N,) float32`: 0 for a blank tile, 1 if all layers are full.
 
-    The mean over the layers of how full each is, where full is the mass that one in twenty tiles with that layer
-    exceeds: every layer counts alike, so a built-up crossing is denser than a forest that fills its tile.
+    The mean over the layers of how full each one is. A layer is full from the 95th percentile of its intensity on, over
+    the tiles on which it is drawn. So all layers count alike: a built-up crossing is denser than a forest that fills
+    its tile.
     """
-    mass = store.layer_mass
-    full = np.array([np.percentile(layer[layer > 0], 95) if layer.any() else 1.0 for layer in mass.T])
-    return np.minimum(mass / full, 1).mean(axis=1).astype(np.float32)
+    intensity = store.layer_intensity
+    full = np.array([np.percentile(layer[layer > 0], 95) if layer.any() else 1.0 for layer in intensity.T])
+    return np.minimum(intensity / full, 1).mean(axis=1).astype(np.float32)
 
 
 def compass_zones(tile_xy: np.ndarray) -> np.ndarray:
     """Geographic zone of each tile, `(N,) int8` index into `ZONES`.
 
-    The centre is a disc round the middle of the area's bounding box that holds a ninth of it; the rest is eight
-    sectors of 45 degrees.
+    The centre is a circle around the middle of the bounding box with a ninth of its area; the rest is divided into
+    eight sectors of 45 degrees.
     """
     low, high = tile_xy.min(axis=0).astype(np.float64), tile_xy.max(axis=0).astype(np.float64)
     east, south = (tile_xy - (low + high) / 2).T

@@ -89,7 +89,7 @@ def _contact_sheet(root: Path, area: TileArea, layer: int, mass: np.ndarray) -> 
     for place, tile in enumerate(chosen.tolist()):
         left, top = _sheet_place(place)
         plane = _plane(root, area, tile, layer).resize((_SHEET_PX, _SHEET_PX))
-        sheet.paste(layer_image(np.asarray(plane), layer), (left, top))
+        sheet.paste(layer_image(np.asarray(plane), LAYERS[layer]), (left, top))
         draw.text((left, top + _SHEET_PX + 1), "{} / {}".format(*area.tile_xy[tile]), fill="black")
     return sheet
 

@@ -1,6 +1,6 @@
 """The packed tiles of a city: every distinct plane once, memory-mapped, with windows at any pixel.
 
-Not a command; `python data_loader.py` shows what a store holds.
+Not a command. `python data_loader.py` shows what a store holds.
 """
 
 import dataclasses
@@ -8,7 +8,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import IO
@@ -24,19 +24,22 @@ from tile_files import (
     UNREADABLE_LIMIT,
     Planes,
     TileScan,
-    check_layout,
     find_background,
     folder_times,
+    last_row,
+    layer_folders,
     plane_digest,
     read_planes,
     scan_tiles,
+    tile_path,
 )
 from tile_grid import DEFAULT_ZOOM, TileGrid, unwrapped
 
-STORE_FORMAT = 1
-SHRINKS = ("mean", "max")  # ways to shrink a PNG
+SHRINKS = ("mean", "max")  # ways to shrink a tile
+_STORE_KEY = f"store-2 {' '.join(LAYERS)}"  # the file format, and what the channels mean
 _DECODE_CHUNK = 128
-_ZEROING_PAYS = 128  # pixels; from here on a batch is quicker zeroed and filled plane by plane than taken in one go
+_COPY_PLANES_FROM_PX = 128  # from this tile size on, copying plane by plane is faster than one np.take
+_EDGE_PAIRS = 400  # pairs of neighbouring tiles that are compared to find out from where y counts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +47,7 @@ class StoreFlags:
     """Packing of tiles."""
 
     tile_size: int = flag(256, "edge of a tile as the network sees it, in pixels (a multiple of 32)", type=positive_int)
-    shrink: str = flag("mean", "how larger PNGs are shrunk: mean keeps areas true, max keeps dots", choices=SHRINKS)
+    shrink: str = flag("mean", "how larger tiles are shrunk: mean keeps areas true, max keeps dots", choices=SHRINKS)
     num_workers: int = flag(min(8, os.cpu_count() or 1), "threads that load data", type=count_int)
 
 
@@ -55,9 +58,9 @@ class StoreFlags:
 class TileStore:
     """All tiles of a city, each distinct plane kept once.
 
-    `tile_xy (N, 2) int32`; `planes (P, S, S) uint8`, plane 0 blank, memory-mapped; `plane_of (N, 12) int32`;
-    `plane_mass (P,) float32` mean brightness 0..1; `plane_digest (P, 16) uint8`. `content_key` names the content: it
-    does not depend on where or when the tiles were written.
+    With N tiles of L layers and S x S pixels: `tile_xy (N, 2) int32`; `planes (P, S, S) uint8`, memory-mapped, plane 0
+    is blank; `plane_of (N, L) int32`; `plane_intensity (P,) float32`, mean intensity in 0..1; `plane_digest (P, 16)
+    uint8`. `content_key` depends on the pixels and coordinates only, not on where or when the tiles were written.
     """
 
     tiles_root: Path
@@ -67,21 +70,22 @@ class TileStore:
     tile_xy: np.ndarray
     planes: np.ndarray
     plane_of: np.ndarray
-    plane_mass: np.ndarray
+    plane_intensity: np.ndarray
     plane_digest: np.ndarray
     meta: dict
+    tms: bool = False
 
     def __len__(self) -> int:
         return len(self.tile_xy)
 
     @cached_property
     def content_key(self) -> str:
-        """Digest of every pixel and coordinate, and of how they were shrunk."""
+        """Digest of every pixel and coordinate, and of how the tiles were shrunk."""
         settings = [self.zoom, self.tile_size, self.shrink, LAYERS]
         return digest(settings, self.tile_xy, self.plane_digest[self.plane_of])
 
     @cached_property
-    def grid(self) -> "TileGrid":
+    def grid(self) -> TileGrid:
         """Rows by coordinate."""
         return TileGrid(self.tile_xy, self.zoom)
 
@@ -91,9 +95,9 @@ class TileStore:
         return unwrapped(self.tile_xy, self.zoom)
 
     @cached_property
-    def layer_mass(self) -> np.ndarray:
-        """Mean brightness `(N, 12) float32`, 0..1, of each tile's layers."""
-        return self.plane_mass[self.plane_of]
+    def layer_intensity(self) -> np.ndarray:
+        """Mean intensity `(N, L) float32`, 0..1, of each tile's layers."""
+        return self.plane_intensity[self.plane_of]
 
     @cached_property
     def blank(self) -> np.ndarray:
@@ -101,13 +105,13 @@ class TileStore:
         return (self.plane_of == 0).all(axis=1)
 
     def tiles(self, rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        """The tiles of `rows (B,)` as `(B, 12, S, S) uint8`; -1 gives a blank tile."""
+        """The tiles of `rows (B,)` as `(B, L, S, S) uint8`; -1 gives a blank tile."""
         rows = np.asarray(rows)
         plane_of = np.where(rows[:, None] >= 0, self.plane_of[rows], 0).reshape(-1)
         if out is None:
             out = np.empty((len(rows), len(LAYERS), self.tile_size, self.tile_size), dtype=np.uint8)
         planes, flat = np.asarray(self.planes), out.reshape(-1, *out.shape[2:])
-        if self.tile_size < _ZEROING_PAYS:
+        if self.tile_size < _COPY_PLANES_FROM_PX:
             np.take(planes, plane_of, axis=0, out=flat, mode="clip")
             return out
         flat.fill(0)
@@ -116,10 +120,10 @@ class TileStore:
         return out
 
     def windows(self, origin_px: np.ndarray) -> np.ndarray:
-        """Windows of one tile's size whose upper left pixel is `origin_px (B, 2)`, as `(B, 12, S, S) uint8`.
+        """Windows of one tile's size whose upper left pixel is `origin_px (B, 2)`, as `(B, L, S, S) uint8`.
 
-        Pixels count from the map's upper left corner (tile x * S + column, tile y * S + row). Ground without a tile
-        is blank.
+        Pixels count from the map's upper left corner (tile x * S + column, tile y * S + row). Where there is no tile
+        the window is blank.
         """
         size = self.tile_size
         origin_px = np.asarray(origin_px, dtype=np.int64)
@@ -128,22 +132,20 @@ class TileStore:
         out = np.zeros((len(origin_px), len(LAYERS), size, size), dtype=np.uint8)
         if aligned.any():
             out[aligned] = self.tiles(self.grid.rows(tile[aligned]))
-        corners = self.grid.rows(tile[:, None, :] + _CORNERS[None])  # (B, 4)
+        corners = np.array([(0, 0), (1, 0), (0, 1), (1, 1)])
+        rows = self.grid.rows(tile[:, None, :] + corners)  # (B, 4)
         for i in np.flatnonzero(~aligned):
-            for (right, below), row in zip(_CORNERS, corners[i], strict=True):
-                if row >= 0:
-                    self._paste(out[i], row, shift[i], bool(right), bool(below))
+            for (right, below), row in zip(corners.tolist(), rows[i], strict=True):
+                if row < 0:
+                    continue
+                from_x, to_x = _overlap(int(shift[i, 0]), size, right)
+                from_y, to_y = _overlap(int(shift[i, 1]), size, below)
+                for channel, plane in enumerate(self.plane_of[row]):
+                    if plane:
+                        out[i, channel, to_y, to_x] = self.planes[plane, from_y, from_x]
         return out
 
-    def _paste(self, out: np.ndarray, row: int, shift: np.ndarray, right: bool, below: bool) -> None:
-        """Copy the part of tile `row` that a window shifted by `shift` sees into `out (12, S, S)`."""
-        from_x, to_x = _overlap(int(shift[0]), self.tile_size, right)
-        from_y, to_y = _overlap(int(shift[1]), self.tile_size, below)
-        for channel, plane in enumerate(self.plane_of[row]):
-            if plane:
-                out[channel, to_y, to_x] = self.planes[plane, from_y, from_x]
-
-    def whole(self, rows: np.ndarray) -> np.ndarray:
+    def verify(self, rows: np.ndarray) -> np.ndarray:
         """`(B,) bool`: whether the pixels of each of `rows (B,)` are still what was packed."""
         planes, inverse = np.unique(self.plane_of[rows], return_inverse=True)
         same = [plane_digest(self.planes[i]) == bytes(self.plane_digest[i]) for i in planes]
@@ -151,12 +153,17 @@ class TileStore:
 
     def damaged_planes(self) -> np.ndarray:
         """Indices of planes whose pixels are not what was packed: empty for a healthy store."""
-        return np.array(
-            [i for i, expected in enumerate(self.plane_digest) if plane_digest(self.planes[i]) != bytes(expected)]
-        )
+        expected = map(bytes, self.plane_digest)
+        return np.array([i for i, key in enumerate(expected) if plane_digest(self.planes[i]) != key])
 
+    @cached_property
+    def _layer_folders(self) -> list[Path]:
+        return layer_folders(self.tiles_root, self.zoom)
 
-_CORNERS = np.array([(0, 0), (1, 0), (0, 1), (1, 1)])
+    def tile_path(self, row: int, channel: int) -> str:
+        """The file from which one layer of tile `row` is read."""
+        x, y = map(int, self.tile_xy[row])
+        return tile_path(self._layer_folders[channel], x, last_row(self.zoom) - y if self.tms else y)
 
 
 def _overlap(shift: int, size: int, second: bool) -> tuple[slice, slice]:
@@ -166,6 +173,9 @@ def _overlap(shift: int, size: int, second: bool) -> tuple[slice, slice]:
     return slice(shift, size), slice(0, size - shift)
 
 
+# --- opening -----------------------------------------------------------------------------------------------
+
+
 def open_store(
     tiles_root: Path | str,
     tile_size: int = StoreFlags.tile_size,
@@ -173,26 +183,26 @@ def open_store(
     zoom: int = DEFAULT_ZOOM,
     shrink: str = StoreFlags.shrink,
     cache_dir: Path | str = TilesFlags.cache_dir,
+    tms: bool = TilesFlags.tms,
     num_workers: int = StoreFlags.num_workers,
     verify: bool = False,
     quick: bool = False,
 ) -> TileStore:
     """Open the packed tiles of a folder; pack them first when there is no pack or the tiles changed since.
 
-    Planes whose files did not change are taken from the old pack. `verify` compares every plane with its digest and
-    packs again when one differs. `quick` looks at the folders only: it notices tiles that come, go or are replaced as
-    render_tiles.py replaces them, but not a PNG overwritten in place. Raises `UserError` for a folder without usable
-    tiles.
+    Planes whose files did not change are taken from the old pack. With `tms`, y in the file names counts from the
+    south. `verify` compares every plane with its digest and packs again when one differs. `quick` looks at the folders
+    only: it notices tiles that come, go or are replaced as render_tiles.py replaces them, but not a file overwritten in
+    place. Raises `UserError` for a folder without usable tiles.
     """
     if tile_size > MAX_TILE_PX:
         raise UserError(f"--tile_size {tile_size} is too large for a tile; at most {MAX_TILE_PX} pixels can be read")
-    pack = _Pack(Path(cache_dir), Path(tiles_root), zoom, tile_size, shrink)
-    check_layout(pack.root, zoom)
-    times = folder_times(pack.root, zoom)
+    pack = _Pack(Path(cache_dir), Path(tiles_root), zoom, tile_size, shrink, tms)
+    times = folder_times(layer_folders(pack.root, zoom))
     found = pack.load() if quick and not verify else None
     if found and np.array_equal(found[0].meta["folder_times"], times):
         return found[0]
-    scan = scan_tiles(pack.root, zoom)
+    scan = scan_tiles(pack.root, zoom, tms)
     found = pack.load(verify)
     if not (found and _same_sources(found[1], scan)):
         with locked(pack.folder.with_suffix(".lock")):
@@ -200,6 +210,8 @@ def open_store(
             if not (found and _same_sources(found[1], scan)):
                 _Packer(pack, scan).write(num_workers, times, found)
                 found = pack.load()
+                assert found is not None
+                _report_notes(found[0])
     return found[0]
 
 
@@ -211,6 +223,7 @@ def open_configured(tiles: TilesFlags, packing: StoreFlags, *, verify: bool = Fa
         zoom=tiles.zoom,
         shrink=packing.shrink,
         cache_dir=tiles.cache_dir,
+        tms=tiles.tms,
         num_workers=packing.num_workers,
         verify=verify,
     )
@@ -224,25 +237,53 @@ def _same_sources(old: TileScan, new: TileScan) -> bool:
     )
 
 
+def _report_notes(store: TileStore) -> None:
+    """Say what is unusual about tiles that were just packed."""
+    for note in store.meta["notes"]:
+        warn(f"{store.tiles_root}: {note}")
+    if _rows_seem_reversed(store):
+        cure = "leave --tms out" if store.tms else "pass --tms"
+        warn(f"{store.tiles_root}: neighbouring tiles fit together only if y counts from the other end: {cure}")
+
+
+def _rows_seem_reversed(store: TileStore) -> bool:
+    """Whether the edges of neighbouring tiles match clearly better when north and south are swapped."""
+    below = store.grid.rows(store.tile_xy + np.array([0, 1]))
+    upper = np.flatnonzero((below >= 0) & ~store.blank & ~store.blank[below])
+    upper = upper[np.linspace(0, len(upper) - 1, min(_EDGE_PAIRS, len(upper))).astype(int)]
+    if len(upper) < 16:
+        return False
+    first, second = (store.plane_of[rows].reshape(-1) for rows in (upper, below[upper]))
+    edges = [store.planes[planes, row].astype(np.int16) for planes in (first, second) for row in (0, -1)]
+    as_named = np.abs(edges[1] - edges[2]).mean()  # lower edge of the northern tile, upper edge of the southern one
+    swapped = np.abs(edges[0] - edges[3]).mean()
+    return bool(as_named > 2 * swapped)
+
+
+# --- packing -----------------------------------------------------------------------------------------------
+
+
 @dataclasses.dataclass(frozen=True)
 class _Pack:
-    """Where the pack of a tiles folder lies, and how it is read."""
+    """Where the pack of a tiles folder is, and how it is read."""
 
     cache_dir: Path
     root: Path
     zoom: int
     size: int
     shrink: str
+    tms: bool
 
     @cached_property
     def folder(self) -> Path:
-        name = digest([str(self.root.resolve()), self.zoom, self.size, self.shrink])[:12]
-        return self.cache_dir / f"tiles-{name}"
+        settings = [str(self.root.resolve()), self.zoom, self.size, self.shrink, *(["tms"] if self.tms else [])]
+        return self.cache_dir / f"tiles-{digest(settings)[:12]}"
 
     def load(self, verify: bool = False) -> tuple[TileStore, TileScan] | None:
-        """The store and the files it was packed from; None when there is none, or none to trust."""
+        """The store and the files it was packed from; None when there is none, or it cannot be trusted."""
+        index = self.folder / "index.l2v"
         try:
-            loaded = load_cache(self.folder / "index.l2v", f"store-{STORE_FORMAT}")
+            loaded = load_cache(index, _STORE_KEY)
         except DamagedFile as error:
             warn(f"{error}; packing the tiles again")
             return None
@@ -253,26 +294,25 @@ class _Pack:
         if not path.is_file() or path.stat().st_size != int(np.prod(shape)):
             warn(f"{path} is missing or cut short; packing the tiles again")
             return None
-        store = self._store(arrays, meta, np.memmap(path, dtype=np.uint8, mode="r", shape=shape))
-        if verify and len(store.damaged_planes()):
-            warn(f"the packed tiles in {self.folder} are damaged; packing them again")
-            return None
-        return store, TileScan(arrays["tile_xy"], arrays["source_of"], arrays["sources"], [], meta["layer_counts"])
-
-    def _store(self, arrays: dict[str, np.ndarray], meta: dict, planes: np.ndarray) -> TileStore:
         kept = arrays["kept"]
-        return TileStore(
+        store = TileStore(
             tiles_root=self.root,
             zoom=self.zoom,
             tile_size=self.size,
             shrink=self.shrink,
             tile_xy=arrays["tile_xy"][kept],
-            planes=planes,
+            planes=np.memmap(path, dtype=np.uint8, mode="r", shape=shape),
             plane_of=arrays["plane_of"][kept],
-            plane_mass=arrays["plane_mass"],
+            plane_intensity=arrays["plane_intensity"],
             plane_digest=arrays["plane_digest"],
             meta=meta,
+            tms=self.tms,
         )
+        if verify and len(store.damaged_planes()):
+            warn(f"the packed tiles in {self.folder} are damaged; packing them again")
+            return None
+        scan = TileScan(arrays["tile_xy"], arrays["source_of"], arrays["sources"], [], meta["layer_counts"], [])
+        return store, scan
 
 
 class _Packer:
@@ -280,21 +320,21 @@ class _Packer:
 
     def __init__(self, pack: _Pack, scan: TileScan):
         self.folder, self.size, self.shrink, self.scan = pack.folder, pack.size, pack.shrink, scan
-        blank = np.zeros((pack.size, pack.size), dtype=np.uint8)
-        self.plane_by_digest = {plane_digest(blank): 0}
-        self.mass = [0.0]
+        self.blank = np.zeros((pack.size, pack.size), dtype=np.uint8)
+        self.plane_by_digest = {plane_digest(self.blank): 0}
+        self.intensity = [0.0]
         self.plane_of_source = np.full(len(scan.paths), -1, dtype=np.int32)
         self.failures: list[str] = []
-        self.blank = blank
         self.background = find_background(scan, pack.root)
 
-    def write(self, num_workers: int, folder_times: np.ndarray, old: tuple[TileStore, TileScan] | None) -> None:
+    def write(self, num_workers: int, times: np.ndarray, old: tuple[TileStore, TileScan] | None) -> None:
         """Write the planes, then the index that names them; the index appears last and whole."""
         started = time.perf_counter()
         self.folder.mkdir(parents=True, exist_ok=True)
+        in_use = old[0].meta["planes_file"] if old else None
         for leftover in self.folder.glob("planes-*.bin"):
-            if old is None or leftover.name != old[0].meta["planes_file"]:
-                leftover.unlink(missing_ok=True)
+            if leftover.name != in_use:
+                _remove(leftover)
         planes_file = f"planes-{digest(time.time_ns(), os.getpid())[:12]}.bin"
         try:
             with open(self.folder / planes_file, "wb") as file:
@@ -303,39 +343,33 @@ class _Packer:
                     self._keep(file, source, plane, key)
                 file.flush()
                 os.fsync(file.fileno())
-            self._write_index(planes_file, folder_times, time.perf_counter() - started)
+            self._write_index(planes_file, times, time.perf_counter() - started)
         except BaseException:
             (self.folder / planes_file).unlink(missing_ok=True)
             raise
-        if old is not None:
-            self._remove_old(self.folder / old[0].meta["planes_file"])
-
-    @staticmethod
-    def _remove_old(path: Path) -> None:
-        try:
-            path.unlink(missing_ok=True)
-        except PermissionError:  # Windows keeps a mapped file; the next packing removes it
-            warn(f"{path} is still open elsewhere and was left in place")
+        if in_use:
+            _remove(self.folder / in_use)
 
     def _planes(
         self, num_workers: int, old: tuple[TileStore, TileScan] | None
     ) -> Iterator[tuple[int, np.ndarray, bytes]]:
         """`(source, plane, digest)` of every readable source; unchanged ones come from the old pack."""
         reused = self._reusable(old)
-        for source, plane in reused.items():
-            yield source, old[0].planes[plane], bytes(old[0].plane_digest[plane])
+        if old:
+            for source, plane in reused.items():
+                yield source, old[0].planes[plane], bytes(old[0].plane_digest[plane])
         todo = [source for source in range(len(self.scan.paths)) if source not in reused]
-        with progress(total=len(todo), desc="packing tiles", unit="png") as bar:
+        with progress(total=len(todo), desc="packing tiles", unit="file") as bar:
             for start, decoded in self._decode(todo, num_workers):
                 self.failures += decoded.failures
-                for source, plane, key in zip(todo[start:], decoded.planes, decoded.digests, strict=False):
-                    if plane is not None:
-                        yield source, plane, key
+                for source, pixels, key in zip(todo[start:], decoded.planes, decoded.digests, strict=False):
+                    if pixels is not None and key is not None:
+                        yield source, pixels, key
                 bar.update(len(decoded.planes))
 
     def _decode(self, todo: list[int], num_workers: int) -> Iterator[tuple[int, Planes]]:
-        """Chunks of `todo` in order, decoded in threads (zlib, resizing and digests run side by side)."""
-        waiting: deque = deque()
+        """Chunks of `todo` in order, decoded in threads (zlib, resizing and digests release the GIL)."""
+        waiting: deque[tuple[int, Future[Planes]]] = deque()
         with ThreadPoolExecutor(max(1, num_workers)) as pool:
             for start in range(0, len(todo), _DECODE_CHUNK):
                 paths = [self.scan.paths[source] for source in todo[start : start + _DECODE_CHUNK]]
@@ -348,7 +382,7 @@ class _Packer:
                 yield start, job.result()
 
     def _reusable(self, old: tuple[TileStore, TileScan] | None) -> dict[int, int]:
-        """Plane in the old pack of each source that is the same file (inode, size, time) as then."""
+        """Plane in the old pack of each source that is still the same file (inode, size, time)."""
         if old is None or old[0].meta["background"] != list(self.background):
             return {}
         store, scan = old
@@ -360,12 +394,12 @@ class _Packer:
 
     def _keep(self, file: IO[bytes], source: int, plane: np.ndarray, key: bytes) -> None:
         if key not in self.plane_by_digest:
-            self.plane_by_digest[key] = len(self.mass)
-            self.mass.append(float(plane.mean()) / 255)
+            self.plane_by_digest[key] = len(self.intensity)
+            self.intensity.append(float(plane.mean()) / 255)
             file.write(np.ascontiguousarray(plane))
         self.plane_of_source[source] = self.plane_by_digest[key]
 
-    def _write_index(self, planes_file: str, folder_times: np.ndarray, seconds: float) -> None:
+    def _write_index(self, planes_file: str, times: np.ndarray, seconds: float) -> None:
         plane_of = self.plane_of_source[self.scan.source_of]
         kept = (plane_of >= 0).all(axis=1)
         self._check_share(kept)
@@ -373,23 +407,25 @@ class _Packer:
             "tile_xy": self.scan.tile_xy,
             "plane_of": plane_of.astype(np.int32),
             "kept": kept,
-            "plane_mass": np.array(self.mass, dtype=np.float32),
+            "plane_intensity": np.array(self.intensity, dtype=np.float32),
             "plane_digest": np.frombuffer(b"".join(self.plane_by_digest), dtype=np.uint8).reshape(-1, 16),
             "source_of": self.scan.source_of,
             "sources": self.scan.sources,
         }
         meta = {
             "planes_file": planes_file,
-            "folder_times": folder_times.tolist(),
-            "planes": len(self.mass),
+            "folder_times": times.tolist(),
+            "planes": len(self.intensity),
             "background": list(self.background),
             "layer_counts": self.scan.layer_counts,
+            "notes": self.scan.notes,
             "unreadable": self.failures,
             "pack_seconds": round(seconds, 3),
         }
-        save_cache(self.folder / "index.l2v", f"store-{STORE_FORMAT}", arrays, meta)
+        save_cache(self.folder / "index.l2v", _STORE_KEY, arrays, meta)
 
     def _check_share(self, kept: np.ndarray) -> None:
+        """Warn about tiles that are left out. Raises `UserError` when they are more than a small share."""
         lost = int((~kept).sum())
         if not lost:
             return
@@ -402,3 +438,11 @@ class _Packer:
                 "(`python render_tiles.py CITY.osm.pbf --force`) or remove the damaged files"
             )
         warn(f"{text}\nThese tiles are left out")
+
+
+def _remove(planes: Path) -> None:
+    """Remove planes that no index names any more."""
+    try:
+        planes.unlink(missing_ok=True)
+    except PermissionError:  # Windows keeps a file that is mapped; the next packing removes it
+        warn(f"{planes} is still open elsewhere and was left in place")

@@ -1,4 +1,4 @@
-"""Pictures of tiles: colours by importance, placeholders, previews, sheets, the city map, palettes."""
+"""Pictures of tiles: colours by importance, placeholders, sheets, the city map, palettes."""
 
 import base64
 from io import BytesIO
@@ -22,9 +22,7 @@ from tile_images import (
     layer_image,
     pictures,
     placeholder,
-    preview,
     principal_colours,
-    representative_layer,
     sequential_colours,
     sprite_layout,
     sprite_sheet,
@@ -39,8 +37,8 @@ def store(tiny_tiles, tmp_path_factory) -> TileStore:
 
 
 def one(layer: str, value: int, size: int = 8) -> np.ndarray:
-    """A tile `(12, S, S)` whose middle shows `value` in one layer."""
-    tile = np.zeros((12, size, size), np.uint8)
+    """A tile `(L, S, S)` whose middle shows `value` in one layer."""
+    tile = np.zeros((len(LAYERS), size, size), np.uint8)
     tile[LAYERS.index(layer), 2:-2, 2:-2] = value
     return tile
 
@@ -53,7 +51,7 @@ def middle(layer: str, value: int) -> np.ndarray:
 
 
 def test_blank_tile_is_the_ground():
-    assert (composite(np.zeros((12, 8, 8), np.uint8)) == GROUND).all()
+    assert (composite(np.zeros((len(LAYERS), 8, 8), np.uint8)) == GROUND).all()
 
 
 def test_colours_are_those_of_a_map():
@@ -98,59 +96,50 @@ def test_many_tiles_at_once_are_the_same_as_one_by_one(store, monkeypatch):
     assert np.array_equal(np.stack([composite(tile) for tile in tiles]), together)
 
 
-# --- previews ----------------------------------------------------------------------------------------------
+# --- single tiles ------------------------------------------------------------------------------------------
 
 
-def test_preview_has_the_size_asked_for(store):
-    row = int(store.layer_mass.sum(axis=1).argmax())
+def picture(store: TileStore, row: int, size: int = 64) -> Image.Image:
+    return Image.fromarray(pictures(store, np.array([row]), size)[0])
+
+
+def fullest(store: TileStore) -> int:
+    return int(store.layer_intensity.sum(axis=1).argmax())
+
+
+def test_pictures_have_the_size_asked_for(store):
+    row = fullest(store)
     for size in (16, 50, 64, 150):
-        assert preview(store, row, size).size == (size, size)
-    assert np.array_equal(preview(store, row, 64), composite(store.tiles([row]))[0])
-    assert preview(store, row, 32, "roads").tobytes() == preview(store, row, 32, LAYERS.index("roads")).tobytes()
-    assert preview(store, row, 32, "roads").tobytes() != preview(store, row, 32, "water").tobytes()
+        assert picture(store, row, size).size == (size, size)
+    assert np.array_equal(picture(store, row), composite(store.tiles([row]))[0])
 
 
-def test_layer_image_wears_the_layers_colour():
+def test_layer_image_has_the_layers_colour():
     picture = np.asarray(layer_image(np.array([[0, 255]], np.uint8), "water"))
     assert tuple(picture[0, 0]) == GROUND
     assert tuple(picture[0, 1]) == hex_to_rgb(LAYER_COLOURS["water"])
-    assert layer_image(np.array([[0, 255]], np.uint8)).mode == "L"
-
-
-def test_representative_layer_is_what_sets_a_tile_apart(store):
-    railways = LAYERS.index("railways")
-    rail_rows = np.flatnonzero(store.layer_mass[:, railways] > 0)
-    assert any(representative_layer(store, int(row)) == railways for row in rail_rows)
-    for row in rail_rows[:3]:
-        channel = representative_layer(store, int(row))
-        assert store.layer_mass[row, channel] > 0
-        expected = preview(store, int(row), 64, channel)
-        assert preview(store, int(row), 64, "representative").tobytes() == expected.tobytes()
-    blank = np.flatnonzero(store.blank)
-    assert len(blank) and representative_layer(store, int(blank[0])) == -1
-    assert preview(store, int(blank[0]), 64, "representative").size == (64, 64)
 
 
 def test_a_tile_that_is_not_there_or_damaged_is_a_grey_square(tmp_path):
     store = open_store(make_tiles(tmp_path / "tiles", 4, 4, 32), 32, cache_dir=tmp_path / "cache", num_workers=0)
     row = int(np.flatnonzero(~store.blank)[0])
-    healthy = preview(store, row)
-    assert preview(store, -1).tobytes() == placeholder(64).tobytes() != healthy.tobytes()
+    healthy = picture(store, row)
+    assert picture(store, -1).tobytes() == placeholder(64).tobytes() != healthy.tobytes()
     planes = next((tmp_path / "cache").glob("tiles-*/planes-*.bin"))
     data = bytearray(planes.read_bytes())
     plane = store.plane_of[row].max()
     data[plane * 32 * 32 + 5] ^= 0xFF
     planes.write_bytes(data)
     store = open_store(tmp_path / "tiles", 32, cache_dir=tmp_path / "cache", num_workers=0)
-    assert preview(store, row).tobytes() == placeholder(64).tobytes()
+    assert picture(store, row).tobytes() == placeholder(64).tobytes()
     sheet = pictures(store, np.array([row, -1]), 32)
     assert (sheet == np.asarray(placeholder(32))).all()
-    whole = np.flatnonzero(store.whole(np.arange(len(store))))
-    assert len(whole) and preview(store, int(whole[0])).tobytes() != placeholder(64).tobytes()
+    intact = np.flatnonzero(store.verify(np.arange(len(store))))
+    assert len(intact) and picture(store, int(intact[0])).tobytes() != placeholder(64).tobytes()
 
 
 def test_data_uri_holds_the_picture(store):
-    image = preview(store, int(store.layer_mass.sum(axis=1).argmax()))
+    image = picture(store, fullest(store))
     for format in ("png", "webp", "jpeg"):
         head, _, text = data_uri(image, format, 90).partition(",")
         assert head == f"data:image/{format};base64"

@@ -1,4 +1,4 @@
-"""Tile folders and packs: files of any kind load to the same meaning, each plane is packed once, changes are noticed."""
+"""Tile folders and packs: files of any kind mean the same, each plane is packed once, changes are noticed."""
 
 import math
 import os
@@ -99,7 +99,7 @@ def test_manifest_settles_the_background(tiles: Path) -> None:
     for path in tiles.rglob("*.png"):
         Image.fromarray(np.full((64, 64), 255, np.uint8)).save(path)
     (tiles / "manifest.json").write_text("{}")
-    assert pack(tiles).layer_mass.min() == 1
+    assert pack(tiles).layer_intensity.min() == 1
 
 
 def test_max_keeps_dots_that_mean_erases() -> None:

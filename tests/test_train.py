@@ -276,7 +276,7 @@ def test_near_blank_anchors_are_thinned(small):
     store = open_store(config.tiles.tiles_root, 32, cache_dir=config.tiles.cache_dir)
     sampler = Batches(store, config, CPU, np.arange(len(store))).sampler
     thinned, everything = sampler.thinned(0, 0.3), sampler.anchors
-    content = store.layer_mass.sum(axis=1)
+    content = store.layer_intensity.sum(axis=1)
     assert set(everything[content[everything] >= 0.3]) <= set(thinned)
     assert len(thinned) < len(everything) and set(thinned) <= set(everything)
 
