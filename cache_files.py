@@ -1,4 +1,4 @@
-"""Cache files: arrays and settings in one file with a checksum.
+"""Cache files: arrays and settings in one file with a checksum, read through a memory map.
 
 Not a command. Everything that is cached between runs is written and read here.
 """
@@ -13,20 +13,17 @@ import numpy as np
 from files import atomic_write, bytes_of, plain, remove_leftovers
 
 CACHE_MAGIC = b"LOC2VEC1"
-_HEADER = struct.Struct("<8s32sQ")  # magic, digest of all that follows, length of the JSON that follows
+_HEADER = struct.Struct("<8s32sQ")  # magic, digest of all that follows, length of the JSON
 _ALIGN = 64
 _CHUNK = 1 << 22
 
 
-# --- cache files -------------------------------------------------------------------------------------------
-
-
 class DamagedFile(Exception):
-    """A cache file whose content is not what was written."""
+    """The content of a cache file is not what was written."""
 
 
 def save_cache(path: Path | str, key: str, arrays: dict[str, np.ndarray], meta: dict | None = None) -> None:
-    """Write arrays and JSON-able `meta` under `path`: one file, no pickle, with a digest over all of it."""
+    """Write arrays and `meta`, which JSON can hold, to one file without pickle; a digest covers all of it."""
     entries, offset = {}, 0
     for name, array in arrays.items():
         entries[name] = {"dtype": array.dtype.str, "shape": list(array.shape), "offset": offset}
@@ -47,9 +44,9 @@ def save_cache(path: Path | str, key: str, arrays: dict[str, np.ndarray], meta: 
 
 
 def load_cache(path: Path | str, key: str | None = None) -> tuple[dict[str, np.ndarray], dict] | None:
-    """Read what `save_cache` wrote: `(arrays, meta)`, or None when there is no file or its key is another.
+    """Read what `save_cache` wrote: `(arrays, meta)`, or None when there is no file or it has another key.
 
-    The arrays are read-only views of a memory map. Raises `DamagedFile` when any byte is not as written.
+    The arrays are read-only views of a memory map. Raises `DamagedFile` when any byte has changed.
     """
     path = Path(path)
     if not path.is_file():
@@ -62,14 +59,14 @@ def load_cache(path: Path | str, key: str | None = None) -> tuple[dict[str, np.n
     for start in range(_HEADER.size - 8, len(data), _CHUNK):
         state.update(data[start : start + _CHUNK].data)
     if magic != CACHE_MAGIC or state.digest() != expected:
-        raise DamagedFile(f"{path} does not hold what was written to it")
+        raise DamagedFile(f"{path} is damaged: its checksum does not match")
     try:
         header = json.loads(data[_HEADER.size : _HEADER.size + length].tobytes())
         if key is not None and header["key"] != key:
             return None
         body = data[_HEADER.size + length :]
         return {name: _view(body, entry) for name, entry in header["arrays"].items()}, header["meta"]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:  # whole, but not from save_cache
+    except (KeyError, TypeError, ValueError, AttributeError) as error:  # undamaged, but not from save_cache
         raise DamagedFile(f"{path} was not written by this project") from error
 
 

@@ -1,6 +1,6 @@
-"""Files that are whole or absent: atomic writes, content digests, checksummed cache files and locks.
+"""Files that are complete or absent: atomic writes, digests of content, locks.
 
-Not a command itself. Everything that outlives a process is written through here.
+Not a command. Everything that outlives a process is written through here.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ import numpy as np
 from cli import UserError
 from progress_bars import warn
 
-_LEFTOVER_S = 600
+_LEFTOVER_S = 600  # younger temporary files may belong to a process on another machine
 
 
 # --- atomic writes -----------------------------------------------------------------------------------------
@@ -28,9 +28,9 @@ _LEFTOVER_S = 600
 
 @contextlib.contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary name beside `path`; on success sync it and give it the name, else remove it.
+    """Yield a temporary path beside `path`; on success sync the file and rename it to `path`, otherwise remove it.
 
-    Suffixes are kept (`a.parquet` is written as `.a.<random>.tmp.parquet`): some writers look at them.
+    Suffixes are kept (`a.parquet` is written as `.a.<random>.tmp.parquet`), because some writers look at them.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,17 +54,17 @@ def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO]:
 
 
 def remove_leftovers(folder: Path | str) -> None:
-    """Delete the temporary files that killed processes left in `folder`; those of running ones stay."""
+    """Delete temporary files that killed processes left in `folder`; those of running processes stay."""
     for path in Path(folder).glob(".*.tmp*"):
         writer = re.search(r"\.(\d+)-[0-9a-f]{8}\.tmp", path.name)
         with contextlib.suppress(OSError):
-            old = time.time() - path.stat().st_mtime > _LEFTOVER_S  # its writer may run on another machine
+            old = time.time() - path.stat().st_mtime > _LEFTOVER_S
             if writer and old and not _is_running(int(writer[1])):
                 path.unlink()
 
 
 def _is_running(pid: int) -> bool:
-    if os.name == "nt":  # where kill(pid, 0) would end the process
+    if os.name == "nt":  # there kill(pid, 0) would end the process
         return False
     try:
         os.kill(pid, 0)
@@ -89,7 +89,7 @@ def _sync(path: Path) -> None:
 
 
 def digest(*parts: Any) -> str:
-    """Hex BLAKE2b-128 of any mix of bytes, arrays and JSON-able values; equal in every process."""
+    """Hex BLAKE2b-128 of any mix of bytes, arrays and values that JSON can hold; the same in every process."""
     state = hashlib.blake2b(digest_size=16)
     for part in parts:
         if isinstance(part, np.ndarray):
@@ -106,17 +106,17 @@ def digest(*parts: Any) -> str:
 def bytes_of(array: np.ndarray) -> memoryview:
     """The array's bytes in C order, as one flat buffer."""
     if array.dtype.hasobject or array.dtype.names:
-        raise TypeError(f"{array.dtype} holds Python objects or fields; only plain numbers and text can be kept")
+        raise TypeError(f"{array.dtype} holds Python objects or fields; expected plain numbers or text")
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def plain(value: Any) -> Any:
-    """JSON for what settings hold beside plain types; anything without a lasting text is refused."""
+    """Plain value for settings that JSON does not know: paths and NumPy scalars. Raises `TypeError` for others."""
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, np.generic):
         return value.item()
-    raise TypeError(f"{value!r} has no lasting form: use numbers, text, lists and dicts")
+    raise TypeError(f"{value!r} cannot be written as JSON; use numbers, text, lists and dicts")
 
 
 def file_digest(path: Path | str) -> str:
@@ -130,41 +130,30 @@ def file_digest(path: Path | str) -> str:
 
 @contextlib.contextmanager
 def locked(path: Path | str, wait_s: float = 3600.0) -> Iterator[None]:
-    """Hold an exclusive lock on `path` (a file made for it); it is freed even when the process is killed.
+    """Hold an exclusive lock on the file `path`, which is created; it is released even when the process is killed.
 
-    Raises `UserError` when another process holds it for longer than `wait_s` seconds.
+    Where the file system has no locks, the work goes on without one: atomic writes still keep every file whole. Raises
+    `UserError` when another process holds the lock for longer than `wait_s` seconds.
     """
+    from filelock import FileLock, Timeout  # here, because it imports asyncio
+
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + wait_s
-    with open(path, "a+b") as file:
-        if not _try_lock(file):
-            _wait_for_lock(file, path.with_suffix(""), deadline)
-        yield
-
-
-def _wait_for_lock(file: IO, busy: Path, deadline: float) -> None:
-    warn(f"another process is working on {busy}: waiting for it")
-    while not _try_lock(file):
-        if time.monotonic() > deadline:
-            raise UserError(f"another process is still working on {busy}; wait for it or end it")
-        time.sleep(0.1)
-
-
-def _try_lock(file: IO) -> bool:
+    lock, busy = FileLock(path), path.with_suffix("")
     try:
-        if os.name == "nt":
-            import msvcrt
-
-            file.seek(0)
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            warn(f"another process is working on {busy}: waiting for it")
+            lock.acquire(timeout=wait_s, poll_interval=0.1)
+    except Timeout:
+        raise UserError(f"another process is still working on {busy}; wait for it or end it") from None
+    except NotImplementedError:
+        pass
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
             raise
-    return True  # also where the file system has no locks: atomic writes still keep every file whole
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,5 +1,6 @@
-"""Files are whole or absent: atomic writes, damaged caches, locks, and processes killed in the middle."""
+"""Files are complete or absent: atomic writes, damaged caches, locks, and processes killed in the middle."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -276,6 +277,27 @@ def test_a_lock_is_freed_by_its_end_and_by_an_error(tmp_path):
     with pytest.raises(ZeroDivisionError), locked(tmp_path / "new" / "a.lock"):
         raise ZeroDivisionError
     with locked(tmp_path / "new" / "a.lock", wait_s=0):
+        pass
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOTSUP])
+def test_work_goes_on_where_the_file_system_has_no_locks(tmp_path, monkeypatch, code):
+    fcntl = pytest.importorskip("fcntl")
+
+    def flock(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    done = []
+    with locked(tmp_path / "a.lock", wait_s=0):
+        done.append(1)
+    assert done == [1]
+
+
+def test_an_error_of_the_work_passes_through_the_lock(tmp_path):
+    with pytest.raises(OSError, match="No locks available"), locked(tmp_path / "a.lock"):
+        raise OSError(errno.ENOLCK, "No locks available")
+    with locked(tmp_path / "a.lock", wait_s=0):
         pass
 
 
