@@ -1,13 +1,12 @@
-"""Write vectors as Parquet, GeoJSON, CSV or for the TensorBoard Projector.
+"""Write vectors as GeoParquet, GeoJSON, CSV, or for the TensorBoard Projector.
 
-Not a command; `python precompute_embeddings.py --export city.parquet` uses it.
+Not a command. `python precompute_embeddings.py --export city.parquet` uses it.
 """
 
 import csv
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
@@ -17,30 +16,30 @@ from files import atomic_path, atomic_write
 from layers import LAYERS
 from progress_bars import progress
 from tile_facts import ZONES
-from tile_grid import latlon_of_tile
+from tile_grid import area_bounds, latlon_of_tile
 
 PROJECTOR_FOLDER = Path("runs/projector")  # inside the folder that `tensorboard --logdir runs` watches
 EXPORTS = ".parquet, .geojson, .csv, projector, or a folder/ for parquet in parts"
 PART_TILES = 64  # an export in parts has a file for each block of 64 x 64 tiles
 
 
-# --- export ------------------------------------------------------------------------------------------------
+# --- what is written, and where ----------------------------------------------------------------------------
 
 
 def pick_writer(path: Path | None) -> Callable[[City, Path], None] | None:
-    """The function that writes an export of this name; None without one."""
+    """The function that writes an export of this name; None without a path. Raises `UserError` for other formats."""
     if path is None:
         return None
     writers = {".parquet": write_parquet, ".geojson": write_geojson, ".csv": write_csv}
     folders = {"projector": write_projector}
     writer = writers.get(path.suffix.lower()) if path.suffix else folders.get(path.name, write_parts)
     if writer is None:
-        raise UserError(f"--export {path}: {path.suffix or path.name!r} is no known format; expected {EXPORTS}")
+        raise UserError(f"--export {path}: {path.suffix or path.name!r} is not a known format; expected {EXPORTS}")
     return writer
 
 
 def export_path(path: Path | None) -> Path | None:
-    """Where an export goes: a bare `projector` lies where TensorBoard looks."""
+    """Where an export is written: `projector` alone means the folder where TensorBoard looks for it."""
     return PROJECTOR_FOLDER if path == Path("projector") else path
 
 
@@ -60,9 +59,15 @@ def facts_columns(embeddings: Embeddings) -> dict[str, np.ndarray]:
 
 
 def tile_rings(embeddings: Embeddings) -> np.ndarray:
-    """Outlines of the tiles `(N, 5, 2)`: longitude, latitude; counterclockwise and closed."""
+    """Outlines of the tiles `(N, 5, 2)`: longitude, latitude; counterclockwise and closed.
+
+    Each tile lies on one side of 180 degrees, so no outline crosses it.
+    """
     corners = np.array([(0, 1), (1, 1), (1, 0), (0, 0), (0, 1)])
     return latlon_of_tile(embeddings.tile_xy[:, None] + corners, embeddings.zoom)[..., ::-1]
+
+
+# --- GeoParquet --------------------------------------------------------------------------------------------
 
 
 def write_parquet(city: City, path: Path) -> None:
@@ -71,7 +76,7 @@ def write_parquet(city: City, path: Path) -> None:
 
 
 def write_parts(city: City, folder: Path) -> None:
-    """The same in a file for each block of tiles, `block=X_Y/tiles.parquet`, as DuckDB, Spark and BigQuery read it."""
+    """The same as one file for each block of tiles, `block=X_Y/tiles.parquet`, for DuckDB, Spark and BigQuery."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists and is not an empty folder; remove it or export to another")
     blocks, part = np.unique(city.embeddings.tile_xy // PART_TILES, axis=0, return_inverse=True)
@@ -83,32 +88,26 @@ def write_parts(city: City, folder: Path) -> None:
 def _write_table(embeddings: Embeddings, path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
+    import shapely
 
-    rings = tile_rings(embeddings)
     columns = {name: pa.array(column) for name, column in facts_columns(embeddings).items()}
     flat = pa.array(np.ascontiguousarray(embeddings.vectors).reshape(-1))
     columns["embedding"] = pa.FixedSizeListArray.from_arrays(flat, embeddings.vectors.shape[1])
-    columns["geometry"] = pa.array(polygon_wkb(rings), pa.binary())
-    bounds = [*rings.min(axis=(0, 1)).tolist(), *rings.max(axis=(0, 1)).tolist()]
+    columns["geometry"] = pa.array(shapely.to_wkb(shapely.polygons(tile_rings(embeddings))), pa.binary())
+    bounds = area_bounds(embeddings.tile_xy, embeddings.zoom)  # west > east across 180 degrees, as GeoParquet has it
     geometry = {"encoding": "WKB", "geometry_types": ["Polygon"], "bbox": bounds, "orientation": "counterclockwise"}
     geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
     about = {"key": embeddings.key, "checkpoint": embeddings.model_key, "layers": LAYERS}
     table = pa.table(columns).replace_schema_metadata({"geo": json.dumps(geo), "loc2vec": json.dumps(about)})
-    with atomic_path(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+    with atomic_write(path) as file:  # an open file: pyarrow would read some names as URLs
+        pq.write_table(table, file, compression="zstd")
 
 
-def polygon_wkb(rings: np.ndarray) -> list[bytes]:
-    """Little-endian well-known binary of polygons of one ring each, `(N, 5, 2)`."""
-    layout = [("order", "u1"), ("type", "<u4"), ("rings", "<u4"), ("points", "<u4"), ("ring", "<f8", rings.shape[1:])]
-    records = np.zeros(len(rings), dtype=layout)
-    records["order"], records["type"], records["rings"] = 1, 3, 1
-    records["points"], records["ring"] = rings.shape[1], rings
-    return [record.tobytes() for record in records]
+# --- GeoJSON and CSV ---------------------------------------------------------------------------------------
 
 
 def write_geojson(city: City, path: Path) -> None:
-    """One feature per tile and line: its outline, its facts and its vector."""
+    """One feature per line, for each tile: its outline, its facts and its vector."""
     with atomic_write(path, "w") as file:
         file.write('{"type": "FeatureCollection", "features": [\n')
         rings = tile_rings(city.embeddings).round(7)
@@ -132,7 +131,7 @@ def write_csv(city: City, path: Path) -> None:
 
 
 def rows_of(embeddings: Embeddings) -> Iterator[tuple[dict, list[float]]]:
-    """Facts and vector of each tile as plain values; 7 digits hold all that float32 has."""
+    """Facts and vector of each tile as plain values; 7 digits are all the precision that float32 has."""
     columns = facts_columns(embeddings)
     rounded = {"latitude": 7, "longitude": 7, "content_density": 6}
     plain = [
@@ -144,8 +143,11 @@ def rows_of(embeddings: Embeddings) -> Iterator[tuple[dict, list[float]]]:
         yield dict(zip(columns, facts, strict=True)), [float(f"{number:.7g}") for number in vector]
 
 
+# --- the TensorBoard Projector -----------------------------------------------------------------------------
+
+
 def write_projector(city: City, folder: Path) -> None:
-    """The folder that TensorBoard's Projector opens: vectors, facts and a picture of every tile with content."""
+    """A folder for TensorBoard's Projector: vectors, facts and a picture of every tile with content."""
     from torch.utils.tensorboard import SummaryWriter
 
     from tile_images import sprite_layout, sprite_sheet
@@ -155,7 +157,11 @@ def write_projector(city: City, folder: Path) -> None:
     with atomic_write(folder / "vectors.tsv", "w") as file:
         np.savetxt(file, places.vectors, fmt="%.6g", delimiter="\t")
     with atomic_write(folder / "metadata.tsv", "w") as file:
-        write_metadata(places, file)
+        columns = {"tile": [f"{x}/{y}" for x, y in places.tile_xy.tolist()], **facts_columns(places)}
+        del columns["blank"]
+        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(zip(*[np.asarray(column).tolist() for column in columns.values()], strict=True))
     sheet = sprite_sheet(city.pictures, city.store.grid.rows(places.tile_xy), 64)
     with atomic_path(folder / "sprite.png") as temporary:
         sheet.save(temporary)
@@ -168,12 +174,3 @@ def write_projector(city: City, folder: Path) -> None:
         )
     if not any(folder.glob("events.out.tfevents.*")):
         SummaryWriter(str(folder)).close()  # TensorBoard lists only folders that hold an event file
-
-
-def write_metadata(places: Embeddings, file: IO[str]) -> None:
-    """The Projector's table: a header, then a line per tile."""
-    columns = {"tile": [f"{x}/{y}" for x, y in places.tile_xy.tolist()], **facts_columns(places)}
-    del columns["blank"]
-    writer = csv.writer(file, delimiter="\t", lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(zip(*[np.asarray(column).tolist() for column in columns.values()], strict=True))

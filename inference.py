@@ -1,6 +1,6 @@
-"""Run an encoder over tiles and places in batches.
+"""Run an encoder over the tiles of a store and over any places between them.
 
-Not a command. `python precompute_embeddings.py` shows it at work.
+Not a command. `python precompute_embeddings.py` uses it.
 """
 
 import copy
@@ -13,44 +13,112 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cli import UserError
-from data_loader import DeviceTiles
+from data_loader import DeviceTiles, network_input
 from devices import compute_dtype
-from layers import LAYERS
 from model import Encoder
 from progress_bars import progress
-from tile_grid import latlon_of_tile, tile_of_latlon
+from tile_grid import MAX_LATITUDE, area_bounds, tile_of_latlon
 from tile_store import TileStore
 
 BATCH_PIXELS = {"cpu": 1 << 18, "cuda": 1 << 23, "mps": 1 << 21}  # pixels of one layer per batch, unless --batch_size
 
 
-# --- embedding ---------------------------------------------------------------------------------------------
+class Embedder:
+    """An encoder and the tiles of a store on one device, ready to compute vectors.
 
+    The tiles are copied to the device once, and the encoder is prepared once, for the life of this object. `device`
+    moves the encoder; without it the tiles go where the encoder is.
+    """
 
-def embed_tiles(
-    encoder: Encoder,
-    store: TileStore,
-    rows: np.ndarray,
-    device: torch.device | str | None = None,
-    batch_size: int | None = None,
-) -> np.ndarray:
-    """The vectors `(n, D) float32` of the store's `rows`; `device` moves the encoder there first."""
-    _moved(encoder, device)
-    return _joined(encoder, embed_batches(encoder, store, np.asarray(rows), batch_size))
+    def __init__(
+        self,
+        encoder: Encoder,
+        store: TileStore,
+        device: torch.device | str | None = None,
+        batch_size: int | None = None,
+    ):
+        if device is not None:
+            encoder.to(device)
+        self.store, self.dimension = store, encoder.config.embedding_dim
+        self.device = next(encoder.parameters()).device
+        self.batch_size = batch_size or default_batch_size(self.device, store.tile_size)
+        self.tiles = DeviceTiles(store, self.device)
+        self.network = fast_forward(encoder)
 
+    def embed_tiles(self, rows: np.ndarray) -> np.ndarray:
+        """The vectors `(n, D) float32` of the store's `rows (n,)`."""
+        return self._joined(self.embed_batches(rows))
 
-def embed_batches(
-    encoder: Encoder, store: TileStore, rows: np.ndarray, batch_size: int | None = None
-) -> Iterator[np.ndarray]:
-    """The vectors of the store's `rows`, batch by batch; memory is bounded by the batch. Shows progress."""
-    device = next(encoder.parameters()).device
-    batch_size = batch_size or default_batch_size(device, store.tile_size)
-    tiles = DeviceTiles(store, device)
-    chunks = _chunks(rows, batch_size)
-    with progress(total=len(rows), desc="embedding tiles", unit="tile") as bar:
-        for vectors in _forward_all(encoder, tiles.tiles, chunks):
-            yield vectors
-            bar.update(len(vectors))
+    def embed_batches(self, rows: np.ndarray) -> Iterator[np.ndarray]:
+        """The vectors of the store's `rows`, one batch at a time, so that memory stays small. Shows progress."""
+        with progress(total=len(rows), desc="embedding tiles", unit="tile") as bar:
+            for vectors in self.forward(self.tiles.tiles, np.asarray(rows)):
+                yield vectors
+                bar.update(len(vectors))
+
+    def embed_places(self, latlon: np.ndarray) -> np.ndarray:
+        """The vectors `(M, D) float32` of any places `latlon (M, 2)` in degrees.
+
+        Each vector is that of a window, one tile wide, whose centre is the place; it is cut from up to four tiles.
+        Raises `UserError` for coordinates that are not on the map and for a place where there is no tile.
+        """
+        latlon = np.asarray(latlon, dtype=np.float64).reshape(-1, 2)
+        valid = (np.abs(latlon[:, 0]) <= MAX_LATITUDE) & (np.abs(latlon[:, 1]) <= 180)
+        if not valid.all():
+            lat, lon = latlon[~valid][0]
+            raise UserError(
+                f"latitude {lat:g}, longitude {lon:g} is not on the map; expected degrees, latitude first, "
+                f"-{MAX_LATITUDE:.2f} to {MAX_LATITUDE:.2f}, then longitude, -180 to 180"
+            )
+        centre = tile_of_latlon(latlon[:, 0], latlon[:, 1], self.store.zoom)
+        covered = self.store.grid.rows(np.floor(centre).astype(np.int64)) >= 0
+        if not covered.all():
+            lat, lon = latlon[~covered][0]
+            west, south, east, north = area_bounds(self.store.tile_xy, self.store.zoom)
+            raise UserError(
+                f"no tile lies at latitude {lat:g}, longitude {lon:g}; the tiles of {self.store.tiles_root} cover "
+                f"latitude {south:.4f} to {north:.4f}, longitude {west:.4f} to {east:.4f}"
+            )
+        origin_px = np.round((centre - 0.5) * self.store.tile_size).astype(np.int64)
+        return self._joined(self.forward(self.tiles.windows, origin_px))
+
+    def embed_without_layer(self, pairs: np.ndarray) -> np.ndarray:
+        """The vectors `(M, D) float32` of tiles with one layer blanked; `pairs (M, 2)` are row and layer."""
+
+        def load(pairs: np.ndarray) -> Tensor:
+            tiles = self.tiles.tiles(pairs[:, 0])
+            tiles[torch.arange(len(pairs)), torch.from_numpy(pairs[:, 1])] = 0
+            return tiles
+
+        return self._joined(self.forward(load, np.asarray(pairs)))
+
+    def forward(self, load: Callable[[np.ndarray], Tensor], items: np.ndarray) -> Iterator[np.ndarray]:
+        """The vectors of `items`, one batch at a time; `load` gives the tiles `(B, 12, S, S) uint8` of a batch.
+
+        A thread loads the next batch while the network runs. Results are copied back one batch late, because a copy
+        waits for the GPU, which by then already works on the next batch.
+        """
+
+        def prepare(batch: np.ndarray) -> Tensor:
+            return network_input(load(batch), compute_dtype(self.device))
+
+        previous = None
+        with ThreadPoolExecutor(1) as pool:
+            starts = range(0, len(items), self.batch_size)
+            batches = (pool.submit(prepare, items[start : start + self.batch_size]) for start in starts)
+            loading = next(batches, None)
+            while loading is not None:
+                tiles = loading.result()
+                loading = next(batches, None)
+                current = self.network(tiles)
+                if previous is not None:
+                    yield previous.cpu().numpy()
+                previous = current
+        if previous is not None:
+            yield previous.cpu().numpy()
+
+    def _joined(self, batches: Iterable[np.ndarray]) -> np.ndarray:
+        return np.concatenate([np.empty((0, self.dimension), np.float32), *batches])
 
 
 def default_batch_size(device: torch.device, tile_size: int) -> int:
@@ -58,40 +126,19 @@ def default_batch_size(device: torch.device, tile_size: int) -> int:
     return max(1, BATCH_PIXELS[device.type] // tile_size**2)
 
 
-def _forward_all(encoder: Encoder, load: Callable[..., Tensor], chunks: list[np.ndarray]) -> Iterator[np.ndarray]:
-    """Vectors of each chunk, while a thread assembles the next one and a GPU works a batch ahead of the copy back."""
-    network = fast_forward(encoder)
-    previous = None
-    with ThreadPoolExecutor(1) as pool:
-        pending = pool.submit(network_input, load, chunks[0]) if chunks else None
-        for following in [*chunks[1:], None] if chunks else []:
-            tiles = pending.result()
-            if following is not None:
-                pending = pool.submit(network_input, load, following)
-            current = network(tiles)
-            if previous is not None:
-                yield previous.cpu().numpy()
-            previous = current
-    if previous is not None:
-        yield previous.cpu().numpy()
-
-
-def network_input(load: Callable[..., Tensor], chunk: np.ndarray) -> Tensor:
-    """What `load` gives for a chunk as `(B, 12, S, S)` in 0..1, `channels_last`, in the device's precision."""
-    tiles = load(chunk).contiguous(memory_format=torch.channels_last)
-    return tiles.to(compute_dtype(tiles.device)).div_(255)
-
-
 def fast_forward(encoder: Encoder) -> Callable[[Tensor], Tensor]:
     """The encoder's forward pass for embedding: unit vectors `(B, D) float32` of what `network_input` gives.
 
     Batch norm is folded into the convolutions, which run in the device's precision (`compute_dtype`): in bfloat16 the
-    vectors have a cosine of more than 0.9999 with the float32 ones. The head runs in float32, where
-    rounding would blur the distances between near neighbours and costs nothing to avoid.
+    vectors have a cosine of more than 0.9999 with those in float32. The head runs in float32: rounding there would
+    blur the distances between near neighbours, and float32 costs nothing there.
     """
     blocks = copy.deepcopy(encoder.blocks).eval()
     for block in blocks:
-        block[0], block[1] = fuse_conv_bn_eval(block[0], block[1]), nn.Identity()
+        assert isinstance(block, nn.Sequential)
+        convolution, norm = block[0], block[1]
+        assert isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+        block[0], block[1] = fuse_conv_bn_eval(convolution, norm), nn.Identity()
     blocks = blocks.to(compute_dtype(next(encoder.parameters()).device))
 
     def network(tiles: Tensor) -> Tensor:
@@ -102,102 +149,26 @@ def fast_forward(encoder: Encoder) -> Callable[[Tensor], Tensor]:
 
 
 def precision_name(device: torch.device) -> str:
-    """The name of the precision the network runs in on this device."""
+    """The name of the precision in which the network runs on this device."""
     return str(compute_dtype(device)).removeprefix("torch.")
 
 
-def _moved(encoder: Encoder, device: torch.device | str | None) -> torch.device:
-    """Move the encoder to `device`, if one is named, and tell where it is."""
-    if device is not None:
-        encoder.to(device)
-    return next(encoder.parameters()).device
+# --- to be removed once every caller uses Embedder ---------------------------------------------------------
 
 
-def _chunks(items: np.ndarray, size: int) -> list[np.ndarray]:
-    return [items[start : start + size] for start in range(0, len(items), size)]
+def embed_tiles(encoder, store, rows, device=None, batch_size=None):  # noqa: ANN001, ANN201, D103
+    return Embedder(encoder, store, device, batch_size).embed_tiles(rows)
 
 
-def _joined(encoder: Encoder, parts: Iterable[np.ndarray]) -> np.ndarray:
-    return np.concatenate([np.empty((0, encoder.config.embedding_dim), np.float32), *parts])
+def embed_places(encoder, store, latlon, device=None):  # noqa: ANN001, ANN201, D103
+    return Embedder(encoder, store, device).embed_places(latlon)
 
 
-def embed_places(
-    encoder: Encoder, store: TileStore, latlon: np.ndarray, device: torch.device | str | None = None
-) -> np.ndarray:
-    """The vectors `(M, D) float32` of any places `latlon (M, 2)` in degrees.
-
-    Each place's window, one tile wide, is cut around it out of up to four tiles. Raises `UserError` for a place on
-    which no tile lies.
-    """
-    latlon = _checked_latlon(latlon)
-    at = tile_of_latlon(*latlon.T, store.zoom)
-    outside = store.grid.rows(np.floor(at).astype(np.int64)) < 0
-    if outside.any():
-        raise UserError(_outside(store, latlon[outside][0]))
-    origin = np.round((at - 0.5) * store.tile_size).astype(np.int64)
-    device = _moved(encoder, device)
-    chunks = _chunks(origin, default_batch_size(device, store.tile_size))
-    return _joined(encoder, _forward_all(encoder, DeviceTiles(store, device).windows, chunks))
+def vectors_without(encoder, store, pairs, device=None):  # noqa: ANN001, ANN201, D103
+    return Embedder(encoder, store, device).embed_without_layer(pairs)
 
 
-def _checked_latlon(latlon: np.ndarray) -> np.ndarray:
-    latlon = np.asarray(latlon, dtype=np.float64).reshape(-1, 2)
-    wrong = ~((np.abs(latlon[:, 0]) <= 85.05) & (np.abs(latlon[:, 1]) <= 180))
-    if wrong.any():
-        raise UserError(
-            f"latitude {latlon[wrong][0, 0]:g}, longitude {latlon[wrong][0, 1]:g} is no place on the map; "
-            "expected degrees, latitude first, -85.05 to 85.05, then longitude, -180 to 180"
-        )
-    return latlon
+def layer_contributions(encoder, store, row_a, row_b, device=None):  # noqa: ANN001, ANN201, D103
+    import reasons
 
-
-def _outside(store: TileStore, place: np.ndarray) -> str:
-    low, high = store.tile_xy.min(axis=0), store.tile_xy.max(axis=0) + 1
-    (north, west), (south, east) = latlon_of_tile(np.array([low, high]), store.zoom)
-    return (
-        f"no tile lies at latitude {place[0]:g}, longitude {place[1]:g}; the tiles of {store.tiles_root} cover "
-        f"latitude {south:.4f} to {north:.4f}, longitude {west:.4f} to {east:.4f}"
-    )
-
-
-# --- why two tiles match -----------------------------------------------------------------------------------
-
-
-def vectors_without(
-    encoder: Encoder, store: TileStore, pairs: np.ndarray, device: torch.device | str | None = None
-) -> np.ndarray:
-    """The vectors `(M, D) float32` of tiles with one layer blanked, for `pairs (M, 2)` of a store's row and a layer."""
-    device = _moved(encoder, device)
-    tiles = DeviceTiles(store, device)
-
-    def load(chunk: np.ndarray) -> Tensor:
-        batch = tiles.tiles(chunk[:, 0])
-        batch[torch.arange(len(chunk)), torch.from_numpy(chunk[:, 1])] = 0
-        return batch
-
-    chunks = _chunks(np.asarray(pairs), default_batch_size(device, store.tile_size))
-    return _joined(encoder, _forward_all(encoder, load, chunks))
-
-
-def layer_contributions(
-    encoder: Encoder,
-    store: TileStore,
-    row_a: int | np.ndarray,
-    row_b: int | np.ndarray,
-    device: torch.device | str | None = None,
-) -> np.ndarray:
-    """How much each layer adds to the cosine similarity of two tiles of the store, `(12,) float32`.
-
-    It is the similarity minus the similarity with that layer blanked in both: above 0 the layer makes them alike,
-    below 0 it tells them apart, and a layer that both lack adds exactly 0. Arrays of M rows give `(M, 12)`.
-    """
-    pairs = np.stack(np.broadcast_arrays(row_a, row_b), axis=-1)
-    rows, inverse = np.unique(pairs, return_inverse=True)
-    inverse = inverse.reshape(pairs.shape)
-    whole = embed_tiles(encoder, store, rows, device)
-    without = np.repeat(whole[:, None], len(LAYERS), axis=1)
-    at, layer = np.nonzero(store.plane_of[rows])
-    without[at, layer] = vectors_without(encoder, store, np.column_stack([rows[at], layer]))
-    a, b = inverse[..., 0], inverse[..., 1]
-    similarity = (whole[a] * whole[b]).sum(axis=-1)
-    return similarity[..., None] - (without[a] * without[b]).sum(axis=-1)
+    return reasons.layer_contributions(Embedder(encoder, store, device), row_a, row_b)

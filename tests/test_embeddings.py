@@ -14,9 +14,10 @@ from cli import TilesFlags, UserError
 from conftest import make_tiles, png_bytes, save_untrained
 from data_loader import to_float
 from embeddings import City, load_city, pick_rows
-from inference import embed_places, embed_tiles, layer_contributions
+from inference import Embedder
 from layers import LAYERS
 from progress_bars import progress_listener
+from reasons import layer_contributions
 from tile_facts import ZONES, compass_zones, content_density, dominant_layers
 from tile_grid import latlon_of_tile
 from tile_store import TileStore
@@ -64,11 +65,11 @@ def test_vectors_are_those_of_the_plain_encoder_whatever_the_batch(city: City) -
     rows = np.flatnonzero(~city.store.blank)[:40]
     plain = reference(city, city.store.tiles(rows))
     for batch_size in (1, 7, 64):
-        vectors = embed_tiles(city.encoder, city.store, rows, batch_size=batch_size)
+        vectors = Embedder(city.encoder, city.store, batch_size=batch_size).embed_tiles(rows)
         assert vectors.dtype == np.float32 and vectors.shape == (40, 16)
         assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
         assert (vectors * plain).sum(axis=1).min() > 0.9999
-    again = embed_tiles(city.encoder, city.store, rows, batch_size=64)
+    again = Embedder(city.encoder, city.store, batch_size=64).embed_tiles(rows)
     assert np.array_equal(again, vectors)
 
 
@@ -78,14 +79,14 @@ def test_memory_is_bounded_by_the_batch(city: City, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(
         inference.DeviceTiles, "tiles", lambda self, rows: loaded.append(len(rows)) or tiles(self, rows)
     )
-    for finished, _ in enumerate(inference.embed_batches(city.encoder, city.store, np.arange(60), 10)):
+    for finished, _ in enumerate(Embedder(city.encoder, city.store, batch_size=10).embed_batches(np.arange(60))):
         assert len(loaded) <= finished + 3  # the one in work, the one just finished, the one prefetched
     assert max(loaded) == 10 and sum(loaded) == 60
 
 
 def test_a_place_at_a_tile_centre_has_the_vector_of_the_tile(city: City) -> None:
     places = city.embeddings.with_content()
-    vectors = embed_places(city.encoder, city.store, places.latlon[:12])
+    vectors = city.embedder.embed_places(places.latlon[:12])
     assert (vectors * places.vectors[:12]).sum(axis=1).min() > 0.9999
 
 
@@ -98,15 +99,15 @@ def test_a_place_between_tiles_sees_all_four(city: City) -> None:
     )
     window = both[:, 16:48, 16:48]
     assert window.any()
-    vector = embed_places(city.encoder, city.store, latlon_of_tile(np.array([x, y])))
+    vector = city.embedder.embed_places(latlon_of_tile(np.array([x, y])))
     assert (vector * reference(city, window[None])).sum() > 0.9999
 
 
 def test_a_place_outside_the_tiles_is_an_error_that_says_what_is_covered(city: City) -> None:
     with pytest.raises(UserError, match=r"no tile lies at latitude 48\.8, longitude 2\.3.*cover latitude 50\."):
-        embed_places(city.encoder, city.store, np.array([[48.8, 2.3]]))
+        city.embedder.embed_places(np.array([[48.8, 2.3]]))
     with pytest.raises(UserError, match="latitude first"):
-        embed_places(city.encoder, city.store, np.array([[130.5, 50.4]]))
+        city.embedder.embed_places(np.array([[130.5, 50.4]]))
 
 
 def test_layer_contributions_are_what_blanking_the_layer_in_both_changes(city: City) -> None:
@@ -118,12 +119,12 @@ def test_layer_contributions_are_what_blanking_the_layer_in_both_changes(city: C
         blanked[:, layer] = 0
         whole, without = reference(city, np.stack([a, b])), reference(city, blanked)
         expected[layer] = whole[0] @ whole[1] - without[0] @ without[1]
-    found = layer_contributions(city.encoder, city.store, *busy)
+    found = layer_contributions(city.embedder, *busy)
     assert found.shape == (12,)
     assert np.abs(found - expected).max() < 3e-3
     lacking = (city.store.plane_of[busy] == 0).all(axis=0)
     assert lacking.any() and (found[lacking] == 0).all()
-    pairs = layer_contributions(city.encoder, city.store, busy, busy[::-1])
+    pairs = layer_contributions(city.embedder, busy, busy[::-1])
     assert pairs.shape == (2, 12) and np.abs(pairs - found).max() < 1e-4
 
 
@@ -133,11 +134,11 @@ def test_layer_contributions_are_what_blanking_the_layer_in_both_changes(city: C
 def store_of_masses(masses: list[list[float]]) -> TileStore:
     """A store of tiles in a row whose layers have these masses; only the facts can be asked of it."""
     mass = np.array(masses, dtype=np.float32)
-    plane_mass, plane_of = np.unique(np.append(mass.ravel(), np.float32(0)), return_inverse=True)
+    plane_intensity, plane_of = np.unique(np.append(mass.ravel(), np.float32(0)), return_inverse=True)
     tile_xy = np.stack([np.arange(len(mass)), np.zeros(len(mass))], axis=1).astype(np.int32)
     none = np.empty(0, dtype=np.uint8)
     planes = plane_of[:-1].reshape(mass.shape).astype(np.int32)
-    return TileStore(Path(), 17, 32, "mean", tile_xy, none, planes, plane_mass, none, {})
+    return TileStore(Path(), 17, 32, "mean", tile_xy, none, planes, plane_intensity, none, {})
 
 
 def masses(**layers: float) -> list[float]:
@@ -275,19 +276,43 @@ def test_the_key_does_not_depend_on_where_the_tiles_lie(
     assert moved.embeddings.key == city.embeddings.key
 
 
-def test_force_embeds_all_anew(flags: TilesFlags, tiny_checkpoint: Path) -> None:
+def test_force_embeds_all_again(flags: TilesFlags, tiny_checkpoint: Path) -> None:
     load_city(flags, tiny_checkpoint, device="cpu")
     assert load_city(flags, tiny_checkpoint, device="cpu", force=True).computed == 144
 
 
-def test_cached_only_says_what_is_missing(flags: TilesFlags, tiny_checkpoint: Path) -> None:
-    load_city(flags, tiny_checkpoint, device="cpu", max_tiles=20)
-    with pytest.raises(UserError, match=r"of 144 tiles have no cached vector.*without --skip_embeddings"):
+def test_cached_only_takes_what_is_cached_and_says_how_many_that_is(
+    flags: TilesFlags, tiny_checkpoint: Path, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(UserError, match=r"none of the 144 tiles has a cached vector.*without --skip_embeddings"):
         load_city(flags, tiny_checkpoint, device="cpu", cached_only=True)
+    sample = load_city(flags, tiny_checkpoint, device="cpu", max_tiles=20)
+    capsys.readouterr()
+    found = load_city(flags, tiny_checkpoint, device="cpu", cached_only=True)
+    assert (found.computed, found.reused, found.missing) == (0, len(found.rows), 144 - len(found.rows))
+    assert set(map(tuple, sample.embeddings.tile_xy.tolist())) <= set(map(tuple, found.embeddings.tile_xy.tolist()))
+    assert np.array_equal(found.store.tile_xy[found.rows], found.embeddings.tile_xy)
+    said = capsys.readouterr().err
+    assert f"{found.reused} of 144 tiles have a cached vector; {found.missing} are left out" in said
+    load_city(flags, tiny_checkpoint, device="cpu")
+    capsys.readouterr()
+    assert load_city(flags, tiny_checkpoint, device="cpu", cached_only=True).missing == 0
+    assert not capsys.readouterr().err
+
+
+def test_the_tiles_go_to_the_device_once(city: City, monkeypatch: pytest.MonkeyPatch) -> None:
+    uploads: list[object] = []
+    upload = inference.DeviceTiles.__init__
+    monkeypatch.setattr(inference.DeviceTiles, "__init__", lambda *args: uploads.append(args) or upload(*args))
+    fresh = dataclasses.replace(city)
+    for place in fresh.embeddings.latlon[60:63]:
+        fresh.embedder.embed_places(place)
+        layer_contributions(fresh.embedder, 60, 61)
+    assert len(uploads) == 1
 
 
 @pytest.mark.parametrize("where", [0, 9, 60, 200, 0.5, 0.999])
-def test_any_damage_is_noticed_and_mended(
+def test_any_damage_is_noticed_and_fixed(
     flags: TilesFlags, tiny_checkpoint: Path, where: float, capsys: pytest.CaptureFixture
 ) -> None:
     good = load_city(flags, tiny_checkpoint, device="cpu").embeddings.vectors.copy()
@@ -303,7 +328,7 @@ def test_any_damage_is_noticed_and_mended(
 
 
 @pytest.mark.parametrize("left", [0, 30, 3000])
-def test_a_cut_cache_is_mended(flags: TilesFlags, tiny_checkpoint: Path, left: int) -> None:
+def test_a_cut_cache_is_fixed(flags: TilesFlags, tiny_checkpoint: Path, left: int) -> None:
     load_city(flags, tiny_checkpoint, device="cpu")
     path = vector_file(flags)
     path.write_bytes(path.read_bytes()[:left])
