@@ -33,10 +33,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from checkpoint import Checkpoint, encoder_state, save_checkpoint
 from cli import DeviceFlags, Parser, StopSignal, UserError, add_flags, flag, positive_int, read_flags, run_main
-from data_loader import DeviceTiles, TripletSampler
-from devices import pick_device
+from data_loader import TripletSampler, network_input
+from devices import compute_dtype, pick_device
 from distributed import World
-from inference import default_batch_size, embed_tiles, fast_forward, network_input, precision_name
+from inference import Embedder, precision_name
 from layers import LAYERS
 from model import Encoder, EncoderConfig
 from projections import ALGORITHMS, TITLES, project
@@ -476,8 +476,10 @@ def bench_embed(bench: Bench) -> Iterator[Figure]:
         encoder = untrained_encoder(size).to(bench.device, memory_format=torch.channels_last).eval()
         rows = np.flatnonzero(~store.blank)
         rows = rows if bench.device.type == "cuda" else rows[:count]
-        batch = network_input(DeviceTiles(store, bench.device).tiles, rows[: default_batch_size(bench.device, size)])
-        forward, batches = fast_forward(encoder), -(-len(rows) // len(batch))
+        embedder = Embedder(encoder, store)
+        tiles = embedder.tiles.tiles(rows[: embedder.batch_size])
+        batch = network_input(tiles, compute_dtype(bench.device))
+        forward, batches = embedder.network, -(-len(rows) // len(batch))
 
         def bare(forward: Callable = forward, batch: torch.Tensor = batch, batches: int = batches) -> None:
             for _ in range(batches):
@@ -486,7 +488,7 @@ def bench_embed(bench: Bench) -> Iterator[Figure]:
 
         figure = bench.compare(
             f"embed {len(rows):,} tiles, {size} px",
-            lambda encoder=encoder, store=store, rows=rows: embed_tiles(encoder, store, rows),
+            lambda encoder=encoder, store=store, rows=rows: Embedder(encoder, store).embed_tiles(rows),
             bare,
             unit="s",
             tiles=len(rows),

@@ -42,7 +42,6 @@ from explorer_data import (
     sheet_order,
 )
 from files import atomic_write, digest
-from inference import vectors_without
 from layers import LAYERS
 from progress_bars import progress, warn
 
@@ -214,7 +213,7 @@ def _vectors_without(city: City, pairs: np.ndarray, key: str, cache_dir: Path) -
     parts = []
     with progress(total=len(pairs), desc="measuring layers", unit="layer") as bar:
         for start in range(0, len(pairs), 2048):
-            parts.append(vectors_without(city.encoder, city.store, pairs[start : start + 2048], city.device))
+            parts.append(city.embedder.embed_without_layer(pairs[start : start + 2048]))
             bar.update(len(parts[-1]))
     vectors = np.concatenate([np.empty((0, city.embeddings.vectors.shape[1]), np.float32), *parts])
     save_cache(path, key, {"vectors": vectors})

@@ -16,8 +16,8 @@ from cli import TilesFlags, UserError
 from conftest import REPO, make_tiles, save_untrained
 from embeddings import City, load_city
 from explorer_data import Quantised
-from inference import layer_contributions, vectors_without
 from interactive_visualizer import json_for_html, quantised_recall, reason_vectors
+from reasons import layer_contributions
 
 CITY_TILES, TILE_SIZE = 12, 32
 
@@ -171,7 +171,7 @@ def test_reasons_are_the_networks(city, tmp_path):
     whole, without = (unpacked(reasons[name]) for name in ("whole", "without"))
     pairs = np.argwhere(city.store.plane_of[rows] > 0)
     a, b = 3, 11
-    exact = layer_contributions(city.encoder, city.store, int(rows[a]), int(rows[b]))
+    exact = layer_contributions(city.embedder, int(rows[a]), int(rows[b]))
     for layer in range(12):
         ends = [_end(pairs, whole, without, row, layer) for row in (a, b)]
         assert whole[a] @ whole[b] - ends[0] @ ends[1] == pytest.approx(exact[layer], abs=0.01)
@@ -190,7 +190,7 @@ def _end(pairs: np.ndarray, whole: np.ndarray, without: np.ndarray, row: int, la
 
 def test_a_vector_without_a_blank_layer_is_the_vector(city):
     row = int(np.flatnonzero((city.store.plane_of[:, 6] == 0) & ~city.store.blank)[0])
-    same = vectors_without(city.encoder, city.store, np.array([[row, 6]]))[0]
+    same = city.embedder.embed_without_layer(np.array([[row, 6]]))[0]
     assert same == pytest.approx(city.embeddings.vectors[row], abs=1e-3)
 
 

@@ -19,9 +19,9 @@ from conftest import REPO, make_tiles, save_untrained, script_env
 playwright_api = pytest.importorskip("playwright.sync_api")
 from cli import TilesFlags  # noqa: E402
 from embeddings import City, load_city  # noqa: E402
-from inference import layer_contributions  # noqa: E402
 from layers import LAYERS  # noqa: E402
 from make_screenshots import BROWSER_FLAGS, DESKTOP, PHONE, READY, START_TIMEOUT_MS, launch  # noqa: E402
+from reasons import layer_contributions  # noqa: E402
 from similarity import walk  # noqa: E402
 from tile_grid import great_circle_km  # noqa: E402
 from tile_images import composite  # noqa: E402
@@ -490,7 +490,7 @@ def test_why_two_tiles_match_is_what_the_network_says(visit, city):
     page = visit()
     row = row_of(city, pick_on_map(page))
     other = row_of(city, neighbours(page)[0])
-    exact = layer_contributions(city.encoder, city.store, city.rows[row], city.rows[other])
+    exact = layer_contributions(city.embedder, city.rows[row], city.rows[other])
     page_says = page.evaluate(
         """([a, b]) => document.querySelectorAll('.neighbours li')[0].querySelector('.reasons').textContent""", [0, 0]
     )
