@@ -4,19 +4,18 @@ Not a command; `python evaluate.py` reads them.
 """
 
 import dataclasses
-import json
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.dataset
 
 from cli import UserError
 from layers import DRAWN_PREFIX
 from tile_grid import TileGrid, latlon_of_tile, tile_of_latlon
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MIN_TILES = 200  # a label known on fewer tiles is left out
 MIN_SOME = 50  # so is a count that is above zero on fewer, and a class with fewer
@@ -50,10 +49,10 @@ class Target:
 def read_labels(path: Path, tile_xy: np.ndarray, zoom: int) -> tuple[list[Target], dict[str, np.ndarray]]:
     """Targets and counts of drawn objects, aligned with `tile_xy (N, 2)`.
 
-    `path` is a table (Parquet, CSV), a GeoJSON file or an `.osm.pbf` extract. Several rows of one tile are averaged;
-    for a class label the most frequent class counts. Whole, non-negative numbers are counts and enter as log(1 + n).
-    Labels on too few tiles are left out. `drawn:` columns are returned as counts and are no targets; a table that has
-    them was written by `render_tiles.py --labels`, so it is known which of its labels are drawn.
+    `path` is a table (Parquet, CSV), a vector file (GeoJSON) or an `.osm.pbf` extract. Several rows of one tile are
+    averaged; for a class label the most frequent class counts. Whole, non-negative numbers are counts and enter as
+    log(1 + n). Labels on too few tiles are left out. `drawn:` columns are returned as counts and are no targets; a
+    table that has them was written by `render_tiles.py --labels`, so it is known which of its labels are drawn.
 
     Raises `UserError` if nothing in the file lies on these tiles, or nothing in it can be predicted.
     """
@@ -80,10 +79,14 @@ def read_labels(path: Path, tile_xy: np.ndarray, zoom: int) -> tuple[list[Target
 
 
 def _load(path: Path, tile_xy: np.ndarray, zoom: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Columns of a labels file, and the tile of each row `(R, 2)`."""
-    if path.suffix.lower() in (".geojson", ".json"):
-        return read_geojson(path, tile_xy, zoom)
-    table = read_extract(path, tile_xy, zoom) if path.suffix.lower() == ".pbf" else read_table(path)
+    """Columns of a labels file, and the tile of each row `(R, 2)`, by its key columns or else by its geometries."""
+    if path.suffix.lower() == ".pbf":
+        table = read_extract(path, tile_xy, zoom)
+    else:
+        table = read_table(path)
+        names = {name.lower() for name in table}
+        if "geometry" in names and not any(names.issuperset(pair) for pair in KEYS):
+            return read_geometries(path, tile_xy, zoom)
     return table, take_keys(table, path, zoom)
 
 
@@ -129,22 +132,13 @@ def _class_target(name: str, column: np.ndarray, rows: np.ndarray, count: int) -
 
 
 def read_table(path: Path) -> dict[str, np.ndarray]:
-    """Columns of a Parquet file or folder, or of a CSV file, as arrays. Raises `UserError` for anything else."""
+    """Columns of any table or vector file that `user_tables` reads, as arrays. Raises `UserError` for anything else."""
+    from user_tables import read_frame  # slow to import: it loads GDAL
+
     if not path.exists():
         raise UserError(f"nothing at {path}; `python render_tiles.py CITY.osm.pbf --labels {path}` writes labels")
-    try:
-        if path.suffix.lower() in (".csv", ".tsv", ".txt"):
-            parse = pyarrow.csv.ParseOptions(delimiter="," if path.suffix.lower() == ".csv" else "\t")
-            table = pyarrow.csv.read_csv(path, parse_options=parse)
-        else:
-            table = pyarrow.dataset.dataset(path, format="parquet").to_table()
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # the disk failed, not the table
-        raise UserError(f"{path} is neither a Parquet nor a CSV table: {error}") from error
-    if len(set(table.column_names)) < len(table.column_names):
-        raise UserError(f"{path} names a column twice: {', '.join(table.column_names)}; rename one")
-    return {name: _column(table[name]) for name in table.column_names}
+    frame = read_frame(path)
+    return {str(name): _column(frame[name]) for name in frame.columns}
 
 
 def read_extract(path: Path, tile_xy: np.ndarray, zoom: int) -> dict[str, np.ndarray]:
@@ -160,71 +154,51 @@ def read_extract(path: Path, tile_xy: np.ndarray, zoom: int) -> dict[str, np.nda
     columns, rows = (tile_xy.max(axis=0) - tile_xy.min(axis=0) + 1).tolist()
     area = TileArea(zoom, x0, y0, np.ones((rows, columns), dtype=bool))
     table = labels_table(features, style, area, build_index(features, style, area))
-    return {name: _column(table[name]) for name in table.column_names}
+    return {name: _column(column) for name, column in table.to_pandas().items()}
 
 
-def read_geojson(path: Path, tile_xy: np.ndarray, zoom: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Properties of a GeoJSON FeatureCollection by tile: columns, and the tile of each row `(R, 2)`.
+def read_geometries(path: Path, tile_xy: np.ndarray, zoom: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Columns of a vector file such as GeoJSON by tile: a row per pair of feature and tile, and its tile `(R, 2)`.
 
-    A feature gives a row to every tile whose centre it covers. One that covers no centre (a point, a small polygon)
-    gives a row to the tile that it lies in. Longitude and latitude are in degrees, as RFC 7946 wants them.
+    A polygon counts for every tile whose centre it covers. One too small to cover a centre counts for the tile that it
+    lies in, and so does a point.
     """
     import shapely
-    from shapely.geometry import shape
 
-    if not path.exists():
-        raise UserError(f"nothing at {path}; expected a GeoJSON file of polygons")
-    try:
-        features = json.loads(path.read_text(encoding="utf-8"))["features"]
-        shapes = np.array([shape(feature["geometry"]) for feature in features], dtype=object)
-        properties = [dict(feature["properties"] or {}) for feature in features]
-    except (ValueError, LookupError, TypeError, AttributeError, shapely.errors.ShapelyError) as error:
-        raise UserError(
-            f"{path} is not a GeoJSON FeatureCollection: {error!r}; `ogr2ogr -f GeoJSON -t_srs EPSG:4326` writes one"
-        ) from error
-    kept = [i for i, found in enumerate(shapes) if not found.is_empty]
-    shapes, properties = shapes[kept], [properties[i] for i in kept]
-    if not len(shapes):
-        raise UserError(f"{path} has no feature with a geometry")
-    west, south, east, north = shapely.total_bounds(shapes)
-    if west < -180 or east > 180 or south < -90 or north > 90:
-        raise UserError(
-            f"the coordinates in {path} reach from {west:.0f}, {south:.0f} to {east:.0f}, {north:.0f}; expected "
-            "longitude and latitude: convert it with `ogr2ogr -f GeoJSON -t_srs EPSG:4326 OUT.geojson IN.geojson`"
-        )
-    centres = latlon_of_tile(tile_xy + 0.5, zoom)
-    tile, owner = shapely.STRtree(shapes).query(shapely.points(centres[:, ::-1]), predicate="intersects")
-    rest = np.setdiff1d(np.arange(len(shapes)), owner)
-    inner = shapely.get_coordinates(shapely.point_on_surface(shapes[rest]))
-    keys = np.concatenate([tile_xy[tile], np.floor(tile_of_latlon(inner[:, 1], inner[:, 0], zoom)).astype(np.int64)])
+    from user_tables import read_places, read_polygons
+
+    places = read_places(path)
+    frame = places.frame
+    tile, owner = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+    if frame.geom_type.str.contains("Polygon").any():
+        frame = read_polygons(path)
+        centres = latlon_of_tile(tile_xy + 0.5, zoom)
+        shapes = shapely.STRtree(frame.geometry.to_numpy())
+        tile, owner = shapes.query(shapely.points(centres[:, ::-1]), predicate="intersects")
+    rest = np.setdiff1d(np.flatnonzero(np.isfinite(places.lat)), owner)
+    small = np.floor(tile_of_latlon(places.lat[rest], places.lon[rest], zoom)).astype(np.int64)
     owner = np.concatenate([owner, rest])
-    names = dict.fromkeys(name for each in properties for name in each if name.lower() not in NO_TARGETS)
-    return {name: _property_column([each.get(name) for each in properties])[owner] for name in names}, keys
+    names = [name for name in frame.columns if name.lower() not in (*NO_TARGETS, frame.geometry.name)]
+    return {name: _column(frame[name])[owner] for name in names}, np.concatenate([tile_xy[tile], small])
 
 
-def _property_column(values: list) -> np.ndarray:
-    """Property values of GeoJSON features as one column; values of mixed kinds become text."""
-    try:
-        array = pa.array(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
-        array = pa.array([None if value is None else str(value) for value in values])
-    return _column(pa.chunked_array([array]))
+def _column(column: "pd.Series") -> np.ndarray:
+    """A column as an array: numbers `(R,)`, lists of equal length `(R, D)`, text and truth values as objects.
 
-
-def _column(column: pa.ChunkedArray) -> np.ndarray:
-    """A column as an array: numbers `(R,)`, lists of equal length `(R, D)`, text as objects."""
-    kind = column.type
-    if pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind) or pa.types.is_large_list(kind):
-        flat = pc.list_flatten(column).to_numpy()
-        return flat.reshape(len(column), -1) if len(column) and len(flat) % len(column) == 0 else flat[:0]
-    if pa.types.is_boolean(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return np.array(column.cast(pa.string()).to_pylist(), dtype=object)
-    if pa.types.is_dictionary(kind):
-        return _column(column.cast(kind.value_type))
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        exact = column.null_count == 0 and pa.types.is_integer(kind)
-        return column.to_numpy() if exact else column.cast(pa.float64()).to_numpy()
-    return np.full(len(column), None, dtype=object)  # dates, geometries: nothing to predict
+    Anything else, such as dates, geometries and lists that differ in length, becomes None: nothing to predict.
+    """
+    if column.dtype.kind in "iuf":
+        exact = column.dtype.kind != "f" and not column.isna().any()
+        return column.to_numpy() if exact else column.to_numpy(dtype=np.float64, na_value=np.nan)
+    cells = [None if cell is None or (isinstance(cell, float) and np.isnan(cell)) else cell for cell in column]
+    first = next((cell for cell in cells if cell is not None), None)
+    if isinstance(first, list | np.ndarray) and all(cell is not None and len(cell) == len(first) for cell in cells):
+        return np.array(cells, dtype=np.float64)
+    if isinstance(first, str):
+        return np.array([cell if isinstance(cell, str) else None for cell in cells], dtype=object)
+    if isinstance(first, bool | np.bool_):
+        return np.array([None if cell is None else str(bool(cell)).lower() for cell in cells], dtype=object)
+    return np.full(len(column), None, dtype=object)
 
 
 def take_keys(table: dict[str, np.ndarray], path: Path, zoom: int) -> np.ndarray:
@@ -258,10 +232,10 @@ def read_vectors(path: Path, zoom: int) -> tuple[np.ndarray, np.ndarray]:
     lists = [column for column in table.values() if column.ndim == 2]
     numbered = [table[name] for name in table if re.fullmatch(r"\D*\d+", name) and table[name].dtype != object]
     if not lists and len(numbered) < 2:
-        raise UserError(f"{path} holds no vectors; expected one column of lists, or columns such as e0, e1, e2")
+        raise UserError(
+            f"{path} holds no vectors; expected one column of lists of the same length, or columns such as e0, e1, e2"
+        )
     vectors = lists[0] if lists else np.stack(numbered, axis=1)
-    if len(vectors) != len(tile_xy):
-        raise UserError(f"the vectors in {path} differ in length; expected the same length for every tile")
     kept = np.ones(len(tile_xy), dtype=bool) if blank is None else blank != "true"
     _, first = np.unique(tile_xy[kept], axis=0, return_index=True)
     return tile_xy[kept][first].astype(np.int32), np.nan_to_num(vectors[kept][first].astype(np.float32))

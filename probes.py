@@ -1,6 +1,6 @@
-"""Probes under spatially blocked cross-validation.
+"""Probes of vectors under spatially blocked cross-validation: ridge, nearest neighbours, logistic regression.
 
-Not a command.
+Not a command; `python evaluate.py` runs them.
 """
 
 import dataclasses
@@ -10,9 +10,6 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from scipy import stats
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import f1_score
 
 from cli import UserError
 from label_tables import Target
@@ -24,6 +21,23 @@ FOLDS = 5
 NEIGHBOURS = 10
 ALPHAS = np.logspace(-4, 3, 15)  # ridge penalty per training tile
 LOGISTIC_C = 0.1
+MIN_TEST = 10  # tiles; a fold with fewer is not scored
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """Vectors to evaluate: `vectors (N, D)` under a name.
+
+    `metric` says how they are compared: "cosine" as they are, "standardised" for plain features, which are
+    standardised first.
+    """
+
+    name: str
+    vectors: np.ndarray
+    metric: str = "standardised"
+
+
+# --- folds -------------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,8 +60,8 @@ class Folds:
 def blocked_folds(tile_xy: np.ndarray, seed: int, richness: np.ndarray | None = None) -> Folds:
     """Five folds of whole 12 x 12 blocks, with a two-tile buffer.
 
-    Blocks are dealt out by `richness (N,)`, the number of labels that say something on a tile: each five blocks of
-    the same order go to five different folds, so that no fold is left without labels.
+    Blocks are sorted by `richness (N,)`, the number of labels known on a tile, and each five in a row go to five
+    different folds, so that no fold is left without labels. Raises `UserError` for an area of fewer than five blocks.
     """
     labels = blocks_of(tile_xy, BLOCK)
     weight = np.bincount(labels, np.ones(len(labels)) if richness is None else richness)
@@ -74,7 +88,7 @@ def richness(targets: list[Target]) -> np.ndarray:
 
 
 def random_folds(count: int, seed: int) -> Folds:
-    """Five random folds without a buffer: what leaks when neighbours are on both sides."""
+    """Five random folds without a buffer. They show what leaks when neighbours are on both sides."""
     fold = np.random.default_rng([seed, 0xB2]).permutation(count) % FOLDS
     return Folds(fold, np.stack([fold != i for i in range(FOLDS)]))
 
@@ -83,14 +97,33 @@ def random_folds(count: int, seed: int) -> Folds:
 
 
 def standardise(vectors: np.ndarray, train: np.ndarray) -> np.ndarray:
-    """All vectors, centred and scaled by the training part alone."""
+    """All vectors, centred and scaled by mean and deviation of the training part alone."""
     part = vectors[train]
     scale = part.std(axis=0)
     return (vectors - part.mean(axis=0)) / np.where(scale > 1e-8, scale, 1)
 
 
+def unit_length(vectors: np.ndarray) -> np.ndarray:
+    """Vectors of length 1; zeros stay zeros."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+
+def r2(truth: np.ndarray, predicted: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    """Share of each column's variance that is explained; `truth (m, T)`, `predicted (..., m, T)`.
+
+    The error is divided by the variance `(T,)` over all evaluated tiles, not over one fold: a quarter in which a label
+    hardly varies would otherwise outweigh all others. The mean over folds is the R2 of all held-out predictions
+    together.
+    """
+    error = ((truth - predicted) ** 2).mean(axis=-2)
+    return 1 - error / np.where(variance > 0, variance, np.nan)
+
+
 def ridge_all(x: np.ndarray, y: np.ndarray, x_test: np.ndarray) -> np.ndarray:
-    """Ridge predictions for every penalty: `x (n, D)`, `y (n, T)`, `x_test (m, D)` to `(A, m, T)`."""
+    """Ridge predictions for every penalty: `x (n, D)`, `y (n, T)`, `x_test (m, D)` to `(A, m, T)`.
+
+    One eigendecomposition serves all penalties and labels, which is many times faster than scikit-learn's solver.
+    """
     center = y.mean(axis=0)
     values, basis = np.linalg.eigh(x.T @ x)
     weights, test = basis.T @ (x.T @ (y - center)), x_test @ basis
@@ -98,62 +131,77 @@ def ridge_all(x: np.ndarray, y: np.ndarray, x_test: np.ndarray) -> np.ndarray:
     return np.stack([test @ (s[:, None] * weights) for s in shrunk]) + center
 
 
-def r2(truth: np.ndarray, predicted: np.ndarray, variance: np.ndarray) -> np.ndarray:
-    """Share of each column's variance that is explained; `truth (m, T)`, `predicted (..., m, T)`.
-
-    The yardstick is the variance `(T,)` over all evaluated tiles, not over one fold: a quarter in which a label hardly
-    varies would otherwise outweigh all others. The mean over folds is the R2 of all held-out predictions together.
-    """
-    error = ((truth - predicted) ** 2).mean(axis=-2)
-    return 1 - error / np.where(variance > 0, variance, np.nan)
-
-
 def ridge_scores(vectors: np.ndarray, values: np.ndarray, folds: Folds) -> np.ndarray:
     """R2 of ridge regression on each fold, `(F, T)`: the penalty is chosen on the other folds for each label."""
     scores, variance = np.full((FOLDS, values.shape[1]), np.nan), values.var(axis=0)
     for i, (train, test) in enumerate(folds.parts()):
-        if test.sum() < 10 or train.sum() < 2 * FOLDS:
+        if test.sum() < MIN_TEST or train.sum() < 2 * FOLDS:
             continue
         x = standardise(vectors, train)
         inner = []
         for j, (inner_train, inner_test) in enumerate(folds.parts()):
             fit, check = train & inner_train, train & inner_test
-            if j != i and check.sum() >= 10 and fit.sum() >= 10:
+            if j != i and check.sum() >= MIN_TEST and fit.sum() >= MIN_TEST:
                 inner.append(r2(values[check], ridge_all(x[fit], values[fit], x[check]), variance))
-        best = (
-            np.nan_to_num(np.mean(inner, axis=0)).argmax(axis=0)
-            if inner
-            else np.full(values.shape[1], len(ALPHAS) // 2)
-        )
+        if inner:
+            best = np.nan_to_num(np.mean(inner, axis=0)).argmax(axis=0)
+        else:
+            best = np.full(values.shape[1], len(ALPHAS) // 2)
         outer = r2(values[test], ridge_all(x[train], values[train], x[test]), variance)
         scores[i] = outer[best, np.arange(len(best))]
     return scores
 
 
 def nearest(queries: np.ndarray, others: np.ndarray, k: int) -> np.ndarray:
-    """Positions of the `k` nearest `others (M, D)` to each of `queries (Q, D)`, Euclidean."""
-    others = torch.from_numpy(np.ascontiguousarray(others, dtype=np.float32))
-    half = others.square().sum(1) / 2
+    """Positions of the `k` nearest `others (M, D)` to each of `queries (Q, D)`, Euclidean: `(Q, k)`."""
+    points = torch.from_numpy(np.ascontiguousarray(others, dtype=np.float32))
+    half = points.square().sum(1) / 2
     chunks = torch.from_numpy(np.ascontiguousarray(queries, dtype=np.float32)).split(1024)
-    return torch.cat([(q @ others.T - half).topk(min(k, len(others)), dim=1).indices for q in chunks]).numpy()
+    return torch.cat([(q @ points.T - half).topk(min(k, len(points)), dim=1).indices for q in chunks]).numpy()
 
 
-def knn_scores(vectors: np.ndarray, values: np.ndarray, folds: Folds) -> np.ndarray:
-    """R2 of the mean of the ten nearest training tiles, on each fold, `(F, T)`."""
-    scores = np.full((FOLDS, values.shape[1]), np.nan)
+def neighbour_means(
+    vectors: np.ndarray, values: np.ndarray, folds: Folds, metric: str
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Fold number, its test tiles and the means `(m, T)` of `values` over their ten nearest training tiles.
+
+    `metric`: "cosine" compares the vectors as they are, "standardised" standardises them on the training part first
+    and then takes Euclidean distances, "standardised cosine" the angle between them.
+    """
     for i, (train, test) in enumerate(folds.parts()):
-        if test.sum() >= 10 and train.sum() >= NEIGHBOURS:
-            x = standardise(vectors, train)
-            found = nearest(x[test], x[train], NEIGHBOURS)
-            scores[i] = r2(values[test], values[train][found].mean(axis=1), values.var(axis=0))
+        if test.sum() >= MIN_TEST and train.sum() >= NEIGHBOURS:
+            x = standardise(vectors, train) if metric.startswith("standardised") else vectors
+            x = unit_length(x) if metric.endswith("cosine") else x  # of unit vectors, nearest means smallest angle
+            yield i, test, values[train][nearest(x[test], x[train], NEIGHBOURS)].mean(axis=1)
+
+
+def knn_scores(vectors: np.ndarray, values: np.ndarray, folds: Folds, metric: str = "standardised") -> np.ndarray:
+    """R2 of the mean of the ten nearest training tiles, on each fold, `(F, T)`; see `neighbour_means` for `metric`."""
+    scores = np.full((FOLDS, values.shape[1]), np.nan)
+    for i, test, predicted in neighbour_means(vectors, values, folds, metric):
+        scores[i] = r2(values[test], predicted, values.var(axis=0))
+    return scores
+
+
+def knn_class_scores(vectors: np.ndarray, codes: np.ndarray, folds: Folds, metric: str) -> np.ndarray:
+    """Macro F1 of the most frequent class among the ten nearest training tiles, on each fold, `(F,)`."""
+    from sklearn.metrics import f1_score
+
+    scores = np.full(FOLDS, np.nan)
+    for i, test, votes in neighbour_means(vectors, np.eye(codes.max() + 1)[codes], folds, metric):
+        scores[i] = f1_score(codes[test], votes.argmax(axis=1), average="macro", zero_division=0)
     return scores
 
 
 def logistic_scores(vectors: np.ndarray, codes: np.ndarray, folds: Folds) -> np.ndarray:
     """Macro F1 of multinomial logistic regression on each fold, `(F,)`."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import f1_score
+
     scores = np.full(FOLDS, np.nan)
     for i, (train, test) in enumerate(folds.parts()):
-        if test.sum() >= 10 and len(np.unique(codes[train])) > 1:
+        if test.sum() >= MIN_TEST and len(np.unique(codes[train])) > 1:
             x = standardise(vectors, train).astype(np.float32)
             probe = LogisticRegression(C=LOGISTIC_C, tol=1e-3, max_iter=200)
             with warnings.catch_warnings():
@@ -163,10 +211,23 @@ def logistic_scores(vectors: np.ndarray, codes: np.ndarray, folds: Folds) -> np.
     return scores
 
 
-def corrected_p(differences: np.ndarray) -> float:
-    """Two-sided p of a paired t-test over folds, corrected for their common training tiles (Nadeau & Bengio 2003)."""
+# --- differences -------------------------------------------------------------------------------------------
+
+
+def corrected_error(differences: np.ndarray) -> float:
+    """Standard error of the mean of paired differences over folds, NaN if there are fewer than two.
+
+    It is larger than the plain one, because the folds share training tiles (Nadeau and Bengio 2003).
+    """
     known = differences[~np.isnan(differences)]
-    if len(known) < 2 or known.std() == 0:
+    if len(known) < 2:
         return float("nan")
-    error = np.sqrt((1 / len(known) + 1 / (FOLDS - 1)) * known.var(ddof=1))
+    return float(np.sqrt((1 / len(known) + 1 / (FOLDS - 1)) * known.var(ddof=1)))
+
+
+def corrected_p(differences: np.ndarray) -> float:
+    """Two-sided p value of a paired t-test over folds with the corrected error (Nadeau and Bengio 2003)."""
+    known, error = differences[~np.isnan(differences)], corrected_error(differences)
+    if not error > 0:
+        return float("nan")
     return float(2 * stats.t.sf(abs(known.mean()) / error, df=len(known) - 1))

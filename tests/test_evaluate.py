@@ -3,13 +3,15 @@
 import json
 from pathlib import Path
 
+import geopandas
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
-import torch
+from PIL import Image
 from scipy import stats
+from shapely import box
 from sklearn.linear_model import Ridge
 
 import baselines
@@ -18,12 +20,15 @@ import hex2vec_vectors
 import label_tables
 import probes
 import quality_report
+import vector_space
 from checkpoint import Checkpoint
 from cli import TilesFlags, UserError
 from conftest import REPO, make_tiles, save_untrained
+from data_loader import TripletSampler
 from layers import LAYERS
-from tile_grid import blocks_of, latlon_of_tile, spatial_split, tile_of_latlon
+from tile_grid import blocks_of, latlon_of_tile, tile_of_latlon
 from tile_store import open_store
+from train_config import make_config, split_city, unseen_tiles
 from vectors import rank_me
 
 X0, Y0 = 76600, 44200
@@ -42,7 +47,7 @@ def city(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name, seed in (("a", 0), ("b", 1)):
         save_untrained(folder / f"{name}.pth", seed=seed)
     store = open_store(tiles, 32, cache_dir=folder / "cache", num_workers=0)
-    mass, rng = store.layer_mass, np.random.default_rng(0)
+    mass, rng = store.layer_intensity, np.random.default_rng(0)
     built = mass[:, LAYERS.index("buildings")]
     columns = {"x": store.tile_xy[:, 0], "y": store.tile_xy[:, 1]}
     columns["addresses"] = rng.poisson(200 * built)
@@ -99,7 +104,7 @@ def test_random_folds_leak_what_blocked_folds_do_not():
     rng = np.random.default_rng(0)
     noise = rng.normal(size=(6, 6)).repeat(10, 0).repeat(10, 1).reshape(-1)  # a label that only place explains
     target = label_tables.Target("noise", noise)
-    place = baselines.Candidate("place", baselines.coordinate_waves(xy, 256, 0))
+    place = probes.Candidate("place", baselines.coordinate_waves(xy, 256, 0))
     figures = evaluate.probe_figures(place, [target], probes.blocked_folds(xy, 1), probes.random_folds(len(xy), 1))
     value = {(f.name, f.split): f.value for f in figures}
     assert value["ridge R2", "random"] > 0.4
@@ -132,6 +137,19 @@ def test_probes_find_what_is_there_and_nothing_else():
     assert probes.logistic_scores(vectors, codes, folds).min() > 0.9
 
 
+def test_cosine_neighbours_compare_directions_alone():
+    """However long each vector is, its neighbours by cosine are the same."""
+    xy = grid(60, 60)
+    rng = np.random.default_rng(0)
+    vectors, longer = probes.unit_length(rng.normal(size=(len(xy), 4))), 10 ** rng.uniform(-2, 2, (len(xy), 1))
+    values, codes, folds = vectors[:, :1], (vectors[:, 0] > 0).astype(int), probes.blocked_folds(xy, 0)
+    for scores, labels in ((probes.knn_scores, values), (probes.knn_class_scores, codes)):
+        found = scores(vectors, labels, folds, "cosine")
+        assert found.min() > 0.9
+        np.testing.assert_allclose(scores(vectors * longer, labels, folds, "cosine"), found, atol=1e-3)
+    assert probes.knn_scores(vectors * longer, values, folds, "standardised").mean() < 0.98
+
+
 def test_a_quarter_without_variance_does_not_outweigh_the_others():
     truth, predicted = np.array([[1.0], [1.0]]), np.array([[1.1], [0.9]])
     assert probes.r2(truth, predicted, np.array([4.0])) == pytest.approx(1 - 0.01 / 4)
@@ -143,7 +161,7 @@ def test_a_label_on_some_tiles_is_probed_on_those_alone():
     vectors = rng.normal(size=(len(xy), 4))
     values = np.where(rng.random(len(xy)) < 0.2, vectors[:, 0], np.nan)
     figures = evaluate.probe_figures(
-        baselines.Candidate("v", vectors),
+        probes.Candidate("v", vectors),
         [label_tables.Target("some", values)],
         probes.blocked_folds(xy, 0),
         probes.random_folds(len(xy), 0),
@@ -162,7 +180,7 @@ def test_rankme_counts_equal_axes():
 
 def test_triplets_are_near_and_far():
     xy = grid(40, 30)
-    anchor, positive, negative = xy[evaluate.draw_triplets(xy, np.random.default_rng(0)).T]
+    anchor, positive, negative = xy[vector_space.draw_triplets(xy, np.random.default_rng(0)).T]
     near, far = np.abs(anchor - positive).max(axis=1), np.abs(anchor - negative).max(axis=1)
     assert near.min() >= 1
     assert near.max() == 2
@@ -172,27 +190,36 @@ def test_triplets_are_near_and_far():
 def test_triplet_accuracy_of_places_is_one_and_of_noise_a_half():
     xy = grid(40, 40)
     parts = [np.arange(len(xy)), np.flatnonzero(xy[:, 0] < X0 + 20)]
-    assert evaluate.triplet_accuracies(xy.astype(np.float32), xy, parts, 0).min() > 0.99
+    assert vector_space.triplet_accuracies(xy.astype(np.float32), xy, parts, 0).min() > 0.99
     noise = np.random.default_rng(0).normal(size=(len(xy), 32)).astype(np.float32)
-    np.testing.assert_allclose(evaluate.triplet_accuracies(noise, xy, parts, 0), 0.5, atol=0.04)
-    assert np.isnan(evaluate.triplet_accuracies(noise, xy, [np.arange(5)], 0)).all()  # nothing lies ten tiles away
+    np.testing.assert_allclose(vector_space.triplet_accuracies(noise, xy, parts, 0), 0.5, atol=0.04)
+    assert np.isnan(vector_space.triplet_accuracies(noise, xy, [np.arange(5)], 0)).all()  # nothing lies ten tiles away
 
 
-def test_what_an_encoder_never_saw_is_known_from_its_checkpoint(city):
+@pytest.mark.parametrize("jitter", [0.0, 1.0])
+def test_what_an_encoder_never_saw_is_known_from_its_checkpoint(city, jitter):
+    """A tile counts as never trained on only if no training window, however jittered, shows a pixel of it."""
     store = open_store(city["tiles"], 32, cache_dir=city["cache"])
-    config = {"val_share": 0.2, "seed": 7}
-    trained, validated = spatial_split(store.tile_xy, 0.2, seed=7)
-    own = Checkpoint({}, {}, train_config=config, train_state={"tiles": store.content_key})
-    unseen = evaluate.held_out(own, store)
+    config = make_config(jitter=jitter, val_share=0.2, seed=7, loss_type="ntxent" if jitter else "softpn")
+    own = Checkpoint({}, {}, train_config=config.flat(), train_state={"tiles": store.content_key})
+    trained, validated = split_city(store, config)
+    unseen = unseen_tiles(store, own)
     assert unseen[validated].all() and not unseen[trained].any()
-    assert evaluate.held_out(Checkpoint({}, {}, train_config=config, train_state={"tiles": "another"}), store).all()
+    sampler = TripletSampler(store, 2, 10, rows=trained)
+    shown = store.tile_xy[sampler.epoch(0, 4000)].astype(float)  # (B, 3, 2)
+    if jitter:
+        shown = sampler.windows(sampler.epoch(0, 4000), jitter, 32, np.random.default_rng(0)) / 32
+    distance = np.abs(store.tile_xy[unseen][:, None] - shown.reshape(1, -1, 2)).max(axis=2)
+    assert distance.min() >= 1  # no window [xy, xy + 1) overlaps an unseen tile
+    other = Checkpoint({}, {}, train_config=config.flat(), train_state={"tiles": "another"})
+    assert unseen_tiles(store, other).all()
 
 
 def test_far_neighbours_are_the_nearest_of_those_beyond_two_kilometres():
     xy = grid(30, 30)
     latlon = latlon_of_tile(xy, 17)
     vectors = np.random.default_rng(0).normal(size=(len(xy), 6)).astype(np.float32)
-    found = evaluate.far_neighbours(vectors, latlon)
+    found = vector_space.far_neighbours(vectors, latlon)
     place = np.radians(latlon)
     for row in (0, 250, 899):
         a = np.sin((place[:, 0] - place[row, 0]) / 2) ** 2
@@ -210,9 +237,47 @@ def test_agreement_is_zero_by_chance_and_one_for_equals():
     noise = np.random.default_rng(1).normal(size=(len(xy), 8)).astype(np.float32)
     for classes in ((), ("a", "b", "c")):
         target = label_tables.Target("label", labels, classes)
-        latlon = latlon_of_tile(xy, 17)
-        assert evaluate.agreement(target, evaluate.far_neighbours(alike, latlon), 0) == pytest.approx(1, abs=1e-6)
-        assert evaluate.agreement(target, evaluate.far_neighbours(noise, latlon), 0) == pytest.approx(0, abs=0.03)
+        for vectors, expected, tolerance in ((alike, 1, 1e-6), (noise, 0, 0.03)):
+            far = vector_space.far_neighbours(vectors, latlon_of_tile(xy, 17))
+            assert vector_space.agreement(target, far, 0) == pytest.approx(expected, abs=tolerance)
+
+
+# --- baselines ---------------------------------------------------------------------------------------------
+
+
+def test_means_over_neighbours_leave_out_what_lies_beyond_the_data(city):
+    store = open_store(city["tiles"], 32, cache_dir=city["cache"])
+    values = np.random.default_rng(0).normal(size=(len(store), 2))
+    found = baselines.with_neighbours(store, values)
+    assert found.shape == (len(store), 6)
+    for place in ((X0, Y0), (X0 + 35, Y0 + 10), (X0 + 17, Y0 + 11)):
+        (row,) = store.grid.rows(np.array([place]))
+        away = np.abs(store.tile_xy - place).max(axis=1)
+        expected = [values[row], values[away <= 1].mean(axis=0), values[away <= 3].mean(axis=0)]
+        np.testing.assert_allclose(found[row], np.concatenate(expected))
+
+
+def test_shapes_are_measured_layer_by_layer(tmp_path):
+    """Two squares of 4 x 4 and 8 x 8 pixels on one layer of a 32 px tile; the other eleven are blank."""
+    plane = np.zeros((32, 32), np.uint8)
+    plane[2:6, 2:6], plane[10:18, 10:18] = 255, 51
+    blank = np.zeros_like(plane)
+    for layer in LAYERS:
+        folder = tmp_path / "tiles" / layer / "17" / str(X0)
+        folder.mkdir(parents=True)
+        Image.fromarray(plane if layer == "buildings" else blank).save(folder / f"{Y0}.png")
+    store = baselines.open_sharp(open_store(tmp_path / "tiles", 16, cache_dir=tmp_path), tmp_path)
+    assert store.tile_size == 32  # the size of the files
+    (numbers,) = baselines.shape_statistics(store).reshape(1, 12, 5)
+    buildings = [80 / 1024, 48 / 32, np.log(3), (16 + 64 / 5) / 1024, 64 / 1024]
+    np.testing.assert_allclose(numbers[LAYERS.index("buildings")], buildings, rtol=1e-5)
+    assert not np.delete(numbers, LAYERS.index("buildings"), axis=0).any()
+
+
+def test_principal_components_are_cut_and_not_rotated():
+    vectors = np.random.default_rng(0).normal(size=(50, 20)) * np.arange(20, 0, -1)
+    whole = probes.Candidate("PCA of pixels", baselines.principal(vectors, 10))
+    np.testing.assert_array_equal(baselines.cut_to(whole, 4).vectors, whole.vectors[:, :4])
 
 
 # --- differences -------------------------------------------------------------------------------------------
@@ -235,8 +300,13 @@ def test_differences_are_taken_fold_by_fold():
             ("b", "m", [1, 1]),
         ]
     ]
-    found = {d.label: d.folds.tolist() for d in evaluate.differences(figures, "a", ["b"])}
-    assert found == {"l": [0.5, 1.5], "m": [-1, -1], "": [-0.25, 0.25]}
+    targets = [label_tables.Target("l", np.zeros(1)), label_tables.Target("m", np.zeros(1))]
+    targets.append(label_tables.Target("n", np.zeros(1), drawn=True))  # the other group: not in this mean
+    figures += [quality_report.Figure("ridge R2", name, np.array([9.0, 9.0]), "n", "blocked") for name in "ab"]
+    report = quality_report.Report(["a", "b"], targets, figures, {"evaluated": 1}, ["b"])
+    found = {d.label: d.folds.tolist() for d in report.differences("ridge R2", drawn=False)}
+    assert found == {"l": [0.5, 1.5], "m": [-1, -1], "mean": [-0.25, 0.25]}
+    assert {d.label for d in report.differences("ridge R2", drawn=True)} == {"n", "mean"}
 
 
 # --- tables of the user's ----------------------------------------------------------------------------------
@@ -251,6 +321,49 @@ def test_points_by_latitude_and_longitude_are_averaged_in_their_tile(tmp_path):
     (target,), drawn = label_tables.read_labels(tmp_path / "prices.csv", xy, 17)
     np.testing.assert_allclose(target.values, np.arange(len(xy)) + 0.5)
     assert not drawn
+
+
+@pytest.mark.parametrize("suffix", ["geojson", "gpkg"])
+def test_polygons_label_every_tile_whose_centre_they_cover(tmp_path, suffix):
+    xy = grid(20, 20)
+    north, west = latlon_of_tile(np.array([X0, Y0]), 17)
+    south, east = latlon_of_tile(np.array([X0 + 20, Y0 + 20]), 17)
+    middle = latlon_of_tile(np.array([X0 + 10, Y0]), 17)[1]
+    shapes = [box(west, south, middle, north), box(middle, south, east, north)]
+    lat, lon = latlon_of_tile(np.array([X0 + 0.2, Y0 + 0.2]), 17)
+    shapes.append(box(lon, lat - 1e-5, lon + 1e-5, lat))  # covers no centre: counts for the tile that it lies in
+    columns = {"price": [1.5, 2.5, 9.5], "kind": ["old", "new", "new"], "id": [1, 2, 3]}
+    frame = geopandas.GeoDataFrame(columns, geometry=shapes, crs="EPSG:4326")
+    frame.to_file(tmp_path / f"districts.{suffix}")
+    targets, _ = label_tables.read_labels(tmp_path / f"districts.{suffix}", xy, 17)
+    by_name = {target.name: target for target in targets}
+    assert set(by_name) == {"price", "kind"}
+    expected = np.where(xy[:, 0] < X0 + 10, 1.5, 2.5)
+    expected[0] = (1.5 + 9.5) / 2
+    np.testing.assert_allclose(by_name["price"].values, expected)
+    assert by_name["kind"].classes == ("new", "old")
+    assert not by_name["price"].drawn
+
+
+def test_a_csv_with_semicolons_and_decimal_commas_is_read(tmp_path):
+    xy = grid(20, 20)
+    lines = ["x;y;price", *(f"{x};{y};{i},5" for i, (x, y) in enumerate(xy))]
+    (tmp_path / "prices.csv").write_text("\ufeff" + "\n".join(lines), encoding="utf-8")
+    (target,), _ = label_tables.read_labels(tmp_path / "prices.csv", xy, 17)
+    np.testing.assert_allclose(target.values, np.arange(len(xy)) + 0.5)
+
+
+def test_only_the_renderers_own_labels_count_as_drawn(tmp_path):
+    """A user's column may be called `landuse`, too; only beside `drawn:` columns is it known to be on the tiles."""
+    xy = grid(20, 20)
+    table = {"x": xy[:, 0], "y": xy[:, 1], "levels": np.arange(400) / 7, "poi_food": np.arange(400) % 5}
+    table["landuse"] = np.where(np.arange(400) % 2, "a", "b")
+    pyarrow.csv.write_csv(pa.table(table), tmp_path / "own.csv")
+    targets, _ = label_tables.read_labels(tmp_path / "own.csv", xy, 17)
+    assert len(targets) == 3 and not any(target.drawn for target in targets)
+    pq.write_table(pa.table(table | {"drawn:roads": np.arange(400)}), tmp_path / "labels.parquet")
+    targets, _ = label_tables.read_labels(tmp_path / "labels.parquet", xy, 17)
+    assert {target.name for target in targets if target.drawn} == {"poi_food", "landuse"}
 
 
 def test_counts_are_taken_as_logarithms_and_classes_by_majority(tmp_path):
@@ -282,7 +395,7 @@ def test_a_table_that_cannot_be_used_is_explained(tmp_path, table, said):
 
 def test_a_table_that_is_no_table_is_explained(tmp_path):
     (tmp_path / "labels.parquet").write_bytes(b"not a table")
-    with pytest.raises(UserError, match="neither a Parquet nor a CSV"):
+    with pytest.raises(UserError, match="cannot be read as parquet"):
         label_tables.read_table(tmp_path / "labels.parquet")
 
 
@@ -296,12 +409,17 @@ def test_the_report_of_a_checkpoint_with_baselines(city, run_script, tmp_path):
         "channel means + deviations",
         "brightness profiles",
         "PCA of pixels",
+        "brightness profiles + neighbours",
+        "shapes at full resolution",
         "counts per layer",
+        "counts per layer + neighbours",
         "untrained encoder",
     ):
         assert f"\n{name}" in result.stdout
     assert "counts per class, PCA 16" in result.stdout  # 20 numbers, cut to the 16 of the vectors
     assert "rare" not in result.stdout  # known on too few tiles
+    assert "Labels not drawn on the tiles: addresses" in result.stdout
+    assert "Labels drawn on the tiles: landuse" in result.stdout
     store = open_store(city["tiles"], 32, cache_dir=city["cache"])
     assert f"{(~store.blank).sum():,} tiles with content of {len(store):,}" in result.stdout
     saved = json.loads((tmp_path / "reports" / "quality.json").read_text())
@@ -320,6 +438,17 @@ def test_two_checkpoints_and_json(city, run_script):
     }
     assert differences["levels"]["value"] == pytest.approx(score["a", "levels"] - score["b", "levels"], abs=1e-4)
     assert all(len(r["folds"]) == 5 for r in differences.values())
+    group = {
+        r["label"]: r["group"] for r in records if r["name"] in ("ridge R2", "logistic F1") and r["label"] != "mean"
+    }
+    assert group == dict.fromkeys(("levels", "addresses"), "not drawn on the tiles") | {"landuse": "drawn on the tiles"}
+    means = {
+        r["group"]: r["value"]
+        for r in records
+        if (r["name"], r["vectors"], r["label"]) == ("far agreement", "a", "mean")
+    }
+    assert set(means) == {"not drawn on the tiles", "drawn on the tiles"}  # never one mean over both
+    assert {"cosine knn R2", "cosine knn F1", "difference of cosine knn R2"} <= {r["name"] for r in records}
 
 
 def test_a_checkpoint_against_itself_is_refused():
@@ -331,7 +460,7 @@ def test_a_checkpoint_against_itself_is_refused():
 def test_a_file_of_vectors(city, run_script, tmp_path):
     store = open_store(city["tiles"], 32, cache_dir=city["cache"])
     table = {"x": store.tile_xy[:, 0], "y": store.tile_xy[:, 1], "blank": store.blank, "latitude": store.tile_xy[:, 0]}
-    table |= {f"e{i}": column for i, column in enumerate(store.layer_mass.T)}
+    table |= {f"e{i}": column for i, column in enumerate(store.layer_intensity.T)}
     pyarrow.csv.write_csv(pa.table(table), tmp_path / "vectors.csv")
     result = run_script("evaluate.py", "--vectors", "vectors.csv", "--labels", city["labels"], "--json")
     records = [json.loads(line) for line in result.stdout.splitlines()]
@@ -343,13 +472,6 @@ def test_a_file_of_vectors(city, run_script, tmp_path):
 
 def test_labels_are_asked_for(run_script):
     assert "--labels is missing" in run_script("evaluate.py", check=2).stderr
-
-
-def test_the_same_seed_gives_the_same_figures():
-    torch.manual_seed(3)
-    first = baselines.principal(np.random.default_rng(0).normal(size=(50, 20)), 5, 0)
-    torch.manual_seed(9)
-    np.testing.assert_array_equal(first, baselines.principal(np.random.default_rng(0).normal(size=(50, 20)), 5, 0))
 
 
 @pytest.mark.slow

@@ -25,14 +25,22 @@ ROOMS = (
     ("model", "map_labels", "tile_painter", "tile_writer", "tile_images"),
     ("checkpoint", "tile_previews"),
     ("distributed", "inference", "render_tiles"),
-    ("run_log", "train_config", "embeddings"),
+    ("run_log", "train_config", "embeddings", "reasons"),
     ("memory", "projections", "similarity"),
-    ("exports", "explorer_data", "user_tables", "probes"),
+    ("exports", "explorer_data", "user_tables"),
     ("label_tables",),
-    ("baselines", "quality_report", "app_state"),
-    ("app_parts",),
+    ("probes",),
+    ("vector_space",),
+    ("baselines", "quality_report", "app_jobs", "app_address"),
+    ("app_city",),
+    ("app_pictures", "app_controls"),
+    ("app_view",),
+    ("app_places",),
+    ("app_projector", "app_search", "app_compare"),
     ("train", "evaluate", "precompute_embeddings", "visualize", "interactive_visualizer", "streamlit_app"),
-    ("run_interactive_viz", "run_example", "bench"),
+    ("run_interactive_viz", "run_example", "bench_timing"),
+    ("bench_tiles", "bench_network", "bench_viewers"),
+    ("bench",),
 )
 LEVEL = {name: level for level, names in enumerate(ROOMS) for name in names}
 VIEWERS = {"visualize", "interactive_visualizer", "streamlit_app"}
@@ -42,11 +50,9 @@ RUNNERS = {"run_interactive_viz", "run_example", "bench"}
 HEAVY = {"umap", "numba", "openTSNE", "sklearn", "matplotlib", "streamlit", "plotly", "pandas", "annoy", "tensorboard"}
 BUILT_ON = {
     "streamlit_app": {"streamlit", "pandas", "plotly"},
-    "app_parts": {"streamlit", "pandas", "plotly"},
-    "app_state": {"streamlit", "pandas", "plotly"},
+    **{name: {"streamlit", "pandas", "plotly"} for name in LEVEL if name.startswith("app_")},
     "interactive_visualizer": {"plotly"},
     "visualize": {"matplotlib"},
-    "evaluate": {"sklearn", "pandas"},
     "user_tables": {"pandas"},
 }
 
@@ -100,7 +106,7 @@ def test_viewers_are_imported_by_runners_only_and_never_train(path):
     if path.stem in VIEWERS:
         assert "train" not in imported(path)
     if not path.stem.startswith(("app_", "streamlit_app")):
-        assert not imported(path) & {"app_state", "app_parts"}
+        assert not any(name.startswith("app_") for name in imported(path))
 
 
 def test_tests_are_no_part_of_the_product():
