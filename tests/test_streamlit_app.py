@@ -13,13 +13,13 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
+import app_controls
 import cli
 import embeddings
 import inference
 import progress_bars
 import projections
 import similarity
-import streamlit_app
 from conftest import REPO, make_tiles, save_untrained
 from tile_grid import latlon_of_tile
 
@@ -72,9 +72,19 @@ def settle(app: AppTest) -> AppTest:
 
 
 def said(app: AppTest) -> str:
-    """Everything the page says in words."""
+    """Everything the page says in words, as Markdown shows it."""
     elements = [*app.markdown, *app.caption, *app.info, *app.warning, *app.error]
-    return "\n".join(str(element.value) for element in elements)
+    return shown("\n".join(str(element.value) for element in elements))
+
+
+def shown(markdown: str) -> str:
+    return re.sub(r"\\(.)", r"\1", markdown)
+
+
+def error(app: AppTest) -> str:
+    """The error that the page shows."""
+    assert len(app.error) == 1, app.error
+    return shown(app.error[0].value)
 
 
 def components(app: AppTest, name: str) -> list:
@@ -117,7 +127,7 @@ def test_colouring_reaches_the_view(open_app):
 def test_app_and_page_colour_alike():
     text = (REPO / "web" / "colours.js").read_text(encoding="utf-8")
     listed = re.findall(r'\["(\w+)", "([^"]+)"\]', text[: text.index("];")])
-    assert dict(listed) == streamlit_app.COLOURINGS and len(listed) == 6
+    assert dict(listed) == app_controls.COLOURINGS and len(listed) == 6
 
 
 def test_switching_algorithm_and_dimensions_computes_with_progress_and_keeps_it(open_app, cache):
@@ -156,7 +166,7 @@ def test_what_is_computed_is_never_computed_again(open_app, monkeypatch):
         raise AssertionError("computed again")
 
     monkeypatch.setattr(projections, "_compute", refuse)
-    monkeypatch.setattr(embeddings, "embed_batches", refuse)
+    monkeypatch.setattr(inference.Embedder, "embed_batches", refuse)
     app.selectbox(key="colour").set_value("zone").run()
     app.segmented_control(key="algorithm").set_value("TSNE").run()
     assert component(settle(app), "loc2vec_view")["projection"]["name"].startswith("t")
@@ -272,7 +282,7 @@ def test_the_gallery_has_pages(open_app):
 def test_side_by_side_shows_every_distance_and_what_matches(open_app):
     app = open_app(SEARCH, address={"query_tile": "76606/44206"})
     figures = {metric.label: metric.value for metric in app.metric}
-    assert {"Angular ●", "Euclidean", "Manhattan", "Dot", "Cosine", "Apart"} <= set(figures)
+    assert {"Angular ●", "Euclidean", "Manhattan", "Dot", "Cosine", "On the ground"} <= set(figures)
     cosine, angular = float(figures["Cosine"]), float(figures["Angular ●"])
     assert angular == pytest.approx(np.sqrt(2 - 2 * cosine), abs=0.05)
     assert "Why they match" in said(app)
@@ -323,7 +333,7 @@ def test_two_checkpoints_on_the_same_tiles(open_app, tmp_path, tiny_checkpoint, 
 
 def test_first_visit_says_what_is_missing_and_computes_it_on_a_button(open_app, tmp_path):
     app = open_app(cache_dir=tmp_path / "empty")
-    assert "Nothing is computed yet" in said(app) and "precompute_embeddings.py" in said(app)
+    assert "are not computed yet" in said(app) and "precompute_embeddings.py" in said(app)
     assert not components(app, "loc2vec_view")
     next(button for button in app.button if button.label == "Compute the vectors").click().run()
     assert component(settle(app), "loc2vec_view")["projection"]["name"] == "PCA"
@@ -331,17 +341,17 @@ def test_first_visit_says_what_is_missing_and_computes_it_on_a_button(open_app, 
 
 
 def test_the_work_can_be_cancelled_and_started_again(open_app, tmp_path, monkeypatch):
-    embed, held = inference.embed_batches, []
+    embed, held = inference.Embedder.embed_batches, []
 
-    def slowly(*arguments, **options):
+    def slowly(*arguments):
         with progress_bars.progress(total=10_000, desc="embedding tiles") as bar:
             while not held:
                 time.sleep(0.01)
                 bar.update()
-        yield from embed(*arguments, **options)
+        yield from embed(*arguments)
 
     app = open_app(cache_dir=tmp_path / "empty")
-    monkeypatch.setattr(embeddings, "embed_batches", slowly)
+    monkeypatch.setattr(inference.Embedder, "embed_batches", slowly)
     start = next(button for button in app.button if button.label == "Compute the vectors")
     start.click().run()
     next(button for button in app.button if button.label == "Cancel").click().run()
@@ -353,26 +363,26 @@ def test_the_work_can_be_cancelled_and_started_again(open_app, tmp_path, monkeyp
 
 def test_no_checkpoint(open_app, tmp_path):
     app = open_app(model_path=tmp_path / "none.pth")
-    assert f"no checkpoint at {tmp_path / 'none.pth'}" in app.error[0].value and "train.py" in app.error[0].value
+    assert f"no checkpoint at {tmp_path / 'none.pth'}" in error(app) and "train.py" in error(app)
 
 
 def test_a_checkpoint_that_is_none(open_app, tmp_path):
     (tmp_path / "bad.pth").write_bytes(b"not a checkpoint")
-    assert "damaged" in open_app(model_path=tmp_path / "bad.pth").error[0].value
+    assert "damaged" in error(open_app(model_path=tmp_path / "bad.pth"))
 
 
 def test_no_tiles(open_app, tmp_path):
     app = open_app(tiles_root=tmp_path / "nowhere")
-    assert "no folder at" in app.error[0].value and "render_tiles.py" in app.error[0].value
+    assert "no folder at" in error(app) and "render_tiles.py" in error(app)
 
 
 def test_wrong_flag(open_app):
     app = open_app(modle_path="x")
-    assert "did you mean '--model_path'" in app.error[0].value
+    assert "did you mean '--model_path'" in error(app)
 
 
 def test_wrong_zoom_is_one_sentence(open_app):
-    assert "--zoom" in open_app(zoom=16).error[0].value
+    assert "--zoom" in error(open_app(zoom=16))
 
 
 def test_a_checkpoint_of_another_tile_size_packs_the_tiles_at_that_size(open_app, tmp_path):
@@ -409,7 +419,7 @@ def test_annoy_not_installed(open_app, monkeypatch):
     ],
 )
 def test_places_outside_the_city(open_app, address, words):
-    assert words in open_app(SEARCH, address=address).error[0].value
+    assert words in error(open_app(SEARCH, address=address))
 
 
 @pytest.mark.parametrize(

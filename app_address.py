@@ -1,0 +1,56 @@
+"""The picked tiles, kept in the address of the live app's page, so that a link opens the same view.
+
+Not a command. `streamlit run streamlit_app.py` shows it at work.
+
+Each picked tile has a slot: "projector", "query", "result", "a", "b" or "c". The address names it as `<slot>_tile=x/y`.
+"""
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import numpy as np
+import streamlit as st
+
+from embeddings import City
+
+URL: Literal["query-params"] = "query-params"  # `bind=URL` keeps a widget's value in the address
+WAYS = RANDOM, BY_TILE, BY_LATLON, BROWSE = ("Random tile", "Coordinate input", "Latitude, longitude", "Browse gallery")
+
+
+def tile_name(xy: Iterable[int]) -> str:
+    """A tile as people write it: "x, y"."""
+    return ", ".join(str(part) for part in xy)
+
+
+def parse_tile(text: str | None) -> tuple[int, int] | None:
+    """`"x/y"` as a tile; None for any other text."""
+    parts = (text or "").split("/")
+    return (int(parts[0]), int(parts[1])) if len(parts) == 2 and all(part.isdecimal() for part in parts) else None
+
+
+def picked_row(city: City, slot: str) -> int:
+    """Row of the tile picked under `slot`, -1 if it is none of this city's tiles."""
+    xy = parse_tile(st.query_params.get(f"{slot}_tile"))
+    return -1 if xy is None else int(city.embeddings.rows(np.array([xy]))[0])
+
+
+def set_picked(slot: str, xy: Any) -> None:
+    """Write the picked tile into the address."""
+    st.query_params[f"{slot}_tile"] = f"{int(xy[0])}/{int(xy[1])}"
+
+
+def clear_picked(slot: str) -> None:
+    """Remove the picked tile from the address."""
+    st.query_params.pop(f"{slot}_tile", None)
+
+
+def set_clicked(slot: str, tile: dict | None, point: dict | None) -> None:
+    """Keep a click in a linked view: the tile under `slot`, and the exact point if it was on the map."""
+    if tile:
+        set_picked(slot, (tile["x"], tile["y"]))
+        if f"{slot}_way" in st.session_state:
+            st.session_state[f"{slot}_way"] = RANDOM  # the way to choose that shows the picked tile
+    elif not point:
+        clear_picked(slot)
+    if point:
+        st.session_state["place_lat"], st.session_state["place_lon"] = round(point["lat"], 5), round(point["lon"], 5)

@@ -1,0 +1,209 @@
+"""What the live app has open: a checkpoint, its city, projections and search indices, each loaded once per server.
+
+Not a command. `streamlit run streamlit_app.py` shows it at work.
+"""
+
+import dataclasses
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+import streamlit as st
+
+import embeddings
+import projections
+import similarity
+from app_jobs import NotReady, as_markdown, jobs, run_job, show_warnings
+from cli import DeviceFlags, TilesFlags, UserError
+from embeddings import City
+from explorer_data import PAGE_FORMAT
+from files import digest, file_digest
+from layers import LAYERS
+from progress_bars import progress_listener
+from projections import Projection
+from similarity import METRICS, Search
+
+# --- checkpoint and tiles ----------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A checkpoint and a folder of tiles to embed with it."""
+
+    tiles: TilesFlags
+    model_path: Path
+    max_tiles: int | None
+    device: DeviceFlags
+
+    def stamp(self) -> str:
+        """A digest that changes with the checkpoint's content, the tiles and the settings; costs milliseconds."""
+        folder = folder_stamp(str(self.tiles.tiles_root), self.tiles.zoom)
+        settings = dataclasses.asdict(self.tiles), dataclasses.asdict(self.device), self.max_tiles
+        return digest(checkpoint_digest(self.model_path), folder, settings)
+
+    def with_tiles(self, tiles_root: Path) -> "Source":
+        """The same checkpoint with another folder of tiles."""
+        return dataclasses.replace(self, tiles=dataclasses.replace(self.tiles, tiles_root=tiles_root))
+
+    def with_model(self, model_path: Path) -> "Source":
+        """The same tiles with another checkpoint."""
+        return dataclasses.replace(self, model_path=model_path)
+
+
+def _file_version(path: Path) -> tuple | None:
+    return (str(path), path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else None
+
+
+@st.cache_data(max_entries=64, show_spinner=False, hash_funcs={Path: _file_version, type(Path()): _file_version})
+def checkpoint_digest(path: Path) -> str | None:
+    """Digest of a checkpoint's content; the file is read again only after it changed. None for a missing file."""
+    return file_digest(path) if path.is_file() else None
+
+
+@st.cache_data(max_entries=16, ttl=5, show_spinner=False)
+def folder_stamp(tiles_root: str, zoom: int) -> str:
+    """Digest of the modification times of a tiles folder's columns: adding or removing a tile changes one of them."""
+    layers = [folder for layer in LAYERS if (folder := Path(tiles_root, layer, str(zoom))).is_dir()]
+    columns = [column for folder in layers for column in os.scandir(folder)]  # far quicker than Path.glob and stat
+    return digest(sorted((column.path, column.stat().st_mtime_ns) for column in columns))
+
+
+def find_checkpoints(first: Path) -> list[str]:
+    """`first`, then every checkpoint under checkpoints/ and runs/, newest first."""
+    found = [path for folder in ("checkpoints", "runs") for path in Path(folder).rglob("*.pth")]
+    found.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    return list(dict.fromkeys(map(str, [first, *found])))
+
+
+def find_tiles(first: Path) -> list[str]:
+    """`first`, then every folder of tiles up to two levels below the working directory."""
+    found = sorted(path.parent for pattern in ("*/roads", "*/*/roads") for path in Path().glob(pattern))
+    return list(dict.fromkeys(map(str, [first, *found])))
+
+
+# --- caches that all sessions share ------------------------------------------------------------------------
+
+
+def city_key(city: City) -> str:
+    """Digest of a city's content: its tiles, which of them are shown, and their vectors."""
+    return digest(city.embeddings.key, city.store.content_key, PAGE_FORMAT)
+
+
+def index_key(index: Search) -> tuple:
+    """What tells the indices of one city apart."""
+    return index.kind, index.metric, index.trees
+
+
+BY_CONTENT = {City: city_key, Search: index_key}
+cached_object = partial(st.cache_resource, show_spinner=False, hash_funcs=BY_CONTENT)  # callers get the same object
+cached_value = partial(st.cache_data, show_spinner=False, hash_funcs=BY_CONTENT)  # callers get a copy
+
+
+# --- the city ----------------------------------------------------------------------------------------------
+
+
+def open_city(source: Source) -> City:
+    """The city of `source`. If it is not cached, shows a button that computes it, and stops the page."""
+    place = st.container()
+    key = source.stamp()
+    step = "already running"
+    if not jobs().pending(key):
+        try:
+            return cached_city(source)
+        except NotReady as missing:
+            step = str(missing)
+    tiles_root, model_path = as_markdown(str(source.tiles.tiles_root)), as_markdown(str(source.model_path))
+    offer = (
+        f"The vectors of {tiles_root} are not computed yet for {model_path}. First step: {step}. "
+        "They are computed once and kept on disk. `python precompute_embeddings.py` computes everything in advance."
+    )
+    run_job(place, key, "Compute the vectors", lambda: compute_city(source), offer)
+    st.stop()
+
+
+@st.cache_resource(max_entries=6, show_spinner="Opening the tiles", hash_funcs={Source: Source.stamp})
+def cached_city(source: Source) -> City:
+    """The city if it is cached on disk; raises `NotReady` before any long work."""
+
+    def refuse(step: str, _done: float, total: float | None) -> NoReturn:
+        raise NotReady(f"{step} ({total:,})" if total else step)
+
+    with progress_listener(refuse):
+        return compute_city(source)
+
+
+def compute_city(source: Source) -> City:
+    """The tiles of `source` that are not blank, with their vectors, from the cache on disk or computed."""
+    city = embeddings.load_city(
+        source.tiles,
+        source.model_path,
+        device=source.device.device,
+        max_tiles=source.max_tiles,
+        seed=source.device.seed,
+        quick=True,
+    )
+    drawn = city.embeddings.with_content()
+    if not len(drawn):
+        raise UserError(f"every tile of {source.tiles.tiles_root} is blank; `python render_tiles.py` draws a city")
+    return dataclasses.replace(city, embeddings=drawn, rows=city.store.grid.rows(drawn.tile_xy))
+
+
+def show_heading(source: Source, city: City) -> None:
+    """One line that says what is open, and the warnings of opening it."""
+    show_warnings()
+    checkpoint = city.checkpoint
+    epoch = f"epoch {checkpoint.epoch}" if checkpoint.epoch else "untrained"
+    st.markdown(
+        f"**{as_markdown(str(source.tiles.tiles_root))}** · {len(city.embeddings):,} tiles of {city.store.tile_size} px"
+        f" · **{as_markdown(source.model_path.name)}** ({epoch}, {city.embeddings.vectors.shape[1]} dimensions)"
+    )
+
+
+# --- projections and indices -------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """How the embedding is drawn."""
+
+    algorithm: str
+    dimensions: int
+    settings: dict
+    colouring: str
+
+
+def open_projection(source: Source, city: City, view: View) -> Projection:
+    """The projection that `view` asks for; PCA, below a progress bar, while it is being computed."""
+    place = st.container()
+    vectors, seed, cache_dir = city.embeddings.vectors, source.device.seed, str(source.tiles.cache_dir)
+    options: dict[str, Any] = {
+        "settings": view.settings,
+        "seed": seed,
+        "cache_dir": cache_dir,
+        "key": city.embeddings.key,
+    }
+    if view.algorithm == "PCA" or projections.is_cached(vectors, view.algorithm, view.dimensions, **options):
+        return _projection(city, view.algorithm, view.dimensions, options)
+    key = digest(city_key(city), view.algorithm, view.dimensions, options)
+    work = partial(projections.project, vectors, view.algorithm, view.dimensions, **options)
+    run_job(place, key, f"Compute {projections.TITLES[view.algorithm]}", work)
+    place.caption("PCA is shown in the meantime.")
+    return _projection(city, "PCA", view.dimensions, options | {"settings": {}})
+
+
+@cached_object(max_entries=48)
+def _projection(city: City, algorithm: str, dimensions: int, options: dict) -> Projection:
+    return projections.project(city.embeddings.vectors, algorithm, dimensions, **options)
+
+
+def open_index(source: Source, city: City, metric: str = METRICS[0], trees: int = similarity.DEFAULT_TREES) -> Search:
+    """The search index over a city's tiles."""
+    return _index(city, metric, trees, source.device.seed, str(source.tiles.cache_dir))
+
+
+@cached_object(max_entries=12, show_spinner="Opening the index")
+def _index(city: City, metric: str, trees: int, seed: int, cache_dir: str) -> Search:
+    shown = city.embeddings
+    options: dict[str, Any] = {"key": shown.key, "cache_dir": cache_dir, "seed": seed}
+    return similarity.open_search(shown.vectors, metric=metric, trees=trees, **options)

@@ -1,0 +1,159 @@
+"""Work of the live app that takes a while: one background thread, shared by all sessions, with progress and cancel.
+
+Not a command. `streamlit run streamlit_app.py` shows it at work.
+"""
+
+import re
+import threading
+import uuid
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import streamlit as st
+
+from cli import UserError, WorkError, explain_os_error
+from progress_bars import progress_listener
+
+PROGRESS_S = 1  # seconds between two updates of a progress bar; each update takes time from the work itself
+
+
+class Cancelled(Exception):
+    """Raised inside the work once no session waits for it."""
+
+
+class NotReady(Exception):
+    """A result is not cached, and computing it takes a while. `str()` names the first step."""
+
+
+class Job:
+    """One piece of background work: its progress, and the sessions that wait for it."""
+
+    def __init__(self, title: str, pool: ThreadPoolExecutor, work: Callable[[], Any], session: str):
+        self.title, self.step, self.share = title, "waiting for its turn", 0.0
+        self.waiting = {session}
+        self.warnings: list[str] = []
+        self.future: Future = pool.submit(self._run, work)
+
+    def _run(self, work: Callable[[], Any]) -> None:
+        with progress_listener(self._on_progress) as self.warnings:
+            self.step = "starting"
+            work()
+
+    def _on_progress(self, step: str, done: float, total: float | None) -> None:
+        if not self.waiting:
+            raise Cancelled
+        self.step, self.share = step, min(1.0, done / total) if total else 0.0
+
+
+class Jobs:
+    """All background work of this server, one job at a time. Sessions that need the same result share its job."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="work")
+        self._by_key: dict[str, Job] = {}
+        self._lock = threading.Lock()
+
+    def join(self, key: str, title: str, work: Callable[[], Any], session: str) -> Job:
+        """The job `key`, started if no session did so before; `session` waits for it from now on."""
+        with self._lock:
+            if not self.pending(key):
+                self._by_key[key] = Job(title, self._pool, work, session)
+            self._by_key[key].waiting.add(session)
+            return self._by_key[key]
+
+    def leave(self, key: str, session: str) -> None:
+        """`session` no longer waits; the job ends when no session does."""
+        with self._lock:
+            job = self._by_key.get(key)
+            if job is not None:
+                job.waiting.discard(session)
+                if not job.waiting:
+                    job.future.cancel()
+                    del self._by_key[key]
+
+    def pending(self, key: str) -> bool:
+        """Whether the job `key` is queued or running."""
+        return key in self._by_key and not self._by_key[key].future.done()
+
+    def error_of(self, key: str) -> BaseException | None:
+        """The exception that ended the job `key`, kept until the job is started again."""
+        job = self._by_key.get(key)
+        return job.future.exception() if job and job.future.done() and not job.future.cancelled() else None
+
+
+@st.cache_resource(show_spinner=False)
+def jobs() -> Jobs:
+    """The one `Jobs` of this server."""
+    return Jobs()
+
+
+def session_id() -> str:
+    """An identifier of this browser session."""
+    return st.session_state.setdefault("session", uuid.uuid4().hex)
+
+
+def run_job(place: Any, key: str, title: str, work: Callable[[], Any], offer: str | None = None) -> None:
+    """Show the job `key` in `place`: a start button, progress with a cancel button, or the error that ended it.
+
+    Without an `offer`, a text that explains what the button starts, the job starts at once unless this session
+    cancelled it before. The page reruns when the job is done. `place` must be a container that every run of the page
+    creates at the same point: otherwise the browser cannot match it with the previous run.
+    """
+    start: Callable[[], Any] = partial(jobs().join, key, title, work, session_id())
+    cancelled = st.session_state.get(f"cancelled {key}")
+    with place:
+        if not jobs().pending(key):
+            if error := jobs().error_of(key):
+                show_error(error)
+                st.button("Try again", key=f"start {key}", on_click=start)
+                return
+            if offer or cancelled:
+                if offer:
+                    st.info(offer, icon=":material/hourglass_empty:")
+                st.button(title, key=f"start {key}", type="primary", on_click=start)
+                return
+        st.fragment(_show_progress, run_every=PROGRESS_S)(key, start())
+
+
+def _show_progress(key: str, job: Job) -> None:
+    if job.future.done():
+        st.session_state["warnings"] = job.warnings
+        st.rerun(scope="app")
+    left, right = st.columns([5, 1], vertical_alignment="bottom")
+    left.progress(job.share, text=f"{job.title}: {job.step}, {job.share:.0%}")
+    if right.button("Cancel", key=f"cancel {key}", width="stretch"):
+        jobs().leave(key, session_id())
+        st.session_state[f"cancelled {key}"] = True
+        st.rerun(scope="app")
+
+
+# --- what the user reads -----------------------------------------------------------------------------------
+
+
+def show_error(error: BaseException) -> None:
+    """Show an error that the user can fix; raise any other, since it is a defect of the program."""
+    if isinstance(error, OSError):
+        error = WorkError(explain_os_error(error))
+    if not isinstance(error, UserError | WorkError):
+        raise error
+    st.error(as_markdown(str(error)), icon=":material/error:")
+
+
+def show_warnings() -> None:
+    """Show, once, the warnings of the last job of this session."""
+    for warning in st.session_state.pop("warnings", []):
+        st.warning(as_markdown(warning), icon=":material/warning:")
+
+
+def as_markdown(text: str) -> str:
+    r"""`text` as Markdown that shows every character as it is, except that `code` between backticks stays code.
+
+    Messages hold paths, and a path may hold `*`, `_`, `$` or `[`, which Streamlit would take for markup.
+    """
+    parts = text.split("`")
+    if len(parts) % 2 == 0:  # a backtick without its partner
+        parts = ["\\`".join(parts)]
+    parts[::2] = [re.sub(r"[\\*_\[\]$~<&]|:(?=\w)", r"\\\g<0>", part) for part in parts[::2]]
+    return "`".join(parts)

@@ -1,0 +1,157 @@
+"""What the live app draws with its own JavaScript: the linked view of embedding and map, and galleries of tiles.
+
+Not a command. `streamlit run streamlit_app.py` shows it at work.
+
+Large data crosses to the browser once: Plotly, the city (facts and vectors) and the base map. Sheets of tile pictures
+follow when the browser asks for them. A rerun sends only the small data of the view.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import streamlit as st
+from plotly.offline import get_plotlyjs
+
+import explorer_data as explorer
+import projections
+from app_address import parse_tile, set_clicked, set_picked, tile_name
+from app_city import View, cached_object, city_key
+from app_pictures import open_base_map, picture_uri, sheet_frame, sheet_uri, view_order
+from embeddings import City
+from projections import Projection
+
+CLUSTERS = 10
+
+
+@st.cache_resource(show_spinner=False)
+def components() -> dict[str, Callable]:
+    """The components that run in the browser."""
+
+    def web(name: str) -> str:
+        return (explorer.WEB / name).read_text(encoding="utf-8")
+
+    make = st.components.v2.component
+    view_css = explorer.front_end_css() + web("live_view.css")
+    view_js = explorer.front_end_script() + web("live_view.js")
+    return {
+        "gallery": make("loc2vec_gallery", css=web("live_gallery.css"), js=web("live_gallery.js")),
+        "view": make("loc2vec_view", isolate_styles=False, css=view_css, js=view_js),
+        "city": make("loc2vec_city", js=web("live_city.js")),
+        "pictures": make("loc2vec_pictures", js=web("live_pictures.js")),
+        "plotly": make("loc2vec_plotly", js=get_plotlyjs() + web("live_plotly.js")),
+    }
+
+
+def load_plotly() -> None:
+    """Send Plotly's script. Call it after the views: the browser needs a second to read it, and dots show without."""
+    with st.sidebar:
+        components()["plotly"](key="plotly")
+
+
+# --- galleries ---------------------------------------------------------------------------------------------
+
+
+def show_gallery(
+    key: str, city: City, rows: np.ndarray, notes: list[str], *, slot: str, marked: int = -1, edge: int = 84
+) -> None:
+    """Pictures of the tiles `rows (n,)` with a note under each; a click picks the tile under `slot`."""
+    items = []
+    for row, note in zip(rows, notes, strict=True):
+        x, y = map(int, city.embeddings.tile_xy[row])
+        item = {"id": f"{x}/{y}", "title": tile_name((x, y)), "note": note, "marked": bool(row == marked)}
+        items.append(item | {"picture": picture_uri(city, (x, y), 2 * edge)})
+
+    def keep() -> None:
+        if tile := parse_tile(st.session_state[key].get("pick")):
+            set_picked(slot, tile)
+
+    components()["gallery"](key=key, data={"items": items, "edge": edge, "label": key}, on_pick_change=keep)
+
+
+# --- the linked view ---------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Marks:
+    """Rows of the embeddings that the linked view rings, with labels (1, 2, … by default); `path` joins them."""
+
+    rows: Iterable[int] = ()
+    labels: tuple[str, ...] = ()
+    path: bool = False
+
+
+def show_linked_view(
+    city: City,
+    view: View,
+    projection: Projection,
+    cache_dir: Path,
+    *,
+    key: str = "projector",
+    slot: str | None = None,
+    picked: int = -1,
+    marks: Marks,
+    panes: str = "both",
+) -> None:
+    """The embedding and the map, linked, with `marks`. A click picks a tile under `slot` (by default `key`)."""
+    name = f"view {key}"
+    tile_xy = city.embeddings.tile_xy
+    ids = {row: explorer.tile_id(city.store.zoom, tile_xy[row]) for row in [picked, *marks.rows]}
+    data = {
+        "city": city_key(city),
+        "projection": _packed_projection(city, projection),
+        "colour": view.colouring,
+        "tile": ids[picked] if picked >= 0 else "",
+        "marked": [ids[row] for row in marks.rows],
+        "labels": marks.labels,
+        "path": marks.path,
+        "panes": panes,
+        "theme": st.context.theme.type or "system",
+    }
+
+    def keep() -> None:
+        click = st.session_state[name].get("click") or {}
+        set_clicked(slot or key, click.get("tile"), click.get("point"))
+
+    components()["view"](key=name, data=data, on_click_change=keep)
+    components()["city"](key=f"city {key}", data=_city_payload(city, str(cache_dir)))
+    st.fragment(_answer_picture_requests)(f"sheets {key}", city)
+    if panes == "both" and (image := open_base_map(city, cache_dir)):
+        components()["pictures"](key=f"map {key}", data={"city": city_key(city), "map": image})
+
+
+def _packed_projection(city: City, projection: Projection) -> dict[str, Any]:
+    """A projection as the explorer takes it; its name includes its settings."""
+    settings = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in projection.settings.items())
+    title = projections.TITLES[projection.algorithm].replace("-", "\u2011")  # a hyphen would separate the dimensions
+    ordered = dataclasses.replace(projection, points=projection.points[view_order(city)])
+    return {
+        "name": f"{title} ({settings})" if settings else title,
+        "dimensions": projection.dimensions,
+        "packed": explorer.packed_projection(ordered),
+    }
+
+
+@cached_object(max_entries=4)
+def _city_payload(city: City, cache_dir: str) -> bytes:
+    """Facts and vectors of a city's tiles for the linked view: 32 letters that name the city, then JSON."""
+    shown, rows = city.embeddings, view_order(city)
+    cluster = projections.clusters(shown.vectors, CLUSTERS, cache_dir=cache_dir, key=shown.key)
+    data = explorer.explorer_facts(city, rows, cluster[rows])
+    data |= {"sprites": sheet_frame(), "map": explorer.map_frame(city.store) | {"image": ""}}
+    return city_key(city).encode() + json.dumps(data, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _answer_picture_requests(key: str, city: City) -> None:
+    """Send the sheets of tile pictures that the browser asked for. A fragment: the rest of the page does not rerun."""
+    asked = (st.session_state.get(key) or {}).get("wanted") or []
+    sheets = {number: sheet_uri(city, number) for number in asked if _is_sheet(city, number)}
+    data = {"city": city_key(city), "sheets": sheets}
+    components()["pictures"](key=key, data=data, on_wanted_change=lambda: None)
+
+
+def _is_sheet(city: City, number: Any) -> bool:
+    return isinstance(number, int) and 0 <= number < -(-len(city.embeddings) // sheet_frame()["per_sheet"])
