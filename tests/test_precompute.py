@@ -21,9 +21,11 @@ import pytest
 
 import precompute_embeddings
 from checkpoint import load_checkpoint
-from cli import UserError
+from cli import TilesFlags, UserError
 from conftest import REPO, make_tiles, png_bytes, save_untrained, script_env
+from embeddings import load_city
 from layers import LAYERS
+from similarity import open_search
 from tile_facts import ZONES
 from tile_grid import latlon_of_tile
 
@@ -123,10 +125,49 @@ def test_more_trees_alone_as_the_card_has_it(copied: Path) -> None:
     assert again["index angular"] == "computed" and again["vectors"] == "reused"
 
 
+def test_more_trees_after_a_command_that_embedded_some_of_the_tiles(copied: Path) -> None:
+    """`make example` embeds no blank tiles; the index of the tiles with content is the one that its page uses."""
+    shutil.rmtree(copied / "cache")
+    tiles = TilesFlags(copied / "tiles", 17, copied / "cache")
+    shown = load_city(tiles, copied / "model.pth", device="cpu", max_tiles=10_000)
+    flags = ("--skip_embeddings", "--skip_projections", "--annoy_trees", 20, "--force_recompute")
+    result = precompute(copied, *flags, "--annoy_metrics", "angular")
+    assert table(result.stdout)["vectors"] == "reused" and table(result.stdout)["index angular"] == "computed"
+    drawn, blank = len(shown.rows), int(shown.store.blank.sum())
+    assert blank and f"{drawn} of 144 tiles have a cached vector; {blank} are left out" in result.stderr
+    assert re.search(rf"{drawn} tiles, 0 of them blank; .*; {blank} further tiles have no cached vector", result.stdout)
+    opened = open_search(
+        shown.embeddings.vectors, trees=20, key=shown.embeddings.key, cache_dir=tiles.cache_dir, exact=False
+    )
+    assert not opened.built
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "before",
+    [
+        ("run_interactive_viz.py", "html", "--max_tiles", 50, "--dr_algorithms", "PCA", "--output_dir", "page"),
+        ("visualize.py", "--max_tiles", 30, "--output_dir", "pictures"),
+        ("precompute_embeddings.py", "--max_tiles", 40, "--dr_algorithms", "PCA"),
+    ],
+    ids=["html", "visualize", "precompute"],
+)
+def test_more_trees_after_any_command_that_fills_the_cache(copied: Path, before: tuple) -> None:
+    shutil.rmtree(copied / "cache")
+    paths = command(copied)[2:]
+    run = [sys.executable, str(REPO / before[0]), *map(str, before[1:]), *paths]
+    first = subprocess.run(run, capture_output=True, text=True, env=script_env(), cwd=copied)
+    assert first.returncode == 0, first.stderr
+    flags = ("--skip_embeddings", "--skip_projections", "--annoy_trees", 500, "--force_recompute")
+    result = precompute(copied, *flags)
+    assert table(result.stdout)["index angular"] == "computed"
+    assert re.search(r"\d+ of 144 tiles have a cached vector; \d+ are left out", result.stderr)
+
+
 def test_without_cached_vectors_there_is_nothing_to_skip(copied: Path) -> None:
     shutil.rmtree(copied / "cache")
     result = precompute(copied, "--skip_embeddings", "--skip_projections", check=2)
-    assert "144 of 144 tiles have no cached vector" in result.stderr
+    assert "none of the 144 tiles has a cached vector" in result.stderr
     assert "without --skip_embeddings" in result.stderr
 
 
@@ -243,6 +284,28 @@ def test_geojson_and_csv_hold_the_same(filled: Path, tmp_path: Path) -> None:
         assert abs(sum(number**2 for number in facts["embedding"]) - 1) < 1e-5
 
 
+@pytest.mark.parametrize("name", ['50 % of it\'s "Київ"', "a:b ? #1 & ü", "%d%s%20"])
+@pytest.mark.skipif(sys.platform == "win32", reason="not a file name on Windows")
+def test_names_with_any_letters(filled: Path, tmp_path: Path, name: str) -> None:
+    """Spaces, quotes, percent signs and letters of any script, in files, folders and checkpoints."""
+    geopandas, duckdb = pytest.importorskip("geopandas"), pytest.importorskip("duckdb")
+    folder = tmp_path / name
+    shutil.copytree(filled / "tiles", folder / "tiles")
+    shutil.copy(filled / "model.pth", folder / f"{name}.pth")
+    own = ("--tiles_root", folder / "tiles", "--model_path", folder / f"{name}.pth", "--cache_dir", folder / name)
+    assert set(table(here(folder, *own, *FAST)).values()) == {"computed"}
+    assert set(table(here(folder, *own, *FAST)).values()) == {"reused"}
+    for kind in ("parquet", "geojson", "csv"):
+        assert f"wrote 144 tiles to {folder / name}.{kind}" in here(folder, *own, "--export", f"{folder / name}.{kind}")
+    here(folder, *own, "--export", folder / f"parts {name}")
+    assert len(geopandas.read_parquet(folder / f"{name}.parquet")) == 144
+    with open(folder / f"{name}.parquet", "rb"):
+        count = duckdb.execute("select count(*) from read_parquet(?)", [str(folder / f"{name}.parquet")]).fetchall()
+    assert count == [(144,)]
+    assert len(json.loads((folder / f"{name}.geojson").read_text(encoding="utf-8"))["features"]) == 144
+    assert len(list((folder / f"parts {name}").glob("block=*_*/tiles.parquet"))) == 2
+
+
 @pytest.mark.slow
 def test_tensorboard_opens_the_projector_folder(filled: Path, tmp_path: Path) -> None:
     from PIL import Image
@@ -347,16 +410,15 @@ def test_a_stop_keeps_what_was_embedded_and_says_143(tmp_path: Path, tiny_checkp
 # the script itself, with batches slow enough to be stopped between them
 _SLOWED = """
 import runpy, sys, time
-import embeddings
 import inference
-plain = inference._forward_all
+plain = inference.Embedder.forward
 def slow(*args):
     for i, vectors in enumerate(plain(*args)):
         if i == 12:
             print("half way", flush=True)
         time.sleep(0.02 if i < 12 else 0.5)
         yield vectors
-inference._forward_all = slow
+inference.Embedder.forward = slow
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
