@@ -1,52 +1,43 @@
-"""What the explorer of web/ is given: a city's tiles, vectors and pictures as JSON, for both of its viewers.
+"""What the explorer of `web/` is given: a city's tiles, vectors and pictures as JSON, for the page and for the app.
 
-Not a command itself. `python interactive_visualizer.py` writes it into one HTML file, `streamlit run streamlit_app.py`
-shows it live.
+Not a command. `python interactive_visualizer.py` writes it into one HTML file, and `streamlit run streamlit_app.py`
+sends it to the browser. `web/types.d.ts` describes it for the JavaScript that reads it.
 """
 
 import base64
 import dataclasses
-from io import BytesIO
-from pathlib import Path
+import re
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+import colourings
 import tile_images
+from colourings import ShownTiles
 from embeddings import City
-from layers import LAYERS
+from layers import LAYER_COLOURS, LAYERS
 from progress_bars import progress
-from projections import Projection
-from tile_facts import ZONES
+from projections import TITLES, Projection
 from tile_files import read_manifest
+from tile_grid import EARTH_RADIUS_KM
 from tile_store import TileStore
 
-WEB = Path(__file__).parent / "web"
-SCRIPTS = ("tiles", "search", "pictures", "colours", "pane", "map", "embedding", "panels", "explorer", "layout")
-PAGE_FORMAT = 1
+PAGE_FORMAT = 2
+NEIGHBOURS = 12  # most similar tiles that are listed
+WALK_STEPS = 6  # tiles between the two ends of a walk
 
-SPRITE_PX, FEW_PLANE_PX, PLANE_PX = 64, 128, 64  # pictures of tiles; layers in a page of few tiles, and of many
-FEW_TILES = 1_000  # up to here: large layers
+SPRITE_PX = 64  # pictures of tiles
+FEW_PLANE_PX, PLANE_PX = 128, 64  # pictures of layers in a page of few tiles, and of many
+FEW_TILES = 1_000  # a page with more has smaller pictures of layers
 SHEET_COLUMNS = 16
-STEPS = np.iinfo(np.int16).max  # to which numbers are rounded on either side of the mean
-MAP_PX = 2048  # the longer edge of the city map, about
+STEPS = np.iinfo(np.int16).max  # vectors are rounded to this many steps on either side of the mean
+POINT_STEPS = np.iinfo(np.uint16).max  # points of projections are rounded to this many steps
+MAP_PX = 2048  # approximate size of the longer edge of the city map
+EXTRACT_SUFFIXES = re.compile(r"(\.(osm|osh|pbf|xml|o5m|opl|gz|bz2|lz4|zst))+$", re.IGNORECASE)
 
 
-# --- the front end ------------------------------------------------------------------------------------------
-
-
-def front_end_script() -> str:
-    """The explorer's JavaScript: plain declarations, of which `mount(root, data, options)` is the way in."""
-    return "".join((WEB / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
-
-
-def front_end_css() -> str:
-    """The explorer's styles, all of them inside `.loc2vec`."""
-    return (WEB / "explorer.css").read_text(encoding="utf-8")
-
-
-# --- the data -----------------------------------------------------------------------------------------------
+# --- the data ----------------------------------------------------------------------------------------------
 
 
 def explorer_data(city: City, rows: np.ndarray, cluster: np.ndarray, title: str | None = None) -> dict[str, Any]:
@@ -63,67 +54,64 @@ def explorer_data(city: City, rows: np.ndarray, cluster: np.ndarray, title: str 
 
 def explorer_facts(city: City, rows: np.ndarray, cluster: np.ndarray, title: str | None = None) -> dict[str, Any]:
     """The part of `explorer_data` that reads no pixels: it takes seconds for 100,000 tiles."""
-    store, store_rows = city.store, city.rows[rows]
+    store, shown = city.store, ShownTiles(city, rows, cluster)
     vectors = city.embeddings.vectors[rows]
-    arrays = tile_facts(city, rows, store_rows) | {
-        "cluster": cluster.astype(np.int8),
-        "principal_colours": tile_images.principal_colours(vectors),
+    manifest = read_manifest(store.tiles_root)
+    name = EXTRACT_SUFFIXES.sub("", manifest.get("extract", store.tiles_root.resolve().parent.name))
+    content = int((~store.blank).sum())
+    drawn = store.plane_of[shown.store_rows] > 0
+    intensity = store.layer_intensity[shown.store_rows]
+    arrays = {
+        "tile_xy": city.embeddings.tile_xy[rows],
+        "dominant_layer": city.embeddings.dominant_layer[rows],
+        "layer_bits": (drawn @ (1 << np.arange(len(LAYERS)))).astype(np.uint32),
+        "layer_mass": np.round(np.sqrt(intensity) * 255).astype(np.uint8),
     }
-    return frame(city, len(rows), title) | {
-        "dimensions": vectors.shape[1],
-        "vectors": Quantised.of(vectors).packed(),
-        "arrays": {name: packed(array) for name, array in arrays.items()},
-        "clusters": named_clusters(cluster, store.layer_intensity[store_rows]),
-    }
-
-
-def frame(city: City, count: int, title: str | None = None) -> dict[str, Any]:
-    """Titles, palettes and the recipe of the pictures."""
-    manifest = read_manifest(city.store.tiles_root)
-    name = manifest.get("extract", city.store.tiles_root.resolve().parent.name).split(".")[0]
-    content = int((~city.store.blank).sum())
     return {
         "format": PAGE_FORMAT,
-        "title": title or name.replace("_", " ").replace("-", " ").title(),
-        "subtitle": f"{count:,} of {content:,} map tiles, each a vector of {city.embeddings.vectors.shape[1]} numbers",
+        "title": title or name.replace("_", " ").replace("-", " ").title() or "City",
+        "subtitle": f"{len(rows):,} of {content:,} map tiles, each a vector of {vectors.shape[1]} numbers",
         "attribution": manifest.get("attribution", "").split(",")[0],
-        "zoom": city.store.zoom,
-        "count": count,
-        "layers": [{"name": name, "colour": tile_images.LAYER_COLOURS[name]} for name in LAYERS],
-        "zones": [
-            {"name": name, "colour": colour}
-            for name, colour in zip(ZONES, tile_images.zone_palette(len(ZONES)), strict=True)
-        ],
+        "zoom": store.zoom,
+        "earth_radius_km": EARTH_RADIUS_KM,
+        "count": len(rows),
+        "dimensions": vectors.shape[1],
+        "limits": {"neighbours": NEIGHBOURS, "walk_steps": WALK_STEPS},
+        "algorithms": TITLES,
+        "layers": [{"name": name, "colour": LAYER_COLOURS[name]} for name in LAYERS],
         "blank_colour": tile_images.BLANK_COLOUR,
+        "missing_colour": tile_images.rgb_to_hex(tile_images.MISSING),
+        "missing_line_colour": tile_images.rgb_to_hex(tile_images.MISSING_LINE),
         "ramp": tile_images.SEQUENTIAL_COLOURS,
-        "paint": tile_images.paint_recipe(),
+        "paint": paint(),
+        "colourings": [packed_colouring(colouring, shown) for colouring in colourings.COLOURINGS],
+        "arrays": {name: packed(array) for name, array in arrays.items()},
+        "vectors": Quantised.of(vectors).packed(),
     }
 
 
 def sheet_order(city: City, columns: int = SHEET_COLUMNS) -> np.ndarray:
-    """Rows of the embeddings with content, by squares of the map: what is seen together is decoded together."""
+    """Rows of the embeddings with content, by squares of the map: tiles that are seen together share a sheet."""
     rows = np.flatnonzero(~city.embeddings.blank)
-    x, y = (city.embeddings.tile_xy[rows] - city.embeddings.tile_xy.min(axis=0)).T
+    tile_xy = city.store.unwrapped_xy[city.rows]
+    x, y = (tile_xy[rows] - tile_xy.min(axis=0)).T
     return rows[np.lexsort((x, y, x // columns, y // columns))]
 
 
-def tile_facts(city: City, rows: np.ndarray, store_rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Small arrays, one entry a tile."""
-    places, store = city.embeddings, city.store
-    bits = (store.plane_of[store_rows] > 0) @ (1 << np.arange(len(LAYERS)))
-    return {
-        "tile_xy": places.tile_xy[rows],
-        "dominant_layer": places.dominant_layer[rows],
-        "zone": places.zone[rows],
-        "density": np.round(places.density[rows] * 255).astype(np.uint8),
-        "layer_bits": bits.astype(np.uint16),
-        "layer_mass": np.round(np.sqrt(store.layer_intensity[store_rows]) * 255).astype(np.uint8),
-    }
-
-
 def tile_id(zoom: int, tile_xy: np.ndarray) -> str:
-    """A tile's name in the page and in its address."""
+    """A tile's name in the page, in its address and in exports."""
     return f"{zoom}/{tile_xy[0]}/{tile_xy[1]}"
+
+
+def packed_colouring(colouring: colourings.Colouring, shown: ShownTiles) -> dict[str, Any]:
+    """A colouring with the values of the shown tiles."""
+    found = colouring.values(shown)
+    data = {"key": colouring.key, "label": colouring.label, "column": colouring.column or colouring.key}
+    data |= {"kind": found.kind} | found.data()
+    if found.values is None:
+        return data
+    dtype = {"category": np.int16, "number": np.float32, "rgb": np.uint8}[found.kind]
+    return data | {"values": packed(np.asarray(found.values).astype(dtype))}
 
 
 def packed(array: np.ndarray) -> dict[str, Any]:
@@ -143,7 +131,7 @@ class Quantised:
 
     @classmethod
     def of(cls, vectors: np.ndarray) -> "Quantised":
-        """Round what each vector has beyond the mean of all, so that vectors that differ little still differ."""
+        """Round the difference of each vector from the mean, so that vectors that differ little still differ."""
         mean = vectors.mean(axis=0)
         scale = np.maximum(np.abs(vectors - mean).max(axis=1, keepdims=True), 1e-12) / STEPS
         steps = np.round((vectors - mean) / scale).astype(np.int16)
@@ -158,32 +146,36 @@ class Quantised:
         return {name: packed(getattr(self, name)) for name in ("steps", "scale", "mean")}
 
 
-def named_clusters(cluster: np.ndarray, layer_mass: np.ndarray) -> list[dict[str, str]]:
-    """A name for each cluster by the two layers it has most of, compared with all tiles; and its colour."""
-    usual = layer_mass.mean(axis=0)
-    names = []
-    for number in range(cluster.max() + 1):
-        lift = layer_mass[cluster == number].mean(axis=0) / np.maximum(usual, 1e-9) * np.sqrt(usual)
-        names.append(f"{number + 1} · {' + '.join(LAYERS[layer] for layer in np.argsort(-lift)[:2])}")
-    colours = tile_images.category_palette(len(names))
-    return [{"name": name, "colour": colour} for name, colour in zip(names, colours, strict=True)]
-
-
 def packed_projection(projection: Projection) -> dict[str, Any]:
-    """A projection as the explorer takes it."""
+    """A projection as the explorer takes it: whole numbers, and the `scale` that makes coordinates of them.
+
+    Flat coordinates keep their proportions and the longer side is 1; in space each axis runs from 0 to 1.
+    """
     points = np.asarray(projection.points, dtype=np.float64)
-    low, high = points.min(axis=0), points.max(axis=0)
-    steps = np.round((points - low) / np.maximum(high - low, 1e-12) * 65535).astype(np.uint16)
+    size = np.maximum(np.ptp(points, axis=0), 1e-12)
+    steps = np.round((points - points.min(axis=0)) / size * POINT_STEPS).astype(np.uint16)
+    side = size / size.max() if projection.dimensions == 2 else np.ones(3)
     explained = projection.explained
     return {
         "points": packed(steps),
-        "range": np.stack([low, high], axis=1).tolist(),
+        "scale": (side / POINT_STEPS).tolist(),
         "trustworthiness": float(projection.trustworthiness),
         "explained": None if explained is None else np.asarray(explained, dtype=float).tolist(),
     }
 
 
-# --- pictures -----------------------------------------------------------------------------------------------
+# --- pictures ----------------------------------------------------------------------------------------------
+
+
+def paint() -> dict[str, Any]:
+    """The colours with which `tile_images` paints tiles, by brightness 0 to 255, so that the page paints the same."""
+    coats = [
+        {"layer": channel, "grown": grown, "colours": packed(colours), "opacity": packed(opacity[:, 0])}
+        for channel, grown, colours, opacity in tile_images.paint_tables()
+    ]
+    levels = np.arange(256, dtype=np.uint8)[None]
+    layers = np.concatenate([np.asarray(tile_images.layer_image(levels, name)) for name in LAYERS])
+    return {"ground": tile_images.GROUND, "coats": coats, "layers": packed(layers)}
 
 
 def sprites(city: City, store_rows: np.ndarray) -> dict[str, Any]:
@@ -191,25 +183,28 @@ def sprites(city: City, store_rows: np.ndarray) -> dict[str, Any]:
     size = min(SPRITE_PX, city.pictures.tile_size)
     chunks = _chunks(store_rows)
     cells = (tile_images.pictures(city.pictures, chunk, size) for chunk in chunks)
-    sheets = [sheet_uri(part, quality=75) for part in progress(cells, total=len(chunks), desc="picturing tiles")]
+    sheets = [sheet_uri(part, quality=75) for part in progress(cells, total=len(chunks), desc="pictures of tiles")]
     return {"size": size, "columns": SHEET_COLUMNS, "per_sheet": SHEET_COLUMNS**2, "sheets": sheets}
 
 
 def planes(city: City, store_rows: np.ndarray) -> dict[str, Any]:
     """The drawn layers of the tiles, each distinct one once, as grey masks in sheets of 16 × 16."""
     drawn = city.pictures.plane_of[store_rows]
-    drawn = drawn[city.store.plane_of[store_rows] > 0]  # by tile, then by layer: the order of "parts" in web/tiles.js
+    drawn = drawn[
+        city.store.plane_of[store_rows] > 0
+    ]  # by tile, then by layer: the order of Tiles.part in web/tiles.js
     distinct, first, cell = np.unique(drawn, return_index=True, return_inverse=True)
     order = np.argsort(first)  # layers of one tile stay together
     size = min(FEW_PLANE_PX if len(store_rows) <= FEW_TILES else PLANE_PX, city.pictures.tile_size)
     chunks = _chunks(distinct[order])
     masks = (tile_images.shrink_planes(city.pictures.planes[chunk], size) for chunk in chunks)
+    sheets = [sheet_uri(part) for part in progress(masks, total=len(chunks), desc="pictures of layers")]
     return {
         "size": size,
         "columns": SHEET_COLUMNS,
         "per_sheet": SHEET_COLUMNS**2,
         "cell_of_part": packed(np.argsort(order)[cell].astype(np.uint32)),
-        "sheets": [sheet_uri(part) for part in progress(masks, total=len(chunks), desc="picturing layers")],
+        "sheets": sheets,
     }
 
 
@@ -224,18 +219,16 @@ def sheet_uri(cells: np.ndarray, quality: int | None = None, columns: int = SHEE
     sheet[: len(cells)] = cells
     sheet = sheet.reshape(rows, columns, size, size, -1).transpose(0, 2, 1, 3, 4)
     shape = (rows * size, columns * size, *cells.shape[3:])
-    image = Image.fromarray(sheet.reshape(shape))
-    if quality:
-        return tile_images.data_uri(image, "webp", quality)
-    buffer = BytesIO()
-    image.save(buffer, "WEBP", lossless=True, method=6, quality=60)
-    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    return tile_images.data_uri(Image.fromarray(sheet.reshape(shape)), "webp", quality)
 
 
 def map_frame(store: TileStore) -> dict[str, Any]:
-    """Where the city map lies: size in pixels, pixels per tile, and the tile in its upper left corner."""
-    origin = store.tile_xy.min(axis=0)
-    extent = store.tile_xy.max(axis=0) - origin + 1
+    """Where the city map lies: size in pixels, pixels per tile, and the tile in its upper left corner.
+
+    Tiles on both sides of 180 degrees lie side by side: x goes on counting beyond the last column of the world.
+    """
+    origin = store.unwrapped_xy.min(axis=0)
+    extent = store.unwrapped_xy.max(axis=0) - origin + 1
     px = int(np.clip(MAP_PX // extent.max(), 4, min(64, store.tile_size)))
     width, height = (extent * px).tolist()
     return {"origin": origin.tolist(), "width": width, "height": height, "px_per_tile": px, "tiles": len(store)}
