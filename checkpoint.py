@@ -1,6 +1,6 @@
-"""Checkpoints: the one pair of functions that writes and reads them.
+"""Checkpoints: one file that rebuilds an encoder and continues its training.
 
-Not a command. `python train.py` writes checkpoints, every viewer reads them.
+Not a command. `python train.py` writes checkpoints; every other script reads them.
 """
 
 import dataclasses
@@ -20,19 +20,17 @@ from torch import Tensor, nn
 from cli import UserError
 from files import atomic_write, digest, remove_leftovers
 from layers import LAYERS
-from model import Encoder, EncoderConfig
+from model import EncoderConfig
+from tile_encoder import TileEncoder
 from tile_grid import DEFAULT_ZOOM
 from tile_store import SHRINKS
 
-CHECKPOINT_FORMAT = 3  # 3: the trained part beside a summary is centred
-
-
-# --- checkpoints -------------------------------------------------------------------------------------------
+CHECKPOINT_FORMAT = 3  # 3: the learned part beside a summary is centred
 
 
 @dataclasses.dataclass
 class Checkpoint:
-    """Everything that rebuilds the encoder and goes on training: plain tensors and plain types only."""
+    """Everything that rebuilds the encoder and continues training, as plain tensors and plain types."""
 
     encoder_config: dict[str, Any]
     encoder_state: dict[str, Tensor]
@@ -59,22 +57,32 @@ class Checkpoint:
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of what shapes a result."""
+    """Versions of the libraries that can change a result."""
     return {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__}
 
 
+def plain_state(module: nn.Module) -> dict[str, Tensor]:
+    """Its weights under plain names: without those of wrappers (compiled, DDP, the `network` of a `TileEncoder`)."""
+    wrappers = {"_orig_mod", "module", "network"}
+    named = module.state_dict().items()
+    return {".".join(part for part in name.split(".") if part not in wrappers): weights for name, weights in named}
+
+
 def encoder_state(encoder: nn.Module) -> dict[str, Tensor]:
-    """The encoder's weights on the CPU under plain names, whether it was compiled, wrapped for DDP, or not."""
-    while True:
-        inner = getattr(encoder, "_orig_mod", None) or (encoder.module if hasattr(encoder, "module") else None)
-        if inner is None:
-            break
-        encoder = inner
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
+    """The encoder's weights on the CPU, under plain names, as a checkpoint holds them."""
+    return {name: weights.detach().cpu().contiguous() for name, weights in plain_state(encoder).items()}
+
+
+def load_encoder_state(encoder: TileEncoder, state: dict[str, Tensor]) -> None:
+    """Set the encoder's weights from `state`, which has the names that `encoder_state` gives."""
+    own = {"centre", "summary"}
+    encoder.load_state_dict(
+        {name if name.split(".")[0] in own else f"network.{name}": tensor for name, tensor in state.items()}
+    )
 
 
 def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint so that `path` holds either the old or the new one, whole, whatever happens meanwhile."""
+    """Write a checkpoint. At every moment `path` holds either the old one or the new one, complete."""
     buffer = io.BytesIO()
     torch.save({field.name: getattr(checkpoint, field.name) for field in dataclasses.fields(checkpoint)}, buffer)
     remove_leftovers(Path(path).parent)
@@ -85,16 +93,21 @@ def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
 def load_checkpoint(path: Path | str) -> Checkpoint:
     """Read a checkpoint onto the CPU without running any code in it.
 
-    Raises `UserError` for a missing, damaged, foreign or newer file, and for one trained on other layers.
+    Raises `UserError` for a file that is missing, damaged, of another format or not a checkpoint, and for a checkpoint
+    that was trained on other layers.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}; `python train.py` writes one, or name another with --model_path")
     try:
-        _check_whole(path)
+        verify_zip(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise UserError(_damaged(path)) from error
+        good = newest_good_checkpoint(path.parent, skip=path)
+        instead = (
+            f"the newest complete one beside it is {good}" if good else "no complete one is beside it; train again"
+        )
+        raise UserError(f"{path} is damaged or cut short and was not loaded; {instead}") from error
     if not isinstance(content, dict) or not {"format_version", "encoder_config", "encoder_state"} <= set(content):
         raise UserError(f"{path} is not a checkpoint of this project; `python train.py` writes one")
     if content["format_version"] != CHECKPOINT_FORMAT:
@@ -104,14 +117,14 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         )
     names = {field.name for field in dataclasses.fields(Checkpoint)}
     if missing := names - set(content):
-        raise UserError(f"{path} lacks {', '.join(sorted(missing))}; `python train.py` writes a whole checkpoint")
+        raise UserError(f"{path} lacks {', '.join(sorted(missing))}; `python train.py` writes a complete checkpoint")
     checkpoint = Checkpoint(**{name: content[name] for name in names})
-    _check_layers(path, checkpoint)
-    _check_weights(path, checkpoint)
+    _check_content(path, checkpoint)
     return checkpoint
 
 
-def _check_layers(path: Path, checkpoint: Checkpoint) -> None:
+def _check_content(path: Path, checkpoint: Checkpoint) -> None:
+    """Layers, tiles and weights must be those of an encoder that this version can rebuild."""
     if checkpoint.layers != list(LAYERS):
         names = ", ".join(checkpoint.layers) if isinstance(checkpoint.layers, list) else repr(checkpoint.layers)
         raise UserError(
@@ -120,18 +133,16 @@ def _check_layers(path: Path, checkpoint: Checkpoint) -> None:
         )
     if checkpoint.shrink not in SHRINKS or not isinstance(checkpoint.zoom, int):
         raise UserError(
-            f"{path} was trained on tiles of zoom {checkpoint.zoom!r} shrunk by {checkpoint.shrink!r}; "
-            "this version knows no such thing: train again with `python train.py`"
+            f"{path} was trained on tiles of zoom {checkpoint.zoom!r} shrunk by {checkpoint.shrink!r}, which this "
+            "version does not know; train again with `python train.py`"
         )
-
-
-def _check_weights(path: Path, checkpoint: Checkpoint) -> None:
-    """Weights must be those of the encoder that the settings describe, and numbers."""
     try:
         with torch.device("meta"):
-            expected = Encoder(EncoderConfig(**checkpoint.encoder_config)).state_dict()
+            expected = plain_state(TileEncoder(EncoderConfig(**checkpoint.encoder_config)))
         found = checkpoint.encoder_state
-        fits = expected.keys() == found.keys() and all(found[name].shape == expected[name].shape for name in expected)
+        fits = {name: weights.shape for name, weights in found.items()} == {
+            name: weights.shape for name, weights in expected.items()
+        }
     except (AttributeError, RuntimeError, TypeError, ValueError, UserError):
         fits = False
     if not fits:
@@ -140,45 +151,40 @@ def _check_weights(path: Path, checkpoint: Checkpoint) -> None:
             "this version: train again with `python train.py`"
         )
     if not all(weights.isfinite().all() for weights in found.values()):
-        raise UserError(f"{path} holds weights that are no finite numbers; train again with a smaller --lr")
+        raise UserError(f"{path} holds non-finite weights; train again with a smaller --lr")
 
 
-def _check_whole(path: Path) -> None:
+def verify_zip(path: Path) -> None:
+    """Compare every checksum in the zip file that a checkpoint is; raises one of `ZIP_ERRORS` if one differs."""
     with zipfile.ZipFile(path) as archive:
         if damaged := archive.testzip():
             raise zipfile.BadZipFile(f"{damaged} is not as it was written")
 
 
-def _damaged(path: Path) -> str:
-    good = newest_good_checkpoint(path.parent, skip=path)
-    instead = f"the newest whole one beside it is {good}" if good else "no whole one lies beside it; train again"
-    return f"{path} is damaged or cut short and was not loaded; {instead}"
-
-
 # What Python's zipfile raises for one wrong byte or another.
-_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError, LookupError)
+ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError, LookupError)
 
 
 def newest_good_checkpoint(folder: Path, skip: Path | None = None) -> Path | None:
-    """The latest written checkpoint of a folder whose content is whole."""
+    """The most recently written checkpoint of a folder that is complete."""
     candidates = [path for path in folder.glob("[!.]*.pth") if path != skip and path.is_file()]
     for path in sorted(candidates, key=os.path.getmtime, reverse=True):
         try:
-            _check_whole(path)
-        except _ZIP_ERRORS:
+            verify_zip(path)
+        except ZIP_ERRORS:
             continue
         return path
     return None
 
 
-def build_encoder(checkpoint: Checkpoint, device: torch.device | str = "cpu") -> Encoder:
+def build_encoder(checkpoint: Checkpoint, device: torch.device | str = "cpu") -> TileEncoder:
     """The checkpoint's encoder, ready to embed: weights loaded, evaluation mode, `channels_last`."""
-    encoder = Encoder(EncoderConfig(**checkpoint.encoder_config))
-    encoder.load_state_dict(checkpoint.encoder_state)
+    encoder = TileEncoder(EncoderConfig(**checkpoint.encoder_config))
+    load_encoder_state(encoder, checkpoint.encoder_state)
     return encoder.to(device, memory_format=torch.channels_last).eval()
 
 
-def load_encoder(path: Path | str, device: torch.device | str = "cpu") -> tuple[Encoder, Checkpoint]:
+def load_encoder(path: Path | str, device: torch.device | str = "cpu") -> tuple[TileEncoder, Checkpoint]:
     """Read a checkpoint and rebuild its encoder on `device`: `(encoder, checkpoint)`."""
     checkpoint = load_checkpoint(path)
     return build_encoder(checkpoint, device), checkpoint

@@ -1,4 +1,4 @@
-"""Twelve-layer map tiles: find them, pack them once, memory-map them, draw pairs and triplets.
+"""The training data: a Dataset of a city's tiles, and a Dataset of training batches drawn from it.
 
 python data_loader.py
 python data_loader.py --tiles_root 12_layer_tiles/tiles --tile_size 128 --batch_size 16
@@ -6,10 +6,15 @@ python data_loader.py --tiles_root 12_layer_tiles/tiles --tile_size 128 --batch_
 
 import dataclasses
 import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch import Tensor
+from torch.utils.data import Dataset
 
 from cli import (
     DeviceFlags,
@@ -24,19 +29,134 @@ from cli import (
     read_flags,
     run_main,
 )
+from distributed import ProcessGroup
 from layers import LAYERS
 from tile_grid import TileGrid
 from tile_store import StoreFlags, TileStore, open_configured
+
+# --- flags -------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleFlags:
+    """Sampling of triplets."""
+
+    batch_size: int = flag(16, "triplets per batch", type=positive_int)
+    pos_radius: int = flag(2, "positives lie within this many tiles of the anchor", type=positive_int)
+    neg_radius: int = flag(10, "negatives lie at least this many tiles from the anchor", type=positive_int)
+    max_samples: int = flag(10000, "triplets per epoch", type=positive_int)
+    anchor_subsampling: float = flag(
+        0.0,
+        "draw a tile less often as an anchor when its drawn ground (mean intensity summed over layers) is below this",
+        type=count_float,
+        aliases=["thin"],
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentFlags:
+    """Augmentation."""
+
+    jitter: float = flag(
+        0.0,
+        "positives are windows within this many tiles of the anchor, at any pixel; 0: whole tiles",
+        type=count_float,
+    )
+    flip_rotate: bool = flag(False, "flip and rotate each tile at random", aliases=["turn"])
+    channel_dropout: float = flag(0.0, "chance that a layer of a tile is blanked", type=fraction)
+
+
+# --- the Dataset of tiles ----------------------------------------------------------------------------------
+
+# A gather on the device holds this many bytes for each byte of the windows that it cuts (two int64 indices and more).
+WINDOW_GATHER_OVERHEAD = 25
+WINDOW_GATHER_CHUNK = 1 << 24  # bytes of windows that are cut at a time, which bounds that memory
+
+
+class TileDataset(Dataset):
+    """A city's tiles as tensors on `device`; training, validation, embedding and the viewers all read this one.
+
+    `dataset[row]` is `(tile (12, S, S) float32 in 0..1, (x, y) int64)`. `tiles` and `windows` give many at once, as
+    `uint8`. A GPU holds the whole store when that fits into half of its free memory; else batches are copied to it.
+    """
+
+    def __init__(self, store: TileStore, device: torch.device | str = "cpu"):
+        self.store, self.device = store, torch.device(device)
+        self.resident = self.device.type == "cuda" and store.planes.nbytes < 0.5 * torch.cuda.mem_get_info(device)[0]
+        if self.resident:
+            blank_last = np.concatenate([store.plane_of, np.zeros((1, len(LAYERS)), np.int32)])
+            self.planes = torch.from_numpy(np.array(store.planes)).to(device)
+            self.plane_of = torch.from_numpy(blank_last).to(device).long()
+            self.table = torch.from_numpy(store.grid.table.copy()).to(device).long()
+            self.origin = torch.from_numpy(store.grid.origin).to(device)
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
+        tile = network_input(self.tiles(np.array([row])))[0]
+        return tile, torch.from_numpy(self.store.tile_xy[row].astype(np.int64))
+
+    def tiles(self, rows: np.ndarray) -> Tensor:
+        """The tiles of `rows (B,)` as `(B, 12, S, S) uint8`; row -1 gives a blank tile."""
+        if not self.resident:
+            return copy_to(self.store.tiles(rows), self.device)
+        return self.planes[self.plane_of[copy_to(np.asarray(rows), self.device)]]
+
+    def windows(self, origin_px: np.ndarray) -> Tensor:
+        """Windows whose upper left pixel is `origin_px (B, 2)` as `(B, 12, S, S) uint8`; see `TileStore.windows`."""
+        if not self.resident:
+            return copy_to(self.store.windows(origin_px), self.device)
+        size, origin = self.store.tile_size, copy_to(np.asarray(origin_px), self.device)
+        index = (self.planes, self.plane_of, self.table, self.origin)
+        chunks = origin.split(max(1, WINDOW_GATHER_CHUNK // (len(LAYERS) * size**2)))
+        return torch.cat([window_gather(*index, chunk, self.store.grid.columns_around) for chunk in chunks])
+
+
+def copy_to(array: np.ndarray | Tensor, device: torch.device) -> Tensor:
+    """Copy an array to `device`; a GPU copies it from pinned memory while the host goes on."""
+    tensor = torch.as_tensor(array)
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
+def network_input(tiles: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """`uint8` tiles `(B, 12, S, S)` as a network takes them: 0 to 1 in `dtype`, in `channels_last` order."""
+    return tiles.contiguous(memory_format=torch.channels_last).to(dtype).div_(255)
+
+
+def window_gather(
+    planes: Tensor, plane_of: Tensor, table: Tensor, origin: Tensor, origin_px: Tensor, columns_around: int = 0
+) -> Tensor:
+    """Cut windows on the device in one gather: `origin_px (B, 2)` to `(B, 12, S, S) uint8`.
+
+    `planes (P, S, S)`, `plane_of (N + 1, 12)` whose last row is blank, `table` and `origin` of the `TileGrid`.
+    With `columns_around` the windows may cross 180 degrees.
+    """
+    size = planes.shape[-1]
+    pixel = origin_px[:, :, None] + torch.arange(size, device=planes.device)  # (B, 2, S)
+    tile, local = pixel // size - origin[:, None], pixel % size
+    if columns_around:
+        tile[:, 0] %= columns_around
+    inside = torch.stack([(tile[:, axis] >= 0) & (tile[:, axis] < table.shape[axis]) for axis in (0, 1)], dim=1)
+    tile = torch.where(inside, tile, 0)
+    rows = table[tile[:, 0, None, :], tile[:, 1, :, None]]  # (B, S rows, S columns)
+    rows = torch.where(inside[:, 0, None, :] & inside[:, 1, :, None], rows, -1)
+    plane = plane_of[rows].permute(0, 3, 1, 2)  # (B, 12, S, S)
+    flat = (plane * size + local[:, 1, None, :, None]) * size + local[:, 0, None, None, :]
+    return planes.reshape(-1)[flat]
+
 
 # --- pairs and triplets ------------------------------------------------------------------------------------
 
 
 class TripletSampler:
-    """Draws (anchor, positive, negative) rows, vectorised, O(1) per sample, the same for the same seed and epoch.
+    """Draws (anchor, positive, negative) rows: vectorised, O(1) per sample, equal for an equal seed and epoch.
 
-    `rows` limits every role to those tiles; wholly blank tiles and tiles without a neighbour never are anchors.
-    Distances are Chebyshev, in tiles: positives lie within `pos_radius` and are never the anchor itself; negatives
-    lie at least `neg_radius` away. Raises `UserError` when the area cannot give such triplets.
+    `rows` limits every role to those tiles. Blank tiles are never drawn, and tiles without a neighbour are never
+    anchors. Distances are Chebyshev, in tiles: positives lie within `pos_radius` and are never the anchor itself;
+    negatives lie at least `neg_radius` away. Raises `UserError` when the area cannot give such triplets.
     """
 
     def __init__(
@@ -58,17 +178,24 @@ class TripletSampler:
             raise UserError(f"every tile of {store.tiles_root} is blank; nothing to train on")
         self.xy, self.rows, self.seed = store.unwrapped_xy.astype(np.int64), rows, seed
         self.pos_radius, self.neg_radius = pos_radius, neg_radius
-        self.content = store.layer_intensity.sum(axis=1)
+        self.drawn_ground = store.layer_intensity.sum(axis=1)  # (N,) mean intensity, summed over the layers
         self.grid = TileGrid(store.tile_xy[rows], store.zoom)  # gives positions in `rows`
         step = np.arange(-pos_radius, pos_radius + 1)
         offsets = np.stack(np.meshgrid(step, step), axis=-1).reshape(-1, 2)
         self.offsets = offsets[offsets.any(axis=1)]
-        near = self._any_near(rows)
-        self.anchors = rows[near & self._any_far(rows)]
+        self.low, self.high = self.xy[rows].min(axis=0), self.xy[rows].max(axis=0)
+
+        has_near = np.zeros(len(rows), dtype=bool)
+        for offset in self.offsets:
+            has_near |= self.grid.rows(self.xy[rows] + offset) >= 0
+        # Some tile lies far away exactly when one of the area's outermost tiles does.
+        has_far = np.maximum(self.xy[rows] - self.low, self.high - self.xy[rows]).max(axis=1) >= neg_radius
+        self.anchors = rows[has_near & has_far]
         if not len(self.anchors):
-            what = f"lies {neg_radius} tiles from another" if near.any() else f"has a neighbour within {pos_radius}"
-            mend = "a smaller --neg_radius" if near.any() else "a larger --pos_radius"
-            raise UserError(f"no tile with content of {store.tiles_root} {what}; {mend} or a larger area is needed")
+            what, fix = f"has a neighbour within {pos_radius}", "a larger --pos_radius"
+            if has_near.any():
+                what, fix = f"lies {neg_radius} tiles from another", "a smaller --neg_radius"
+            raise UserError(f"no tile with content of {store.tiles_root} {what}; use {fix} or a larger area")
 
     def epoch(self, epoch: int, max_samples: int, anchors: np.ndarray | None = None) -> np.ndarray:
         """The triplets of one epoch as rows `(M, 3) int64`: every anchor equally often up to `max_samples`."""
@@ -80,16 +207,15 @@ class TripletSampler:
 
     def positives(self, anchors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """One row within `pos_radius` of each anchor `(B,)`, uniformly among those that exist."""
-        chunk = max(1, (1 << 22) // len(self.offsets))
-        return np.concatenate([self._near(anchors[i : i + chunk], rng) for i in range(0, len(anchors), chunk)])
-
-    def _near(self, anchors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        found = self.grid.rows(self.xy[anchors][:, None] + self.offsets)  # (B, K)
-        chosen = np.where(found >= 0, rng.random(found.shape, dtype=np.float32), -1).argmax(axis=1)
-        return self.rows[found[np.arange(len(anchors)), chosen]]
+        parts, chunk = [], max(1, (1 << 22) // len(self.offsets))
+        for first in range(0, len(anchors), chunk):
+            found = self.grid.rows(self.xy[anchors[first : first + chunk]][:, None] + self.offsets)  # (B, K)
+            chosen = np.where(found >= 0, rng.random(found.shape, dtype=np.float32), -1).argmax(axis=1)
+            parts.append(self.rows[found[np.arange(len(found)), chosen]])
+        return np.concatenate(parts)
 
     def negatives(self, anchors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """One row at least `neg_radius` from each anchor `(B,)`, uniformly among all such."""
+        """One row at least `neg_radius` from each anchor `(B,)`, uniformly among all such rows."""
         drawn = self.rows[rng.integers(len(self.rows), size=len(anchors))]
         near = self._distance(anchors, drawn) < self.neg_radius
         for _ in range(64):
@@ -102,216 +228,182 @@ class TripletSampler:
             drawn[i] = rng.choice(far)
         return drawn
 
-    def thinned(self, epoch: int, thin: float) -> np.ndarray:
-        """Anchors of an epoch when those with less than `thin` of drawn ground are kept in proportion to it.
+    def subsampled_anchors(self, epoch: int, threshold: float) -> np.ndarray:
+        """Anchors of an epoch: one with less drawn ground than `threshold` is kept with a chance in proportion to it.
 
-        Drawn ground is the mean brightness of a tile summed over its layers; 0 thins nothing.
+        Drawn ground is a tile's mean intensity summed over its layers.
         """
-        share = self.content[self.anchors] / max(thin, 1e-9)
+        share = self.drawn_ground[self.anchors] / max(threshold, 1e-9)
         kept = self.anchors[np.random.default_rng([self.seed, epoch, 0x7]).random(len(share)) < share]
         return kept if len(kept) else self.anchors
 
     def windows(self, triplets: np.ndarray, jitter: float, tile_size: int, rng: np.random.Generator) -> np.ndarray:
         """Windows for triplets (or pairs) of rows `(B, K)`: their upper left pixels `(B, K, 2) int64`.
 
-        Every window is shifted by up to half of `jitter` tiles (at most half a tile) from its tile; the positive is
-        not the neighbouring tile but lies within `jitter` tiles of the anchor's window. None leaves the area.
+        Every window is shifted by up to half of `jitter` tiles (at most half a tile) from its tile. The positive is
+        not the neighbouring tile but a window within `jitter` tiles of the anchor's. No window leaves the area.
         """
         reach = min(jitter, 1.0) / 2 * tile_size
         origin = self.xy[triplets] * tile_size + rng.uniform(-reach, reach, (*triplets.shape, 2))
         shift = rng.uniform(-jitter * tile_size, jitter * tile_size, (len(triplets), 2))
         origin[:, 1] = origin[:, 0] + shift
-        low, high = self.xy[self.rows].min(axis=0) * tile_size, self.xy[self.rows].max(axis=0) * tile_size
-        return np.clip(np.rint(origin), low, high).astype(np.int64)
+        return np.clip(np.rint(origin), self.low * tile_size, self.high * tile_size).astype(np.int64)
 
     def _distance(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.abs(self.xy[a] - self.xy[b]).max(axis=-1)
 
-    def _any_near(self, rows: np.ndarray) -> np.ndarray:
-        found = np.zeros(len(rows), dtype=bool)
-        for offset in self.offsets:
-            found |= self.grid.rows(self.xy[rows] + offset) >= 0
-        return found
 
-    def _any_far(self, rows: np.ndarray) -> np.ndarray:
-        """Some tile lies far away exactly when one of the area's outermost tiles does."""
-        low, high = self.xy[self.rows].min(axis=0), self.xy[self.rows].max(axis=0)
-        return np.maximum(self.xy[rows] - low, high - self.xy[rows]).max(axis=1) >= self.neg_radius
+# --- the Dataset of training batches -----------------------------------------------------------------------
 
 
-class TileDataset(Dataset):
-    """Every tile once: item i is `(tile (12, S, S) float32 in 0..1, (x, y) int64)`, for `torch` DataLoaders."""
+@dataclasses.dataclass
+class Batch:
+    """One training step's data: this process's tiles, and where all tiles of the batch lie.
 
-    def __init__(self, store: TileStore):
-        self.store = store
+    B samples of K tiles (anchor, positive and, for K = 3, negative) in all processes, b of them in this one.
+    """
 
-    def __len__(self) -> int:
-        return len(self.store)
-
-    def __getitem__(self, row: int) -> tuple[torch.Tensor, torch.Tensor]:
-        return to_float(torch.from_numpy(self.store.tiles(np.array([row]))))[0], torch.tensor(
-            self.store.tile_xy[row]
-        ).long()
+    epoch: int
+    step: int
+    tiles: Tensor  # (b * K, 12, S, S) uint8, sample after sample
+    tile_xy: Tensor  # (B, K, 2) float32, in tiles from the area's corner
+    rows: np.ndarray  # (B, K) rows of the store
+    ready: torch.cuda.Event | None = None  # on a GPU: recorded when both tensors are there
+    waited: float = 0.0  # seconds that training waited for this batch
 
 
 class TripletDataset(Dataset):
-    """One epoch of triplets: item i is (anchor, positive, negative), each `(12, S, S) float32` in 0..1."""
+    """The training batches of an epoch: `len` is its steps, `dataset[step]` a `Batch`.
 
-    def __init__(self, store: TileStore, sampler: TripletSampler, max_samples: int):
-        self.store, self.sampler, self.max_samples = store, sampler, max_samples
+    A batch depends on seed, epoch and step alone, whatever the number of threads and processes. `views` is the number
+    of tiles per sample: 3, or 2 for a loss that takes its negatives from the batch.
+    """
+
+    def __init__(
+        self,
+        dataset: TileDataset,
+        sample: SampleFlags,
+        augmentation: AugmentFlags = AugmentFlags(),
+        *,
+        rows: np.ndarray | None = None,
+        seed: int = 0,
+        views: int = 3,
+        group: ProcessGroup | None = None,
+    ):
+        self.dataset, self.sample, self.augmentation = dataset, sample, augmentation
+        self.seed, self.views = seed, views
+        self.group = group or ProcessGroup(dataset.device)
+        self.sampler = TripletSampler(dataset.store, sample.pos_radius, sample.neg_radius, seed, rows)
+        # A GPU assembles batches on a stream of its own, beside the training step.
+        self.stream = torch.cuda.Stream(dataset.device) if dataset.device.type == "cuda" else None
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
         """Draw the triplets of another epoch."""
-        self.triplets = self.sampler.epoch(epoch, self.max_samples)
+        threshold = self.sample.anchor_subsampling
+        anchors = self.sampler.subsampled_anchors(epoch, threshold) if threshold else None
+        triplets = self.sampler.epoch(epoch, len(self) * self.sample.batch_size, anchors)
+        self.epoch = epoch
+        self.triplets = triplets[:, : self.views].reshape(len(self), self.sample.batch_size, -1)
 
     def __len__(self) -> int:
-        return len(self.triplets)
+        return max(1, self.sample.max_samples // self.sample.batch_size)
 
-    def __getitem__(self, i: int) -> tuple[torch.Tensor, ...]:
-        return tuple(to_float(torch.from_numpy(self.store.tiles(self.triplets[i]))))
+    def __getitem__(self, step: int) -> Batch:
+        if not 0 <= step < len(self):
+            raise IndexError(f"step {step} of an epoch of {len(self)} steps")
+        if self.stream is None:
+            return self._load(step)
+        with torch.cuda.stream(self.stream):
+            return dataclasses.replace(self._load(step), ready=self.stream.record_event())
 
+    def _load(self, step: int) -> Batch:
+        rows = self.triplets[step]
+        share = self.sample.batch_size // self.group.size
+        own = slice(self.group.rank * share, (self.group.rank + 1) * share)
+        store, jitter = self.dataset.store, self.augmentation.jitter
+        if jitter:
+            rng = np.random.default_rng([self.seed, self.epoch, step])
+            origin_px = self.sampler.windows(rows, jitter, store.tile_size, rng)
+            tiles = self.dataset.windows(origin_px[own].reshape(-1, 2))
+            tile_xy = origin_px / store.tile_size
+        else:
+            tiles = self.dataset.tiles(rows[own].reshape(-1))
+            tile_xy = store.unwrapped_xy[rows].astype(np.float64)
+        tile_xy = (tile_xy - store.grid.origin).astype(np.float32)
+        return Batch(self.epoch, step, tiles, copy_to(tile_xy, self.dataset.device), rows)
 
-# --- on the device -----------------------------------------------------------------------------------------
-
-
-def to_float(tiles: torch.Tensor) -> torch.Tensor:
-    """`uint8` tiles as float32 in 0..1."""
-    return tiles.float().div_(255)
-
-
-def network_input(tiles: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """`uint8` tiles `(B, 12, S, S)` as a network takes them: 0 to 1 in `dtype`, in `channels_last` order."""
-    return tiles.contiguous(memory_format=torch.channels_last).to(dtype).div_(255)
-
-
-class DeviceTiles:
-    """The store as tensors where the network runs: kept on the device when it fits, else copied batch by batch.
-
-    `tiles` and `windows` answer as `TileStore`'s do, with `(B, 12, S, S) uint8` tensors on `device`.
-    """
-
-    def __init__(self, store: TileStore, device: torch.device):
-        self.store, self.device = store, device
-        self.resident = device.type == "cuda" and store.planes.nbytes < 0.5 * torch.cuda.mem_get_info(device)[0]
-        if self.resident:
-            self.planes = torch.from_numpy(np.array(store.planes)).to(device)
-            self.plane_of = (
-                torch.from_numpy(np.concatenate([store.plane_of, np.zeros((1, len(LAYERS)), np.int32)])).to(device).long()
+    def augmented(self, batch: Batch) -> Tensor:
+        """The batch as the network takes it: augmented, `(b * K, 12, S, S) float32` in 0..1, `channels_last`."""
+        chosen, tiles = self.augmentation, batch.tiles
+        if chosen.flip_rotate or chosen.channel_dropout:
+            entropy = np.random.SeedSequence([self.seed, batch.epoch, batch.step]).generate_state(1, np.uint64)[0]
+            tiles = augment(
+                tiles,
+                torch.Generator().manual_seed(int(entropy >> 1)),
+                flip_rotate=chosen.flip_rotate,
+                channel_dropout=chosen.channel_dropout,
+                part=(self.group.rank, self.group.size),
             )
-            self.table = torch.from_numpy(store.grid.table.copy()).to(device).long()
-            self.origin = torch.from_numpy(store.grid.origin).to(device)
-
-    def tiles(self, rows: np.ndarray) -> torch.Tensor:
-        """The tiles of `rows (B,)`; -1 gives a blank tile."""
-        if not self.resident:
-            return self._copy(self.store.tiles(rows))
-        return self.planes[self.plane_of[torch.as_tensor(rows).to(self.device, non_blocking=True)]]
-
-    def windows(self, origin_px: np.ndarray) -> torch.Tensor:
-        """Windows whose upper left pixel is `origin_px (B, 2)`; see `TileStore.windows`."""
-        if not self.resident:
-            return self._copy(self.store.windows(origin_px))
-        return window_gather(
-            self.planes,
-            self.plane_of,
-            self.table,
-            self.origin,
-            torch.as_tensor(origin_px).to(self.device, non_blocking=True),
-            self.store.grid.columns_around,
-        )
-
-    def _copy(self, tiles: np.ndarray) -> torch.Tensor:
-        tensor = torch.from_numpy(tiles)
-        if self.device.type == "cuda":
-            tensor = tensor.pin_memory()
-        return tensor.to(self.device, non_blocking=True)
+        return network_input(tiles)
 
 
-def window_gather(
-    planes: torch.Tensor,
-    plane_of: torch.Tensor,
-    table: torch.Tensor,
-    origin: torch.Tensor,
-    origin_px: torch.Tensor,
-    columns_around: int = 0,
-) -> torch.Tensor:
-    """Cut windows on the device in one gather: `origin_px (B, 2)` to `(B, 12, S, S) uint8`.
-
-    `planes (P, S, S)`, `plane_of (N + 1, 12)` whose last row is blank, `table` and `origin` of the `TileGrid`.
-    With `columns_around` the windows may cross 180 degrees.
-    """
-    size = planes.shape[-1]
-    pixel = origin_px[:, :, None] + torch.arange(size, device=planes.device)  # (B, 2, S)
-    tile, local = pixel // size - origin[:, None], pixel % size
-    if columns_around:
-        tile[:, 0] %= columns_around
-    limit = torch.tensor(table.shape, device=planes.device)[:, None]
-    inside = (tile >= 0) & (tile < limit)
-    tile = torch.where(inside, tile, 0)
-    rows = table[tile[:, 0, None, :], tile[:, 1, :, None]]  # (B, S rows, S columns)
-    rows = torch.where(inside[:, 0, None, :] & inside[:, 1, :, None], rows, -1)
-    plane = plane_of[rows].permute(0, 3, 1, 2)  # (B, 12, S, S)
-    flat = (plane * size + local[:, 1, None, :, None]) * size + local[:, 0, None, None, :]
-    return planes.reshape(-1)[flat]
+def prefetch(dataset: TripletDataset, first_step: int = 0, num_threads: int = 0) -> Iterator[Batch]:
+    """The batches of an epoch from `first_step` on, in order; `num_threads` threads load as many batches ahead."""
+    steps = iter(range(first_step, len(dataset)))
+    pending: deque[Future[Batch]] = deque()
+    with ThreadPoolExecutor(max(1, num_threads)) as threads:
+        try:
+            for _ in range(first_step, len(dataset)):
+                for step in islice(steps, num_threads + 1 - len(pending)):
+                    pending.append(threads.submit(dataset.__getitem__, step))
+                started = time.perf_counter()
+                batch = pending.popleft().result()
+                batch.waited = time.perf_counter() - started
+                if batch.ready is not None:  # the step that follows waits for the data, the host does not
+                    stream = torch.cuda.current_stream(batch.tiles.device)
+                    stream.wait_event(batch.ready)
+                    for tensor in (batch.tiles, batch.tile_xy):
+                        tensor.record_stream(stream)
+                yield batch
+        finally:
+            for future in pending:
+                future.cancel()
 
 
 def augment(
-    tiles: torch.Tensor,
+    tiles: Tensor,
     generator: torch.Generator,
     *,
-    turn: bool = True,
+    flip_rotate: bool = True,
     channel_dropout: float = 0.0,
     part: tuple[int, int] = (0, 1),
-) -> torch.Tensor:
-    """Turn and mirror each tile at random (the 8 symmetries of the square) and blank each layer by chance.
+) -> Tensor:
+    """Flip and rotate each tile at random (the 8 symmetries of the square), and blank each of its layers by chance.
 
-    `tiles (B, 12, S, S)` of any dtype, on any device; `generator` lives on the CPU, so that every device draws alike.
-    `part` says that the tiles are this part of so many of a larger batch, for which chance is drawn as a whole.
-    Blanking layers is Sentiance's cure for the trivial solution that only matches what two windows share.
+    `tiles (B, 12, S, S)` of any dtype, on any device. `generator` is on the CPU, so that every device draws alike.
+    With `part=(i, n)` the tiles are part i of n of a larger batch, for which the random numbers are drawn as a whole.
+    Blanking layers keeps the network from matching two windows by what they share in one layer (Sentiance, loc2vec).
+
+    torchvision.transforms.v2 does not fit: it draws one transform per call, from the global generator.
     """
     part_index, parts = part
     own = slice(part_index * len(tiles), (part_index + 1) * len(tiles))
-    if turn:
+    if flip_rotate:
         symmetry = torch.randint(8, (parts * len(tiles),), generator=generator)[own]
-        turned = torch.empty_like(tiles)
-        for kind in range(8):
-            index = (symmetry == kind).nonzero().flatten().to(tiles.device)
+        by_symmetry = copy_to(symmetry.argsort(stable=True), tiles.device)
+        flipped = torch.empty_like(tiles)
+        for kind, index in enumerate(by_symmetry.split(symmetry.bincount(minlength=8).tolist())):
             image = tiles[index].rot90(kind % 4, dims=(2, 3))
-            turned[index] = image.flip(3) if kind >= 4 else image
-        tiles = turned
+            flipped[index] = image.flip(3) if kind >= 4 else image
+        tiles = flipped
     if channel_dropout > 0:
         chance = torch.rand((parts * len(tiles), tiles.shape[1], 1, 1), generator=generator)[own]
-        keep = chance >= channel_dropout
-        tiles = tiles * keep.to(tiles.device, tiles.dtype, non_blocking=True)
+        tiles = tiles * copy_to((chance >= channel_dropout).to(tiles.dtype), tiles.device)
     return tiles
 
 
 # --- the command -------------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class SampleFlags:
-    """Sampling of triplets."""
-
-    batch_size: int = flag(16, "triplets per batch", type=positive_int)
-    pos_radius: int = flag(2, "positives lie within this many tiles of the anchor", type=positive_int)
-    neg_radius: int = flag(10, "negatives lie at least this many tiles from the anchor", type=positive_int)
-    max_samples: int = flag(10000, "triplets per epoch", type=positive_int)
-    thin: float = flag(0.0, "draw anchors with less drawn ground than this (0.02, say) less often", type=count_float)
-
-
-@dataclasses.dataclass(frozen=True)
-class AugmentFlags:
-    """Augmentation."""
-
-    jitter: float = flag(
-        0.0,
-        "positives are windows within this many tiles of the anchor, at any pixel; 0: whole tiles",
-        type=count_float,
-    )
-    turn: bool = flag(False, "turn and mirror each tile at random")
-    channel_dropout: float = flag(0.0, "chance that a layer of a tile is blanked", type=fraction)
 
 
 def main() -> None:
@@ -322,14 +414,14 @@ def main() -> None:
     add_flags(parser, SampleFlags, only=["batch_size", "pos_radius", "neg_radius"])
     add_flags(parser, DeviceFlags, only=["seed"])
     args = parser.parse_args()
-    tiles, packing = read_flags(TilesFlags, args), read_flags(StoreFlags, args)
     started = time.perf_counter()
-    store = open_configured(tiles, packing)
+    store = open_configured(read_flags(TilesFlags, args), read_flags(StoreFlags, args))
     print_store(store, time.perf_counter() - started)
-    sampler = TripletSampler(store, args.pos_radius, args.neg_radius, args.seed)
-    loader = DataLoader(TripletDataset(store, sampler, args.batch_size), batch_size=args.batch_size)
-    for name, batch in zip(("anchor", "positive", "negative"), next(iter(loader)), strict=True):
-        print(f"sample batch, {name}: {tuple(batch.shape)} {batch.dtype}, {batch.min():.2f} to {batch.max():.2f}")
+    sample = read_flags(SampleFlags, args, max_samples=args.batch_size)
+    batches = TripletDataset(TileDataset(store), sample, seed=args.seed)
+    triplets = batches.augmented(batches[0]).view(args.batch_size, 3, *batches[0].tiles.shape[1:])
+    for name, tiles in zip(("anchor", "positive", "negative"), triplets.unbind(1), strict=True):
+        print(f"sample batch, {name}: {tuple(tiles.shape)} {tiles.dtype}, {tiles.min():.2f} to {tiles.max():.2f}")
 
 
 def print_store(store: TileStore, seconds: float) -> None:
@@ -349,6 +441,14 @@ def print_store(store: TileStore, seconds: float) -> None:
         f"packed: {len(store.planes):,} distinct planes of {store.tile_size} px, {size:,.0f} MB, in "
         f"{store.meta['pack_seconds']:.1f} s; opened in {seconds:.2f} s"
     )
+
+
+DeviceTiles = TileDataset  # to be removed once every caller uses TileDataset
+
+
+def to_float(tiles: Tensor) -> Tensor:
+    """`uint8` tiles as float32 in 0..1; to be removed once every caller uses `network_input`."""
+    return tiles.float().div_(255)
 
 
 if __name__ == "__main__":

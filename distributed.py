@@ -170,33 +170,3 @@ def distribute(network: nn.Module, group: ProcessGroup) -> nn.Module:
     if cuda:
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     return nn.parallel.DistributedDataParallel(network, device_ids=[group.device.index] if cuda else None)
-
-
-# --- to be removed once every caller uses ProcessGroup -----------------------------------------------------
-
-
-class Ranks:
-    """The processes that `torchrun` started, under the old names."""
-
-    def __init__(self) -> None:
-        self.count, self.rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
-        if self.count > 1 and not dist.is_initialized():
-            dist.init_process_group("gloo", timeout=TIMEOUT)
-        group = ProcessGroup(torch.device("cpu"), self.rank, self.count)
-        self.first, self.wait, self.first_then_others = group.is_main_process, group.barrier, group.main_process_first
-        self.share, self.gather = group.broadcast_array, group.gather_rows
-
-    def device(self, name: str) -> torch.device:
-        """The device of this process."""
-        device = pick_device(name)
-        if device.type == "cuda" and self.count > 1:
-            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
-        return device
-
-    def close(self) -> None:
-        """Leave the group of processes."""
-        if self.count > 1 and dist.is_initialized():
-            dist.destroy_process_group()
-
-
-World, joined_world, across_ranks = ProcessGroup, init_distributed, distribute

@@ -20,8 +20,8 @@ from devices import pick_device
 from distributed import ProcessGroup
 from files import digest, locked
 from inference import Embedder
-from model import Encoder
 from progress_bars import warn
+from tile_encoder import TileEncoder
 from tile_facts import compass_zones, content_density, dominant_layers
 from tile_grid import hilbert_order, latlon_of_tile, tile_codes
 from tile_store import TileStore, open_store
@@ -123,7 +123,7 @@ class City:
         return sharp if np.array_equal(sharp.tile_xy, own.tile_xy) else own
 
     @cached_property
-    def encoder(self) -> Encoder:
+    def encoder(self) -> TileEncoder:
         """The encoder, built when it is first needed."""
         return build_encoder(self.checkpoint, self.device)
 

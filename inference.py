@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cli import UserError
-from data_loader import DeviceTiles, network_input
+from data_loader import TileDataset, network_input
 from devices import compute_dtype
-from model import Encoder
 from progress_bars import progress
+from tile_encoder import TileEncoder
 from tile_grid import MAX_LATITUDE, area_bounds, tile_of_latlon
 from tile_store import TileStore
 
@@ -32,7 +32,7 @@ class Embedder:
 
     def __init__(
         self,
-        encoder: Encoder,
+        encoder: TileEncoder,
         store: TileStore,
         device: torch.device | str | None = None,
         batch_size: int | None = None,
@@ -42,7 +42,7 @@ class Embedder:
         self.store, self.dimension = store, encoder.config.embedding_dim
         self.device = next(encoder.parameters()).device
         self.batch_size = batch_size or default_batch_size(self.device, store.tile_size)
-        self.tiles = DeviceTiles(store, self.device)
+        self.tiles = TileDataset(store, self.device)
         self.network = fast_forward(encoder)
 
     def embed_tiles(self, rows: np.ndarray) -> np.ndarray:
@@ -126,14 +126,14 @@ def default_batch_size(device: torch.device, tile_size: int) -> int:
     return max(1, BATCH_PIXELS[device.type] // tile_size**2)
 
 
-def fast_forward(encoder: Encoder) -> Callable[[Tensor], Tensor]:
+def fast_forward(encoder: TileEncoder) -> Callable[[Tensor], Tensor]:
     """The encoder's forward pass for embedding: unit vectors `(B, D) float32` of what `network_input` gives.
 
     Batch norm is folded into the convolutions, which run in the device's precision (`compute_dtype`): in bfloat16 the
     vectors have a cosine of more than 0.9999 with those in float32. The head runs in float32: rounding there would
     blur the distances between near neighbours, and float32 costs nothing there.
     """
-    blocks = copy.deepcopy(encoder.blocks).eval()
+    blocks = copy.deepcopy(encoder.network.blocks).eval()
     for block in blocks:
         assert isinstance(block, nn.Sequential)
         convolution, norm = block[0], block[1]
@@ -143,7 +143,7 @@ def fast_forward(encoder: Encoder) -> Callable[[Tensor], Tensor]:
 
     def network(tiles: Tensor) -> Tensor:
         with torch.inference_mode():
-            return encoder.vectors(encoder.head(blocks(tiles).float()), tiles)
+            return encoder.complete(encoder.network.unit_vectors(blocks(tiles).float()), tiles)
 
     return network
 

@@ -1,6 +1,6 @@
-"""How much memory a training step needs and how much is free.
+"""How much memory a training step needs, and how much is free.
 
-Not a command.
+Not a command. `train.py` uses it to say which batch size fits.
 """
 
 import dataclasses
@@ -10,75 +10,79 @@ from pathlib import Path
 
 import torch
 
-from devices import compute_dtype
-from distributed import World
-from model import Encoder, EncoderConfig
-from train_config import TrainConfig
+from data_loader import WINDOW_GATHER_CHUNK, WINDOW_GATHER_OVERHEAD
+from distributed import ProcessGroup
+from model import ENCODERS, EncoderConfig
+from train_config import TrainConfig, network_dtype
 
-
-def network_dtype(config: TrainConfig, device: torch.device) -> torch.dtype:
-    """What the network computes in; weights, statistics and the loss stay float32."""
-    return {"fp32": torch.float32, "bf16": torch.bfloat16, "auto": compute_dtype(device)}[config.speed.precision]
-
-
-# --- memory ------------------------------------------------------------------------------------------------
-
-# Most bytes a step holds per pixel of one layer of one tile, measured on the CPU at 64 and 128 px (peak resident size).
+# Bytes that a step holds per pixel of one layer of one tile; the peak of the resident size on the CPU at 64 and 128 px.
 STEP_BYTES_PER_PIXEL = {torch.float32: 1800, torch.bfloat16: 1100}
+CGROUP = Path("/sys/fs/cgroup")
 
 
-def memory_need(config: TrainConfig, world: World, batch_size: int | None = None, tile_size: int | None = None) -> int:
-    """Bytes that a process takes to train on batches of so many samples."""
+def memory_need(
+    config: TrainConfig, group: ProcessGroup, batch_size: int | None = None, tile_size: int | None = None
+) -> int:
+    """Bytes that a process needs to train on batches of so many samples.
+
+    The parts: weights, gradients and two moments in float32; what the step keeps of each tile; the batches that are
+    loaded ahead; on a GPU, the indices with which each thread cuts windows.
+    """
     edge = tile_size or config.packing.tile_size
     weights = weight_count(dataclasses.replace(config.encoder, tile_size=edge))
-    tiles = (batch_size or config.sample.batch_size) // world.size * config.loss.views
-    per_pixel = STEP_BYTES_PER_PIXEL[network_dtype(config, world.device)]
-    return 16 * weights + per_pixel * tiles * edge**2  # weights, gradients, two moments, float32
+    tiles = (batch_size or config.sample.batch_size) // group.size * config.loss.views
+    pixels = tiles * edge**2
+    batch_bytes, threads = pixels * config.encoder.in_channels, config.packing.num_workers
+    need = 16 * weights + STEP_BYTES_PER_PIXEL[network_dtype(config, group.device)] * pixels + threads * batch_bytes
+    if config.augment.jitter and group.device.type == "cuda":
+        need += max(1, threads) * WINDOW_GATHER_OVERHEAD * min(batch_bytes, WINDOW_GATHER_CHUNK)
+    return need
 
 
 @functools.cache
 def weight_count(config: EncoderConfig) -> int:
     """Number of an encoder's weights."""
     with torch.device("meta"):
-        return sum(weights.numel() for weights in Encoder(config).parameters())
+        return sum(weights.numel() for weights in ENCODERS[config.architecture](config).parameters())
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that this process can still take, by what the device, the system and its limits allow."""
+    """Bytes that this process can still use, as the device, the system and its limits allow."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     if not Path("/proc/meminfo").is_file():
         return 1 << 62  # not Linux: unknown
     meminfo = Path("/proc/meminfo").read_text(encoding="ascii")
     free = [int(meminfo.split("MemAvailable:")[1].split()[0]) * 1024]
-    ceiling, used = (Path("/sys/fs/cgroup") / f"memory.{name}" for name in ("max", "current"))
-    if ceiling.is_file() and (most := ceiling.read_text().strip()) != "max":
-        free.append(int(most) - int(used.read_text()))
+    limit = CGROUP / "memory.max"  # cgroup v2
+    if limit.is_file() and (most := limit.read_text().strip()) != "max":
+        # The system drops the inactive part of the page cache when a process needs the memory.
+        stat = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+        free.append(int(most) - int((CGROUP / "memory.current").read_text()) + int(stat["inactive_file"]))
     import resource  # not above: Linux and macOS only
 
-    if (most := resource.getrlimit(resource.RLIMIT_AS)[0]) != resource.RLIM_INFINITY:
-        free.append(most - int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize())
+    if (most_here := resource.getrlimit(resource.RLIMIT_AS)[0]) != resource.RLIM_INFINITY:
+        free.append(most_here - int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize())
     return max(0, min(free))
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error means that the device's or the system's memory did not suffice."""
+    """Whether an error means that the memory of the device or of the system did not suffice."""
     return not isinstance(error, RuntimeError) or any(
         text in str(error) for text in ("out of memory", "can't allocate memory", "not enough memory")
     )
 
 
-def memory_advice(config: TrainConfig, world: World, free: int) -> str:
-    """One sentence with the batch size or tile size that would fit into so many free bytes."""
+def memory_advice(config: TrainConfig, group: ProcessGroup, free: int) -> str:
+    """One sentence with the batch size or tile size that would fit into `free` bytes."""
     size, edge = config.sample.batch_size, config.packing.tile_size
-    sizes = range(world.size, size, world.size)
-    smaller = sizes[: bisect_right(sizes, free, key=lambda n: memory_need(config, world, batch_size=n))]
-    coarser = [n for n in range(32, edge, 32) if memory_need(config, world, tile_size=n) <= free]
+    sizes = range(group.size, size, group.size)
+    smaller = sizes[: bisect_right(sizes, free, key=lambda n: memory_need(config, group, batch_size=n))]
+    coarser = [n for n in range(32, edge, 32) if memory_need(config, group, tile_size=n) <= free]
     ways = [f"--batch_size {smaller[-1]}"] if smaller else []
     ways += [f"--tile_size {coarser[-1]}"] if coarser else []
-    both = f"--batch_size {world.size} --tile_size 32 is the least there is"
+    advice = f"{' or '.join(ways)} would fit" if ways else f"the least is --batch_size {group.size} --tile_size 32"
     return (
         f"out of memory: a step on {size * config.loss.views} tiles of {edge} px needs about "
-        f"{memory_need(config, world) / 1e9:.1f} GB and {free / 1e9:.1f} GB were free on {world.device}; "
-        + (f"{' or '.join(ways)} would fit" if ways else both)
+        f"{memory_need(config, group) / 1e9:.1f} GB, but {free / 1e9:.1f} GB were free on {group.device}; {advice}"
     )

@@ -1,9 +1,11 @@
-"""The loc2vec encoder, its losses, and the one pair of functions that write and read checkpoints.
+"""The encoder, the losses it is trained with, and mining of negatives.
 
-Not a command itself. `python train.py` trains it, `python precompute_embeddings.py` uses it.
+Not a command. `python train.py` trains an encoder. To add a loss, write a function and add it to `LOSSES`; to add an
+encoder, write a module and add it to `ENCODERS`.
 """
 
 import dataclasses
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 
 from cli import UserError, count_float, count_int, flag, fraction, positive_float, positive_int
 from layers import LAYERS
-from profiles import PROFILE_CLASSES, ProfileSummary
+from profiles import PROFILE_CLASSES
 
 BLOCK_CHANNELS = (64, 128, 256, 512, 512)
 FC_SIZES = (1024, 512)
@@ -27,9 +29,12 @@ class EncoderConfig:
 
     embedding_dim: int = flag(128, "length of a tile's vector", type=positive_int)
     dropout: float = flag(0.5, "share of the hidden features dropped while training", type=fraction)
-    profile_dims: int = flag(0, "how many of a vector's numbers sum up how bright its layers are", type=count_int)
+    profile_dims: int = flag(
+        0, "how many of a vector's numbers are not trained but summarise how bright its layers are", type=count_int
+    )
     tile_size: int = 256
     in_channels: int = len(LAYERS)
+    architecture: str = "loc2vec"  # a key of ENCODERS
 
     def __post_init__(self) -> None:
         most = min(self.embedding_dim - 1, self.in_channels * PROFILE_CLASSES)
@@ -41,21 +46,20 @@ class EncoderConfig:
         if self.tile_size % 32:
             nearest = max(32, round(self.tile_size / 32) * 32)
             raise UserError(f"--tile_size {self.tile_size} is not a multiple of 32; try --tile_size {nearest}")
+        if self.architecture not in ENCODERS:
+            raise UserError(f"no encoder is named {self.architecture!r}; this version has {', '.join(ENCODERS)}")
 
     @property
     def learned_dims(self) -> int:
-        """How many of a vector's numbers are trained: all but the summary's."""
+        """How many of a vector's numbers the encoder computes: all but those of the profile summary."""
         return self.embedding_dim - self.profile_dims
 
 
 class Encoder(nn.Module):
-    """The loc2vec CNN: `(B, 12, S, S)` in 0..1 to `(B, embedding_dim)`, L2-normalised.
+    """The loc2vec CNN: `(B, 12, S, S)` in 0..1 to unit vectors `(B, learned_dims)`.
 
     Five blocks of convolution, batch norm, ReLU and 2 x 2 max pooling; then 512 * (S / 32)^2 -> 1024 -> 512 ->
-    embedding_dim, with dropout after each hidden layer. With `profile_dims` the last so many numbers are a
-    `ProfileSummary` instead ("wide and deep", Cheng et al. 2016): pooling forgets a dot or two, which it keeps. The
-    trained numbers are then read from their `centre`, the mean over the training tiles (zero until training sets it):
-    they fill a cone, from whose axis they lie further apart.
+    learned_dims, with dropout after each hidden layer (Sentiance, loc2vec).
     """
 
     def __init__(self, config: EncoderConfig):
@@ -69,38 +73,18 @@ class Encoder(nn.Module):
             for a, b in pairwise(sizes)
         ]
         self.head = nn.Sequential(nn.Flatten(), *hidden, nn.Linear(sizes[-1], config.learned_dims))
-        self.apply(_start_spread)
-        self.summary = ProfileSummary(config.in_channels, config.profile_dims) if config.profile_dims else None
-        if self.summary is not None:
-            self.register_buffer("centre", torch.zeros(config.learned_dims))
+        self.apply(_init_weights)
 
     def forward(self, tiles: Tensor) -> Tensor:
         """Vectors of unit length, in the weights' precision (float32), for `tiles (B, 12, S, S)`."""
-        return self.vectors(self.head(self.blocks(tiles)), tiles)
+        return self.unit_vectors(self.blocks(tiles))
 
-    def vectors(self, features: Tensor, tiles: Tensor) -> Tensor:
-        """The vectors of `tiles (B, 12, S, S)` whose convolved `features` the head has read."""
-        vectors = F.normalize(features.to(self.head[-1].weight.dtype), dim=1)
-        if self.summary is not None:
-            if not self.training:
-                vectors = F.normalize(vectors - self.centre, dim=1)
-            vectors = F.normalize(torch.cat([vectors, self.summary(tiles)], dim=1), dim=1)
-        return vectors
-
-    def learned(self, vectors: Tensor) -> Tensor:
-        """The trained part of `vectors (..., embedding_dim)`, of unit length: what a loss may ask something of.
-
-        Were the loss to see the summary, which tells most tiles apart, too, little would be left to learn.
-        """
-        return vectors if self.summary is None else F.normalize(vectors[..., : self.config.learned_dims], dim=-1)
+    def unit_vectors(self, features: Tensor) -> Tensor:
+        """The vectors that the head reads from the blocks' output `(B, 512, S / 32, S / 32)`."""
+        return F.normalize(self.head(features).to(self.head[-1].weight.dtype), dim=1)
 
 
-def _start_spread(module: nn.Module) -> None:
-    """He et al. 2015: signals keep their size through ReLUs; torch's own start lets all vectors begin nearly equal."""
-    if isinstance(module, nn.Conv2d | nn.Linear) and not module.weight.is_meta:  # there, it would import all of dynamo
-        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
+ENCODERS: dict[str, Callable[[EncoderConfig], nn.Module]] = {"loc2vec": Encoder}
 
 
 def _block(channels_in: int, channels_out: int) -> nn.Sequential:
@@ -112,20 +96,42 @@ def _block(channels_in: int, channels_out: int) -> nn.Sequential:
     )
 
 
+def _init_weights(module: nn.Module) -> None:
+    """He initialisation (He et al. 2015). With torch's default, the vectors of all tiles start nearly equal."""
+    if isinstance(module, nn.Conv2d | nn.Linear) and not module.weight.is_meta:  # on meta it would import dynamo
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
 # --- losses ------------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
 class TripletTerms:
-    """Per-triplet terms, each `(B,)`: loss, distances, and whether the triplet still gives a gradient.
+    """Per-sample terms, each `(B,)`: loss, distances, and whether the triplet still gives a gradient.
 
-    Of a sample that stands for many triplets (ntxent), `negative` and `active` are means over them.
+    For a loss with many negatives per sample (ntxent), `negative` and `active` are means over them.
     """
 
     loss: Tensor
     positive: Tensor
     negative: Tensor
     active: Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class LossInput:
+    """What a loss may use: the vectors of a batch, and where their tiles lie.
+
+    `vectors (B, K, D)` are anchor, positive and (K = 3) negative, of unit length; `tile_xy (B, K, 2) float32` their
+    places, in tiles. Tiles within `near` of each other count as alike; tiles at least `far` apart may be negatives.
+    """
+
+    vectors: Tensor
+    tile_xy: Tensor
+    near: float
+    far: float
 
 
 def triplet_loss(anchor: Tensor, positive: Tensor, negative: Tensor, margin: float) -> TripletTerms:
@@ -151,78 +157,6 @@ def softpn_loss(anchor: Tensor, positive: Tensor, negative: Tensor, margin: floa
     return TripletTerms(torch.sigmoid(scale * (near - far)).square(), near, far, near > far - margin)
 
 
-@dataclasses.dataclass(frozen=True)
-class LossConfig:
-    """Loss."""
-
-    loss_type: str = flag("softpn", "what is minimised", choices=["triplet", "softpn", "ntxent"])
-    margin: float = flag(0.2, "triplet loss margin", type=count_float)
-    mining: str = flag(
-        "random",
-        "negative of a triplet: the one drawn, or from the batch (triplet, softpn)",
-        choices=["random", "semi-hard", "hard"],
-    )
-    softpn_scale: float = flag(1.0, "steepness s of softpn; 1 as published", type=positive_float)
-    temperature: float = flag(0.1, "temperature of ntxent", type=positive_float)
-    vicreg_weight: float = flag(0.0, "weight of the variance/covariance term against collapse", type=count_float)
-    profile_weight: float = flag(
-        0.0, "weight of telling what each layer of a tile shows from its vector", type=count_float
-    )
-
-    @property
-    def views(self) -> int:
-        """Tiles per sample: ntxent takes its negatives from the batch and needs none drawn."""
-        return 2 if self.loss_type == "ntxent" else 3
-
-
-def batch_loss(config: LossConfig, vectors: Tensor, tile_xy: Tensor, near: float, far: float) -> TripletTerms:
-    """The configured loss of a batch; the mean of `.loss` is what training minimises.
-
-    `vectors (B, K, D)` are anchor, positive and (K = 3) negative; `tile_xy (B, K, 2) float32` where they lie, in
-    tiles; pairs within `near` count as positives for ntxent; tiles at least `far` apart may serve as negatives.
-    """
-    if config.loss_type == "ntxent":
-        terms = ntxent_loss(vectors, tile_xy, near, far, config.temperature, config.margin)
-    else:
-        anchor, positive, negative = vectors.unbind(1)
-        if config.mining != "random":
-            negative = mined_negatives(config, vectors, tile_xy, far)
-        if config.loss_type == "triplet":
-            terms = triplet_loss(anchor, positive, negative, config.margin)
-        else:
-            terms = softpn_loss(anchor, positive, negative, config.margin, config.softpn_scale)
-    if config.vicreg_weight:
-        spread = config.vicreg_weight * vicreg_penalty(vectors.flatten(0, 1))
-        terms = dataclasses.replace(terms, loss=terms.loss + spread)
-    return terms
-
-
-def mined_negatives(config: LossConfig, vectors: Tensor, tile_xy: Tensor, far: float) -> Tensor:
-    """For each triplet of `vectors (B, 3, D)` a negative `(B, D)` among the tiles of the batch at least `far` away.
-
-    `hard` takes the nearest; `semi-hard` (Schroff et al. 2015) the nearest that is farther than the positive, or the
-    drawn one where there is none. Nearness is the loss's own: for softpn, to the anchor or the positive.
-    """
-    with torch.no_grad():
-        pool = vectors.flatten(0, 1)  # (3 B, D)
-        distance = torch.cdist(vectors[:, 0], pool)
-        if config.loss_type == "softpn":
-            distance = torch.minimum(distance, torch.cdist(vectors[:, 1], pool))
-        own = 3 * torch.arange(len(vectors), device=vectors.device) + 2
-        allowed = tiles_apart(tile_xy[:, 0], tile_xy.flatten(0, 1)) >= far
-        allowed = allowed.scatter(1, own[:, None], True)
-        if config.mining == "semi-hard":
-            allowed &= distance > F.pairwise_distance(vectors[:, 0], vectors[:, 1])[:, None]
-        chosen = distance.masked_fill(~allowed, torch.inf).argmin(dim=1)
-        chosen = torch.where(allowed.any(dim=1), chosen, own)
-    return vectors.flatten(0, 1)[chosen]
-
-
-def tiles_apart(a: Tensor, b: Tensor) -> Tensor:
-    """Chebyshev distance in tiles `(A, B)` between places `a (A, 2)` and `b (B, 2)`."""
-    return (a[:, None] - b[None]).abs().amax(dim=-1)
-
-
 def ntxent_loss(
     vectors: Tensor, tile_xy: Tensor, near: float, far: float, temperature: float, margin: float
 ) -> TripletTerms:
@@ -230,7 +164,7 @@ def ntxent_loss(
 
     For tile i: the mean over its positives p of -log(e^s_ip / (e^s_ip + sum over negatives n of e^s_in)), s being the
     cosine over the temperature. Positives are its own pair and tiles within `near`; negatives lie at least `far`
-    away; what lies between is left out. Terms are per sample; `active` is its share of (i, p, n) within the margin.
+    away; tiles in between are left out. Terms are per sample; `active` is its share of (i, p, n) within the margin.
     """
     batch, views, _ = vectors.shape
     z, xy = vectors.flatten(0, 1), tile_xy.flatten(0, 1)
@@ -262,3 +196,100 @@ def vicreg_penalty(vectors: Tensor) -> Tensor:
     missing = F.relu(1 - (variance + 1e-4).sqrt()).mean()
     crossed = (covariance.square().sum() - variance.square().sum()) / vectors.shape[1]
     return missing + crossed / 25
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """One choice of `--loss_type`: its function, and what batches it takes."""
+
+    terms: Callable[[LossInput, "LossConfig"], TripletTerms]
+    views: int = 3  # tiles per sample; 2 for a loss that takes its negatives from the batch
+    nearest_of_pair: bool = False  # mining: a negative's distance is that to the anchor or the positive
+
+
+LOSSES: dict[str, Loss] = {
+    "triplet": Loss(lambda batch, config: triplet_loss(*batch.vectors.unbind(1), config.margin)),
+    "softpn": Loss(
+        lambda batch, config: softpn_loss(*batch.vectors.unbind(1), config.margin, config.softpn_scale),
+        nearest_of_pair=True,
+    ),
+    "ntxent": Loss(
+        lambda batch, config: ntxent_loss(
+            batch.vectors, batch.tile_xy, batch.near, batch.far, config.temperature, config.margin
+        ),
+        views=2,
+    ),
+}
+MINING = ("random", "semi-hard", "hard")
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """Loss."""
+
+    loss_type: str = flag("softpn", "what training minimises", choices=list(LOSSES))
+    margin: float = flag(0.2, "triplet loss margin", type=count_float)
+    mining: str = flag(
+        "random", "negative of a triplet: the one drawn, or one from the batch (triplet, softpn)", choices=MINING
+    )
+    softpn_scale: float = flag(1.0, "steepness s of softpn; 1 as published", type=positive_float)
+    temperature: float = flag(0.1, "temperature of ntxent", type=positive_float)
+    vicreg_weight: float = flag(0.0, "weight of the variance/covariance term against collapse", type=count_float)
+    reconstruction_weight: float = flag(
+        0.0,
+        "weight of reconstructing a tile's brightness profile from its vector",
+        type=count_float,
+        aliases=["profile_weight"],
+    )
+
+    def __post_init__(self) -> None:
+        for name, choices in (("loss_type", LOSSES), ("mining", MINING)):
+            if (value := getattr(self, name)) not in choices:
+                raise UserError(f"--{name} {value!r} is unknown; choose from {', '.join(choices)}")
+
+    @property
+    def views(self) -> int:
+        """Tiles per sample."""
+        return LOSSES[self.loss_type].views
+
+
+def batch_loss(config: LossConfig, vectors: Tensor, tile_xy: Tensor, near: float, far: float) -> TripletTerms:
+    """The configured loss of a batch; the mean of `.loss` is what training minimises. See `LossInput` for shapes."""
+    loss = LOSSES[config.loss_type]
+    chosen = vectors
+    if loss.views == 3 and config.mining != "random":
+        chosen = torch.stack([vectors[:, 0], vectors[:, 1], mined_negatives(config, vectors, tile_xy, far)], dim=1)
+    terms = loss.terms(LossInput(chosen, tile_xy, near, far), config)
+    if config.vicreg_weight:
+        spread = config.vicreg_weight * vicreg_penalty(vectors.flatten(0, 1))
+        terms = dataclasses.replace(terms, loss=terms.loss + spread)
+    return terms
+
+
+# --- mining ------------------------------------------------------------------------------------------------
+
+
+def mined_negatives(config: LossConfig, vectors: Tensor, tile_xy: Tensor, far: float) -> Tensor:
+    """For each triplet of `vectors (B, 3, D)` a negative `(B, D)` among the tiles of the batch at least `far` away.
+
+    `hard` takes the nearest one. `semi-hard` (Schroff et al. 2015) takes the nearest one that is farther than the
+    positive, or the drawn one if there is none.
+    """
+    with torch.no_grad():
+        pool = vectors.flatten(0, 1)  # (3 B, D)
+        distance = torch.cdist(vectors[:, 0], pool)
+        if LOSSES[config.loss_type].nearest_of_pair:
+            distance = torch.minimum(distance, torch.cdist(vectors[:, 1], pool))
+        own = 3 * torch.arange(len(vectors), device=vectors.device) + 2
+        allowed = tiles_apart(tile_xy[:, 0], tile_xy.flatten(0, 1)) >= far
+        allowed = allowed.scatter(1, own[:, None], True)
+        if config.mining == "semi-hard":
+            allowed &= distance > F.pairwise_distance(vectors[:, 0], vectors[:, 1])[:, None]
+        chosen = distance.masked_fill(~allowed, torch.inf).argmin(dim=1)
+        chosen = torch.where(allowed.any(dim=1), chosen, own)
+    return vectors.flatten(0, 1)[chosen]
+
+
+def tiles_apart(a: Tensor, b: Tensor) -> Tensor:
+    """Chebyshev distance in tiles `(A, B)` between places `a (A, 2)` and `b (B, 2)`."""
+    return (a[:, None] - b[None]).abs().amax(dim=-1)

@@ -1,6 +1,6 @@
 """Brightness profiles: how much of each brightness every layer of a tile shows.
 
-Not a command.
+Not a command. `tile_encoder.py` makes part of a vector from them; `train.py` can reconstruct them from vectors.
 """
 
 import math
@@ -8,23 +8,22 @@ import math
 import torch
 from torch import Tensor, nn
 
-# --- what a tile shows -------------------------------------------------------------------------------------
-
 PROFILE_CLASSES = 16  # of brightness, in each layer
-PROFILE_FLOOR, PROFILE_LIMIT = 0.01, 10.0  # a class that hardly ever occurs must not outweigh all others
-PROFILE_STEEPNESS = 64  # below a 64th of a tile a class counts nearly in proportion
-PROFILE_SHARE = 1.0  # length of the summary beside the learned part's 1
+PROFILE_FLOOR = 0.01  # added to the deviations, so that a class that hardly ever occurs does not outweigh all others
+PROFILE_LIMIT = 10.0  # standard deviations that a class counts for at most
+PROFILE_STEEPNESS = 64  # a class counts nearly in proportion while it covers less than a 64th of a tile
+PROFILE_SHARE = 1.0  # length of the summary beside the learned part, which has length 1
 
 
 def brightness_profile(tiles: Tensor) -> Tensor:
-    """Logarithms of the shares of its pixels that each class of brightness has in each layer of a tile.
+    """The share of its pixels that each class of brightness covers in each layer of a tile, on a logarithmic scale.
 
-    `tiles (B, C, S, S) uint8` to `(B, C * 16) float32`, log(1 + 64 share) / log(65): 0 where a class is absent, 1 where
-    it fills the layer; ground on which nothing is drawn is in no class. The logarithm keeps a few dots from vanishing
-    beside whole areas, and is nearly linear for dots, so that they can be counted. Turning a tile changes nothing.
+    `tiles (B, C, S, S) uint8` to `(B, C * 16) float32`: log(1 + 64 share) / log(65), which is 0 where a class is absent
+    and 1 where it fills the layer. Blank pixels belong to no class. The logarithm keeps a few dots visible beside whole
+    areas; for dots alone it is nearly linear, so that they can be counted. Rotating a tile changes nothing.
     """
     pixels = tiles.flatten(2)
-    drawn = torch.where(pixels == 0, PROFILE_CLASSES, pixels >> 4).long()  # one more class for the bare ground
+    drawn = torch.where(pixels == 0, PROFILE_CLASSES, pixels >> 4).long()  # one more class, for blank pixels
     counts = torch.zeros(*pixels.shape[:2], PROFILE_CLASSES + 1, device=tiles.device)
     counts.scatter_add_(2, drawn, counts.new_ones(()).expand(drawn.shape))
     shares = counts[:, :, :PROFILE_CLASSES] / pixels.shape[2]
@@ -32,7 +31,7 @@ def brightness_profile(tiles: Tensor) -> Tensor:
 
 
 class ProfileScale(nn.Module):
-    """Brightness profiles by how far they lie from a city's mean, in standard deviations; part of a checkpoint."""
+    """Standardises brightness profiles by the mean and standard deviation of a city; saved in a checkpoint."""
 
     def __init__(self, size: int):
         super().__init__()
@@ -40,7 +39,7 @@ class ProfileScale(nn.Module):
         self.register_buffer("scale", torch.ones(size))
 
     def fit(self, profiles: Tensor) -> None:
-        """Take mean and deviation from `profiles (N, size)`."""
+        """Take mean and standard deviation from `profiles (N, size)`."""
         self.mean.copy_(profiles.mean(dim=0))
         self.scale.copy_((profiles.var(dim=0, correction=0) + PROFILE_FLOOR**2).sqrt())
 
@@ -52,8 +51,8 @@ class ProfileScale(nn.Module):
 class ProfileSummary(nn.Module):
     """The principal components of standardised brightness profiles, on average as long as the learned unit vector.
 
-    Each is divided by the root of its deviation: half-way to whitening, so that the first few do not decide alone what
-    is near. Not trained but fitted, once, before training: there is no better linear summary of so many numbers.
+    Each component is divided by the square root of its standard deviation. That is half-way to whitening, so that the
+    first few components do not decide alone which tiles are near. It is fitted once, before training.
     """
 
     def __init__(self, in_channels: int, dims: int):
@@ -63,15 +62,15 @@ class ProfileSummary(nn.Module):
         self.register_buffer("components", torch.zeros(size, dims))
 
     def fit(self, profiles: Tensor) -> None:
-        """Take scale and components from `profiles (N, 192)`."""
+        """Take scale and components from `profiles (N, 192)`. The linear algebra runs on the CPU, in float64."""
         self.scale.fit(profiles)
-        standardised = self.scale(profiles).double()
+        standardised = self.scale(profiles).cpu().double()  # MPS has no float64
         centred = standardised - standardised.mean(dim=0)
         variances, axes = torch.linalg.eigh(centred.T @ centred / len(centred))  # ascending
         kept = slice(-self.components.shape[1], None)
         components = (axes[:, kept] * variances[kept].clamp(min=1e-6) ** -0.25).flip(1)
         length = (standardised @ components).square().sum(dim=1).mean().sqrt()
-        self.components.copy_(PROFILE_SHARE * components / length.clamp(min=1e-6))
+        self.components.copy_((PROFILE_SHARE * components / length.clamp(min=1e-6)).float())
 
     def forward(self, tiles: Tensor) -> Tensor:
         """`(B, profile_dims) float32` for `tiles (B, 12, S, S)` in 0..1."""
@@ -81,10 +80,10 @@ class ProfileSummary(nn.Module):
 
 
 class ProfileHead(nn.Module):
-    """Tells a tile's brightness profile from its vector while training; no viewer needs it.
+    """Reconstructs a tile's brightness profile from its vector; used in training only.
 
-    The map is linear, so that what the layers show stays in the vector for every linear model that reads it. Training
-    on views with blanked layers, it must also tell what a layer shows from the others.
+    The map is linear, so that linear models that use the vectors can also read what the layers show. Since training
+    blanks layers at random, the vector must also hold what a blanked layer usually shows beside the others.
     """
 
     def __init__(self, embedding_dim: int, profiles: Tensor):
@@ -96,7 +95,8 @@ class ProfileHead(nn.Module):
     def forward(self, vectors: Tensor, profiles: Tensor) -> Tensor:
         """Mean squared error of each tile's standardised profile `(B,)`; `vectors (B, D)` have unit length.
 
-        Squared, because a dot on few tiles is a large value: a loss that forgives outliers would forgive every shop.
+        The error is squared because a dot on few tiles is a large value: a loss that forgives outliers would ignore
+        every shop.
         """
-        told = self.linear(vectors * vectors.shape[1] ** 0.5)
-        return (told - self.scale(profiles)).square().mean(dim=1)
+        reconstructed = self.linear(vectors * vectors.shape[1] ** 0.5)
+        return (reconstructed - self.scale(profiles)).square().mean(dim=1)

@@ -1,4 +1,4 @@
-"""The settings of a training run: flags, presets, and what a resumed run may change.
+"""The settings of a training run: flags, presets, what a resumed run may change, and which tiles it trains on.
 
 Not a command; `python train.py --help` lists the flags.
 """
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from checkpoint import Checkpoint, load_checkpoint
 from cli import (
@@ -26,27 +27,28 @@ from cli import (
     positive_int,
 )
 from data_loader import AugmentFlags, SampleFlags
+from devices import compute_dtype
 from model import EncoderConfig, LossConfig
 from tile_grid import near_any, spatial_split
 from tile_store import StoreFlags, TileStore
 
-# The better recipe, found by measuring (docs/recipe.md). Flags that are given win over a preset.
+# Flags that are given override a preset. `recommended` was found by measuring (docs/recipe.md).
 PRESETS: dict[str, dict[str, Any]] = {
     "spec": {},
     "recommended": {
         "loss_type": "ntxent",
         "temperature": 0.1,
         "profile_dims": 88,
-        "profile_weight": 20.0,
+        "reconstruction_weight": 20.0,
         "batch_size": 64,
         "tile_size": 32,
         "shrink": "max",
         "lr": 0.002,
         "dropout": 0.0,
         "jitter": 1.0,
-        "turn": True,
+        "flip_rotate": True,
         "channel_dropout": 0.2,
-        "thin": 0.15,
+        "anchor_subsampling": 0.15,
         "epochs": 10,
         "max_samples": 12800,
     },
@@ -62,9 +64,9 @@ class FitFlags:
 
     preset: str = flag("spec", "settings that the other flags start from", choices=list(PRESETS))
     epochs: int = flag(50, "training epochs; with --resume: further epochs", type=positive_int)
-    lr: float = flag(0.001, "learning rate of AdamW at its highest", type=positive_float)
+    lr: float = flag(0.001, "highest learning rate of AdamW", type=positive_float)
     weight_decay: float = flag(0.01, "weight decay of AdamW", type=count_float)
-    schedule: str = flag("cosine", "how the learning rate goes on after the warm-up", choices=["cosine", "constant"])
+    schedule: str = flag("cosine", "learning rate after the warm-up", choices=["cosine", "constant"])
     warmup: float = flag(0.05, "share of all steps over which the learning rate rises", type=fraction)
     val_share: float = flag(0.1, "share of the city held out in whole blocks for validation", type=fraction)
     val_samples: int = flag(1000, "triplets of the validation", type=positive_int)
@@ -75,22 +77,20 @@ class RunFlags:
     """Run."""
 
     output_dir: Path = flag(Path("checkpoints"), "folder for best_model.pth, last.pth and epoch_*.pth")
-    log_dir: Path = flag(Path("runs"), "folder for TensorBoard; metrics.jsonl and config.json lie there too")
-    run_name: str = flag("", "folder of this run in --log_dir; left out: date, time and loss")
+    log_dir: Path = flag(Path("runs"), "folder for TensorBoard, metrics.jsonl and config.json")
+    run_name: str = flag("", "folder of this run in --log_dir; default: date, time and loss")
     save_every: int = flag(10, "keep epoch_*.pth every so many epochs; 0: never", type=count_int)
     log_every: int = flag(50, "log a training step every so many steps", type=positive_int)
     figure_every: int = flag(5, "draw the validation vectors every so many epochs; 0: never", type=count_int)
-    resume: str = flag("", "checkpoint to go on from, exactly where it stopped")
+    resume: str = flag("", "checkpoint to continue from, exactly where it stopped")
 
 
 @dataclasses.dataclass(frozen=True)
 class SpeedFlags:
     """Speed."""
 
-    precision: str = flag(
-        "auto", "bf16 where the device is faster with it, or as said", choices=["auto", "fp32", "bf16"]
-    )
-    compile: bool = flag(True, "torch.compile where it pays (CUDA, long runs)")
+    precision: str = flag("auto", "auto: bf16 if the device is faster with it", choices=["auto", "fp32", "bf16"])
+    compile: bool = flag(True, "use torch.compile if it saves time (CUDA, long runs)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,32 +115,54 @@ class TrainConfig:
         return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
 
 
-# Flags that may differ from a checkpoint's when its run goes on; all others decide what the run computes.
+# Flags that may differ from the checkpoint's when a run is resumed; all others decide what the run computes.
 FREE_ON_RESUME = {"preset", "epochs", "resume", "num_workers", "device", "compile", "tiles_root", "cache_dir"}
 FREE_ON_RESUME |= {"output_dir", "log_dir", "run_name", "save_every", "log_every", "figure_every"}
 
 
 def make_config(preset: str = FitFlags.preset, **settings: Any) -> TrainConfig:
-    """Settings by flag name, on top of a preset, on top of the defaults."""
+    """Settings by flag name, on top of a preset, on top of the defaults.
+
+    Raises `TypeError` for an unknown setting and `UserError` for a value that is not among a flag's choices.
+    """
     values = PRESETS[preset] | settings | {"preset": preset}
     groups, known = {}, set()
-    for field in dataclasses.fields(TrainConfig):
-        kinds = {inner.name: type(inner.default) for inner in dataclasses.fields(field.type)}
-        groups[field.name] = field.type(**{name: kinds[name](values[name]) for name in kinds if name in values})
-        known |= set(kinds)
+    for group in dataclasses.fields(TrainConfig):
+        fields = {field.name: field for field in dataclasses.fields(group.type)}
+        given = {name: type(fields[name].default)(values[name]) for name in fields if name in values}
+        for name, value in given.items():
+            choices = fields[name].metadata.get("options", {}).get("choices")
+            if choices and value not in choices:
+                raise UserError(f"--{name} {value!r} is unknown; choose from {', '.join(choices)}")
+        groups[group.name] = group.type(**given)
+        known |= set(fields)
     if unknown := set(values) - known:
         raise TypeError(f"no such training settings: {', '.join(sorted(unknown))}")
     return TrainConfig(**groups)
 
 
+def network_dtype(config: TrainConfig, device: torch.device) -> torch.dtype:
+    """The precision of the network's forward pass; weights, statistics and the loss stay float32."""
+    chosen = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    return chosen.get(config.speed.precision) or compute_dtype(device)
+
+
 def parse_config(argv: list[str] | None = None) -> TrainConfig:
     """The settings of a command line; with --resume, those of the checkpoint's run."""
     parser = Parser(__doc__)
-    for field in dataclasses.fields(TrainConfig):
-        add_flags(parser, field.type)
+    for group in dataclasses.fields(TrainConfig):
+        add_flags(parser, group.type)
     unset = argparse.Namespace(**{name: None for name in TrainConfig().flat()})  # argparse keeps what is there
     given = {name: value for name, value in vars(parser.parse_args(argv, unset)).items() if value is not None}
     return resumed_config(**given) if given.get("resume") else make_config(**given)
+
+
+def saved_settings(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The settings of the checkpoint's run by today's flag names; older checkpoints have earlier names."""
+    groups = [group.type for group in dataclasses.fields(TrainConfig)]
+    fields = [field for group in groups for field in dataclasses.fields(group)]
+    today = {alias: field.name for field in fields for alias in field.metadata.get("aliases", ())}
+    return {today.get(name, name): value for name, value in checkpoint.train_config.items()}
 
 
 def resumed_config(resume: str, **given: Any) -> TrainConfig:
@@ -151,9 +173,11 @@ def resumed_config(resume: str, **given: Any) -> TrainConfig:
     checkpoint = load_checkpoint(resume)
     if not checkpoint.train_state:
         raise UserError(f"{resume} holds an encoder but no state of a training run; `python train.py` starts a new one")
-    saved = TrainConfig().flat() | checkpoint.train_config
+    saved = TrainConfig().flat() | saved_settings(checkpoint)
     if unknown := set(saved) - set(TrainConfig().flat()):
-        raise UserError(f"{resume} has settings that this version lacks: {', '.join(sorted(unknown))}; use a later one")
+        raise UserError(
+            f"{resume} has settings that this version does not know: {', '.join(sorted(unknown))}; use a later version"
+        )
     asked = make_config(**given).flat()
     fixed = (set(given) | set(PRESETS[given.get("preset", "spec")])) - FREE_ON_RESUME
     wrong = [
@@ -161,8 +185,8 @@ def resumed_config(resume: str, **given: Any) -> TrainConfig:
     ]
     if wrong:
         raise UserError(
-            f"{resume} was trained with other settings: {', '.join(sorted(wrong))}; leave these flags out to go on "
-            "with its run, or leave --resume out to start a new one"
+            f"{resume} was trained with other settings: {', '.join(sorted(wrong))}; leave these flags out to continue "
+            "its run, or leave --resume out to start a new one"
         )
     free = {name: value for name, value in given.items() if name in FREE_ON_RESUME}
     kept = {name: value for name, value in saved.items() if name not in ("device", "compile")}
@@ -195,7 +219,7 @@ def unseen_tiles(store: TileStore, checkpoint: Checkpoint) -> np.ndarray:
     if checkpoint.train_state.get("tiles") != store.content_key:
         return np.ones(len(store), dtype=bool)
     known = TrainConfig().flat()
-    config = make_config(**{name: value for name, value in checkpoint.train_config.items() if name in known})
+    config = make_config(**{name: value for name, value in saved_settings(checkpoint).items() if name in known})
     trained, _ = split_city(store, config)
     xy = store.unwrapped_xy
     return ~near_any(xy, xy[trained], window_reach(config.augment.jitter))

@@ -1,6 +1,7 @@
 """Vectors: the same whatever the batch, the cache or the process; facts about tiles that a person would agree with."""
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import inference
 import tile_grid
 from cli import TilesFlags, UserError
 from conftest import make_tiles, png_bytes, save_untrained
-from data_loader import to_float
+from data_loader import to_float, window_gather
 from embeddings import City, load_city, pick_rows
+from exports import write_parquet
 from inference import Embedder
 from layers import LAYERS
 from progress_bars import progress_listener
@@ -21,6 +23,8 @@ from reasons import layer_contributions
 from tile_facts import ZONES, compass_zones, content_density, dominant_layers
 from tile_grid import latlon_of_tile
 from tile_store import TileStore
+
+LAST_COLUMN = 2**17 - 1  # of the tiles around the Earth
 
 
 @pytest.fixture
@@ -75,9 +79,9 @@ def test_vectors_are_those_of_the_plain_encoder_whatever_the_batch(city: City) -
 
 def test_memory_is_bounded_by_the_batch(city: City, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[int] = []
-    tiles = inference.DeviceTiles.tiles
+    tiles = inference.TileDataset.tiles
     monkeypatch.setattr(
-        inference.DeviceTiles, "tiles", lambda self, rows: loaded.append(len(rows)) or tiles(self, rows)
+        inference.TileDataset, "tiles", lambda self, rows: loaded.append(len(rows)) or tiles(self, rows)
     )
     for finished, _ in enumerate(Embedder(city.encoder, city.store, batch_size=10).embed_batches(np.arange(60))):
         assert len(loaded) <= finished + 3  # the one in work, the one just finished, the one prefetched
@@ -302,8 +306,8 @@ def test_cached_only_takes_what_is_cached_and_says_how_many_that_is(
 
 def test_the_tiles_go_to_the_device_once(city: City, monkeypatch: pytest.MonkeyPatch) -> None:
     uploads: list[object] = []
-    upload = inference.DeviceTiles.__init__
-    monkeypatch.setattr(inference.DeviceTiles, "__init__", lambda *args: uploads.append(args) or upload(*args))
+    upload = inference.TileDataset.__init__
+    monkeypatch.setattr(inference.TileDataset, "__init__", lambda *args: uploads.append(args) or upload(*args))
     fresh = dataclasses.replace(city)
     for place in fresh.embeddings.latlon[60:63]:
         fresh.embedder.embed_places(place)
@@ -371,3 +375,84 @@ def test_tiles_of_another_zoom_are_refused(tmp_path: Path, tiny_checkpoint: Path
     make_tiles(tmp_path / "tiles", nx=2, ny=2, zoom=16)
     with pytest.raises(UserError, match="trained on tiles of zoom 17, these have zoom 16"):
         load_city(TilesFlags(tmp_path / "tiles", 16, tmp_path / "cache"), tiny_checkpoint)
+
+
+# --- tiles on both sides of 180 degrees --------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def seam(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[City, City]:
+    """The same drawing as a city across 180 degrees and as one that does not reach it; 12 x 12 tiles each."""
+    cities = []
+    for x0 in (LAST_COLUMN - 5, 76600):  # columns -6 to 5 around 180 degrees
+        folder = tmp_path_factory.mktemp("seam")
+        make_tiles(folder / "drawn", x0=x0)
+        for layer in LAYERS:
+            for column in (folder / "drawn" / layer / "17").iterdir():
+                wrapped = folder / "tiles" / layer / "17" / str(int(column.name) % (LAST_COLUMN + 1))
+                wrapped.parent.mkdir(parents=True, exist_ok=True)
+                column.rename(wrapped)
+        cities.append(load_city(TilesFlags(folder / "tiles", 17, folder / "cache"), tiny_checkpoint, device="cpu"))
+    return cities[0], cities[1]
+
+
+def order_on_the_ground(city: City) -> np.ndarray:
+    return np.lexsort(city.store.unwrapped_xy.T[::-1])
+
+
+def test_across_180_degrees_vectors_facts_and_samples_are_those_of_any_city(seam: tuple[City, City]) -> None:
+    across, plain = seam
+    a, b = order_on_the_ground(across), order_on_the_ground(plain)
+    assert across.store.tile_xy[:, 0].min() == 0 and across.store.tile_xy[:, 0].max() == LAST_COLUMN
+    for name in ("vectors", "dominant_layer", "zone", "density", "blank"):
+        assert np.array_equal(getattr(across.embeddings, name)[a], getattr(plain.embeddings, name)[b]), name
+    position = [np.argsort(order) for order in (a, b)]
+    picked = [sorted(position[i][pick_rows(city.store, 30)].tolist()) for i, city in enumerate(seam)]
+    assert picked[0] == picked[1]
+
+
+def test_across_180_degrees_neighbours_and_windows_join(seam: tuple[City, City]) -> None:
+    across, plain = seam
+    y = int(plain.store.tile_xy[:, 1].min()) + 5
+    rows = across.store.grid.rows(np.array([(LAST_COLUMN, y), (LAST_COLUMN + 1, y), (0, y), (-1, y), (6, y)]))
+    assert rows[0] == rows[3] >= 0 and rows[1] == rows[2] >= 0 and rows[4] == -1
+    size, shift = across.store.tile_size, np.array([11, 7])
+    around = np.array([(LAST_COLUMN, y), (-1, y)]) * size + shift  # a window across 180 degrees, named from both sides
+    expected = plain.store.windows(np.array([[76605, y]]) * size + shift)
+    for tiles in (across.store.windows(around), across.embedder.tiles.windows(around).numpy()):
+        assert expected.any() and (tiles == expected).all()
+    grid, planes = across.store.grid, torch.from_numpy(np.array(across.store.planes))
+    plane_of = torch.from_numpy(np.concatenate([across.store.plane_of, np.zeros((1, len(LAYERS)), np.int32)])).long()
+    table = torch.from_numpy(grid.table.copy()).long()
+    gathered = window_gather(
+        planes, plane_of, table, torch.from_numpy(grid.origin), torch.from_numpy(around), grid.columns_around
+    )
+    assert (gathered.numpy() == expected).all()
+
+
+def test_across_180_degrees_places_distances_and_the_area_are_right(seam: tuple[City, City]) -> None:
+    across, plain = seam
+    lat = float(across.embeddings.latlon[0, 0])
+    vectors = across.embedder.embed_places(np.array([(lat, 180.0), (lat, -180.0)]))
+    y = tile_grid.tile_of_latlon(lat, 0.0)[1]
+    expected = plain.embedder.embed_places(latlon_of_tile(np.array([[76606, y]])))
+    assert np.abs(vectors - expected).max() < 1e-6
+    with pytest.raises(UserError, match=r"longitude 179\.98.* to -179\.98"):
+        across.embedder.embed_places(np.array([(lat, 170.0)]))
+    xy, centre = across.embeddings.tile_xy, np.array([lat, 180.0])
+    km = tile_grid.great_circle_km(across.embeddings.latlon, centre)
+    assert km.max() < 4 and tile_grid.farther_than(xy, 17, centre, 0.8).sum() == (km >= 0.8).sum()
+    west, south, east, north = tile_grid.area_bounds(xy, 17)
+    assert 179.9 < west < 180 and -180 < east < -179.9 and south < lat < north
+
+
+def test_the_export_of_an_area_across_180_degrees(seam: tuple[City, City], tmp_path: Path) -> None:
+    parquet, shapely = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("shapely")
+    across, _ = seam
+    write_parquet(across, tmp_path / "seam.parquet")
+    table = parquet.read_table(tmp_path / "seam.parquet")
+    west, _, east, _ = json.loads(table.schema.metadata[b"geo"])["columns"]["geometry"]["bbox"]
+    assert west > 179.9 and east < -179.9, "GeoParquet: west is larger than east across 180 degrees"
+    bounds = shapely.bounds(shapely.from_wkb(table["geometry"].to_pylist()))
+    assert ((bounds[:, 2] - bounds[:, 0]) < 0.003).all(), "each outline stays on its side"
+    assert (bounds[:, 0] < bounds[:, 2]).all() and set(np.sign(bounds[:, 0])) == {-1, 1}

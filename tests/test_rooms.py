@@ -15,18 +15,19 @@ from conftest import REPO
 
 # Imports point downwards: a module may import those of the lines above its own, never of its own line.
 ROOMS = (
-    ("progress_bars", "vectors", "layers"),
+    ("progress_bars", "vectors", "layers", "front_end"),
     ("cli",),
     ("files", "tile_grid"),
     ("cache_files", "profiles", "devices", "map_style"),
-    ("tile_files", "coastlines"),
+    ("tile_files", "coastlines", "distributed"),
     ("tile_store", "osm_extract"),
     ("data_loader", "map_index", "tile_facts", "extract_download"),
     ("model", "map_labels", "tile_painter", "tile_writer", "tile_images"),
+    ("tile_encoder",),
     ("checkpoint", "tile_previews"),
-    ("distributed", "inference", "render_tiles"),
+    ("inference", "render_tiles"),
     ("run_log", "train_config", "embeddings", "reasons"),
-    ("memory", "projections", "similarity"),
+    ("memory", "projections", "similarity", "colourings"),
     ("exports", "explorer_data", "user_tables"),
     ("label_tables",),
     ("probes",),
@@ -38,7 +39,7 @@ ROOMS = (
     ("app_places",),
     ("app_projector", "app_search", "app_compare"),
     ("train", "evaluate", "precompute_embeddings", "visualize", "interactive_visualizer", "streamlit_app"),
-    ("run_interactive_viz", "run_example", "bench_timing"),
+    ("run_interactive_viz", "run_example", "bench_setup"),
     ("bench_tiles", "bench_network", "bench_viewers"),
     ("bench",),
 )
