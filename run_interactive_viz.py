@@ -14,7 +14,6 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any
 
 from cli import (
     DeviceFlags,
@@ -32,13 +31,14 @@ from cli import (
 
 APP = Path(__file__).resolve().parent / "streamlit_app.py"
 FIRST_PORT, PORTS_TRIED = 8501, 100
-READY_APP = """
+# Starts Streamlit after the app's slow imports, so that the app answers as soon as Streamlit prints its address.
+STREAMLIT = """
 import runpy, sys
 sys.path.append(sys.argv.pop(1))
 import explorer_data, pandas, plotly.graph_objects, similarity
 runpy.run_module("streamlit", run_name="__main__", alter_sys=True)
-"""  # Streamlit, with what the app imports that is slow: once it says where it is, it answers at once
-GRACE_S = 5  # for the app to end by itself
+"""
+GRACE_S = 5  # until the app is killed, after a signal asked it to end
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +56,12 @@ def main() -> int | None:
     parser = Parser(__doc__)
     modes = parser.add_subparsers(dest="mode", required=True, metavar="html|streamlit")
     if sys.argv[1:2] != ["streamlit"]:
-        add_page_mode(modes)
+        import interactive_visualizer  # takes seconds, which the app does not need to wait for
+
+        doc = interactive_visualizer.__doc__
+        page = modes.add_parser("html", doc=doc, help="write one HTML file that needs no server")
+        page.set_defaults(run=interactive_visualizer.run)
+        interactive_visualizer.add_page_flags(page)
     app = modes.add_parser("streamlit", doc="Start the live app on this machine.", help="start the live app")
     for config in (TilesFlags, ModelFlags, DeviceFlags, ServerFlags):
         add_flags(app, config)
@@ -65,32 +70,33 @@ def main() -> int | None:
     return args.run(args)
 
 
-def add_page_mode(modes: Any) -> None:
-    """The mode `html`; what it needs takes seconds to import, for which the app need not wait."""
-    import interactive_visualizer
-
-    page = modes.add_parser("html", doc=interactive_visualizer.__doc__, help="write one HTML file that needs no server")
-    page.set_defaults(run=interactive_visualizer.run)
-    interactive_visualizer.add_page_flags(page)
-
-
 def serve(args: argparse.Namespace) -> int:
-    """Run the app until it ends; a signal to this process reaches it."""
+    """Run the app until it ends. SIGINT and SIGTERM are passed on to it."""
     if importlib.util.find_spec("streamlit") is None:
         raise UserError("Streamlit is not installed; `pip install -r requirements.txt` (or `make init`) installs it")
     port = choose_port(args.port)
-    options = {"server.address": "localhost", "server.port": port, "browser.gatherUsageStats": "false"}
-    command = [sys.executable, "-c", READY_APP, str(APP.parent), "run", str(APP)]
+    options = {
+        "server.address": "localhost",
+        "server.port": port,
+        "server.fileWatcherType": "none",  # it would watch the tiles too, and overflow the system's queue of changes
+        "browser.gatherUsageStats": "false",
+    }
+    command = [sys.executable, "-c", STREAMLIT, str(APP.parent), "run", str(APP)]
     command += [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    command.append("--")
+    for config in (TilesFlags, ModelFlags, DeviceFlags):
+        command += as_arguments(read_flags(config, args))
+    if args.max_tiles is not None:
+        command += ["--max_tiles", str(args.max_tiles)]
     stopped: list[int] = []
-    with subprocess.Popen([*command, "--", *app_flags(args)]) as app:
+    with subprocess.Popen(command) as app:
 
         def end(signum: int, _frame: object) -> None:
             stopped.append(signum)
             app.terminate()
-            rest = threading.Timer(GRACE_S, app.kill)  # it would end its work first; what is cached is always whole
-            rest.daemon = True
-            rest.start()
+            kill = threading.Timer(GRACE_S, app.kill)  # Streamlit waits for running work; cache files stay intact
+            kill.daemon = True
+            kill.start()
 
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, end)
@@ -100,21 +106,14 @@ def serve(args: argparse.Namespace) -> int:
     return code if code >= 0 else 128 - code
 
 
-def app_flags(args: argparse.Namespace) -> list[str]:
-    """The flags that the app takes itself, as typed after `--`."""
-    groups = (read_flags(config, args) for config in (TilesFlags, ModelFlags, DeviceFlags))
-    own = [] if args.max_tiles is None else ["--max_tiles", str(args.max_tiles)]
-    return [argument for group in groups for argument in as_arguments(group)] + own
-
-
 def choose_port(wanted: int | None) -> int:
-    """The port asked for, or the first free one; says so in a line when the usual one is taken."""
+    """The port asked for, or the first free one. Prints a line if the usual port is taken."""
     first = wanted or FIRST_PORT
     if is_free(first):
         return first
     free = next((port for port in range(first + 1, min(first + PORTS_TRIED, 65536)) if is_free(port)), None)
     if free is None:
-        raise UserError(f"port {first} is taken, and so are the ports after it; name a free one with --port")
+        raise UserError(f"port {first} is taken, and so are the ports after it; pass a free one with --port")
     if wanted:
         raise UserError(f"port {wanted} is taken; the next free one is {free}: pass --port {free}")
     print(f"port {first} is taken; the app opens at http://localhost:{free} (--port {free})")
@@ -122,9 +121,9 @@ def choose_port(wanted: int | None) -> int:
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen on `port` of this machine."""
+    """Whether a server can listen on `port` of this machine."""
     if port > 65535:
-        raise UserError(f"--port {port} is not a port; name one from 1 to 65535")
+        raise UserError(f"--port {port} is not a port; expected 1 to 65535")
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

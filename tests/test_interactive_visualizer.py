@@ -234,11 +234,13 @@ def test_the_app_gets_the_flags(monkeypatch, tmp_path):
     assert run_interactive_viz.main() == 143
     command = started[0]
     options = command[: command.index("--")]
-    assert options[-6:] == [
+    assert options[-8:] == [
         "--server.address",
         "localhost",
         "--server.port",
         "18599",
+        "--server.fileWatcherType",
+        "none",
         "--browser.gatherUsageStats",
         "false",
     ]
