@@ -1,12 +1,13 @@
-"""Flags, errors, progress bars and signals: what every script shares, defined once.
+"""The command line that all scripts share: flags, error messages, exit codes, stopping on signals.
 
-Not a command itself. `python train.py --help` shows it at work.
+Not a command. `python train.py --help` shows what it does.
 """
 
 import argparse
 import dataclasses
 import difflib
 import errno
+import io
 import math
 import os
 import re
@@ -19,24 +20,24 @@ from typing import Any, NoReturn, override
 
 EXIT_WORK_FAILED = 1
 EXIT_WRONG_USE = 2
-LARGEST_INT = 2**32 - 1  # what every library here takes as a seed
+LARGEST_INT = 2**32 - 1  # the largest seed that all libraries accept
 LARGEST_ZOOM = 24
 
 
 class UserError(Exception):
-    """Wrong use or unusable input: shown as one message, exit code 2."""
+    """Wrong use or unusable input: shown as one message without a traceback, exit code 2."""
 
     exit_code = EXIT_WRONG_USE
 
 
 class WorkError(Exception):
-    """The work itself failed (disk full, loss not finite): shown as one message, exit code 1."""
+    """The work failed (disk full, non-finite loss): shown as one message without a traceback, exit code 1."""
 
     exit_code = EXIT_WORK_FAILED
 
 
 class StopRequested(Exception):
-    """Raised once everything is saved after SIGINT or SIGTERM; ends the script with 128 + the signal."""
+    """Raised after SIGINT or SIGTERM when everything is saved; the exit code is 128 + the signal."""
 
     def __init__(self, signum: int):
         super().__init__(f"stopped by {signal.Signals(signum).name}")
@@ -57,7 +58,7 @@ def count_int(text: str) -> int:
 
 
 def zoom_level(text: str) -> int:
-    """Parse a slippy-map zoom level; beyond the largest, a tile is less than three metres wide."""
+    """Parse a slippy-map zoom level. At the largest one a tile is less than three metres wide."""
     expected = f"a whole number from 0 to {LARGEST_ZOOM}"
     return _number(text, int, expected, lambda value: 0 <= value <= LARGEST_ZOOM)
 
@@ -73,7 +74,7 @@ def count_float(text: str) -> float:
 
 
 def fraction(text: str) -> float:
-    """Parse a number from 0 (included) to 1 (excluded)."""
+    """Parse a number from 0 (inclusive) to 1 (exclusive)."""
     return _number(text, float, "a number from 0 to just under 1", lambda value: 0 <= value < 1)
 
 
@@ -111,10 +112,10 @@ def add_flags(parser: argparse.ArgumentParser, config: type, only: Iterable[str]
 
 def _add_flag(group: Any, field: dataclasses.Field) -> None:
     default = field.default
-    if default is dataclasses.MISSING:
+    if field.default_factory is not dataclasses.MISSING:
         default = field.default_factory()
-    words = field.metadata["help"].replace("%", "%%")  # argparse would fill it in
-    options = dict(field.metadata["options"], help=words, default=default)
+    text = field.metadata["help"].replace("%", "%%")  # argparse expands %-formats in help texts
+    options = dict(field.metadata["options"], help=text, default=default)
     if isinstance(default, bool):
         options["action"] = _Switch
     else:
@@ -127,7 +128,7 @@ def _add_flag(group: Any, field: dataclasses.Field) -> None:
 
 
 class _Switch(argparse.BooleanOptionalAction):
-    """`--name` / `--no_name`; argparse's own would spell it `--no-name`."""
+    """`--name` / `--no_name`; the action of argparse would spell it `--no-name`."""
 
     def __init__(self, option_strings: list[str], dest: str, **options: Any):
         super().__init__(option_strings, dest, **options)
@@ -185,7 +186,10 @@ class DeviceFlags:
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that takes `--max_tiles` and `--max-tiles` alike and suggests the right word."""
+    """An argument parser that accepts `--max_tiles` and `--max-tiles` and suggests corrections of misspelled words.
+
+    `doc` is the script's docstring: its first line becomes the description, the rest the examples after the flags.
+    """
 
     def __init__(self, doc: str | None, **options: Any):
         summary, _, rest = (doc or "").partition("\n")
@@ -198,7 +202,7 @@ class Parser(argparse.ArgumentParser):
         )
 
     @override
-    def parse_args(self, args: list[str] | None = None, namespace: Any = None) -> argparse.Namespace:
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         parsed, unknown = self.parse_known_args(args, namespace)
         if unknown:
             self.error(f"unknown argument {unknown[0]!r}{self._hint(unknown[0], self._option_names())}")
@@ -226,7 +230,7 @@ class Parser(argparse.ArgumentParser):
         return [name for action in actions for name in action.option_strings if name.startswith("--")]
 
     def _one_spelling(self, args: list[str]) -> list[str]:
-        """Spell flags with underscores; tie a value such as -123.3,49.2 to its flag, or it looks like one."""
+        """Spell flags with underscores; join a value such as -123.3,49.2 to its flag, since it looks like a flag."""
         result: list[str] = []
         for arg in args:
             name, equals, value = arg.partition("=")
@@ -240,14 +244,14 @@ class Parser(argparse.ArgumentParser):
 
     @staticmethod
     def _hint(word: str, candidates: list[str]) -> str:
-        bare = {name.removeprefix("--"): name for name in candidates}  # the dashes would make all flags alike
+        bare = {name.removeprefix("--"): name for name in candidates}  # the dashes would make all flags look similar
         typed = word.split("=")[0].removeprefix("--")
         close = [name for way in (typed.replace("-", "_"), typed) for name in difflib.get_close_matches(way, bare, n=1)]
         return f"; did you mean {bare[close[0]]!r}?" if close else ""
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Show defaults as they are typed, keep the line breaks of the examples."""
+    """Shows defaults as they are typed and keeps the line breaks of the examples."""
 
     @override
     def _get_help_string(self, action: argparse.Action) -> str | None:
@@ -263,7 +267,8 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
 
 def run_main(main: Callable[[], int | None]) -> NoReturn:
     """Run a script's `main` and exit; a user's mistake ends in one message, never in a traceback."""
-    sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold letters that the terminal lacks
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # the terminal may not know all letters of a file name
     try:
         code = main() or 0
         sys.stdout.flush()
@@ -284,14 +289,14 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
 
 
 def explain_os_error(error: OSError) -> str:
-    """One sentence for an operating-system error that a user can mend; other errors are raised again."""
+    """One sentence for an operating-system error that a user can fix; other errors are raised again."""
     where = f" ({error.filename})" if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"no space left on the disk{where}; what was finished is whole: free some space, run again"
+        return f"no space left on the disk{where}; finished files are complete: free some space, then run again"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{error.strerror}{where}; change its permissions or name another path"
     if error.errno in (errno.EFBIG, errno.EIO, errno.EMFILE, errno.ESTALE):
-        return f"{error.strerror}{where}; what was finished is whole: name a path on another disk, run again"
+        return f"{error.strerror}{where}; finished files are complete: name a path on another disk, then run again"
     if error.filename and error.errno is not None:
         return f"{error.strerror}{where}; name another path"
     raise error
@@ -305,8 +310,8 @@ def _complain(message: str, code: int) -> int:
 class StopSignal:
     """Context in which the first SIGINT or SIGTERM only sets `requested`; a second one quits at once.
 
-    The loop inside asks `requested` after each step, saves, and calls `raise_if_requested`. Outside the main thread,
-    which alone gets signals, it does nothing.
+    The loop inside checks `requested` after each step, saves, and calls `raise_if_requested`. Outside the main thread,
+    the only one that receives signals, the context does nothing.
     """
 
     def __init__(self) -> None:
@@ -325,11 +330,11 @@ class StopSignal:
 
     @property
     def requested(self) -> bool:
-        """Whether a signal asked for the end."""
+        """Whether a signal has arrived."""
         return self.signum is not None
 
     def raise_if_requested(self) -> None:
-        """Raise `StopRequested` when a signal came."""
+        """Raise `StopRequested` if a signal has arrived."""
         if self.signum is not None:
             raise StopRequested(self.signum)
 

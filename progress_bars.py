@@ -1,4 +1,4 @@
-"""Progress bars and warnings that a viewer can listen to.
+"""Progress bars and warnings on stderr, which a viewer can also receive.
 
 Not a command.
 """
@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 
 def warn(message: str) -> None:
-    """Say something on stderr that the user should know but that stops nothing."""
+    """Print a message on stderr that the user should know; the work goes on."""
     tqdm.write(f"warning: {message}", file=sys.stderr)
     if (heard := _warned.get()) is not None:
         heard.append(message)
@@ -21,8 +21,8 @@ def warn(message: str) -> None:
 
 def progress(items: Iterable | None = None, *, total: int | None = None, desc: str = "", unit: str = "it") -> tqdm:
     """A progress bar on stderr that shows only when the work takes more than a second."""
-    look = {"delay": 1, "mininterval": 0.2 if sys.stderr.isatty() else 1.5, "dynamic_ncols": True}
-    return _Bar(items, total=total, desc=desc, unit=unit, file=sys.stderr, **look)
+    options = {"delay": 1, "mininterval": 0.2 if sys.stderr.isatty() else 1.5, "dynamic_ncols": True}
+    return _Bar(items, total=total, desc=desc, unit=unit, file=sys.stderr, **options)
 
 
 ProgressListener = Callable[[str, int, int | None], None]
@@ -34,8 +34,8 @@ _warned: contextvars.ContextVar[list[str] | None] = contextvars.ContextVar("warn
 def progress_listener(listener: ProgressListener) -> Iterator[list[str]]:
     """Context in which every progress bar of this thread also calls `listener(desc, done, total)`.
 
-    What the listener raises ends the work that moves the bar: that is how a viewer shows and cancels it. Yields the
-    list that `warn` fills meanwhile, for a viewer whose user does not see stderr.
+    An exception from the listener stops the work that updates the bar, so a viewer can also cancel it. Yields a list
+    to which `warn` appends its messages, for a viewer whose user does not see stderr.
     """
     warnings: list[str] = []
     tokens = _listener.set(listener), _warned.set(warnings)
@@ -47,7 +47,7 @@ def progress_listener(listener: ProgressListener) -> Iterator[list[str]]:
 
 
 class _Bar(tqdm):
-    """A bar that also tells the listener, if there is one."""
+    """A bar that also calls the listener, if there is one."""
 
     @override
     def __iter__(self) -> Iterator:
@@ -61,7 +61,7 @@ class _Bar(tqdm):
 
     @override
     def moveto(self, n: int) -> None:
-        if self.fp.isatty():  # in a log the codes that move a terminal's cursor are noise
+        if self.fp.isatty():  # no cursor movements in a log
             super().moveto(n)
 
     @override

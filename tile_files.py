@@ -123,10 +123,8 @@ def layer_folders(root: Path, zoom: int) -> list[Path]:
         hint += f"; folders there that are no layer: {', '.join(unknown[:8])}{', …' if len(unknown) > 8 else ''}"
     if inner := next((name for name in unknown if len(set(LAYERS) & set(_folder_names(root / name))) > 1), None):
         hint += f"; the layers seem to be in {root / inner}: pass --tiles_root {root / inner}"
-    raise UserError(
-        f"{len(missing)} of {len(LAYERS)} layers have no folder <layer>/{zoom} under {root}: {', '.join(missing)}{hint}."
-        f" {_DRAW}, `python run_example.py` does it for the sample city"
-    )
+    what = f"{len(missing)} of {len(LAYERS)} layers have no folder <layer>/{zoom} under {root}"
+    raise UserError(f"{what}: {', '.join(missing)}{hint}. {_DRAW}, `python run_example.py` does it for the sample city")
 
 
 def _folder_names(root: Path) -> list[str]:
@@ -155,10 +153,10 @@ def _scan_layer(folder: Path, zoom: int, tms: bool) -> _Found:
     suffixes = list(numbers)
     best_first = sorted(suffixes, key=lambda suffix: (*_rank(suffix), suffix))
     rank = np.array([best_first.index(suffix) for suffix in suffixes], dtype=np.int64)
-    arrays = np.array(codes, np.int64), np.array(inodes, np.int64), np.array(suffix_of, np.int64)
-    order = np.lexsort((rank[arrays[2]], arrays[0]))
-    kept = order[np.diff(arrays[0][order], prepend=-1) > 0]
-    return _Found(*(array[kept] for array in arrays), suffixes, len(order) - len(kept))
+    code, inode, kind = np.array(codes, np.int64), np.array(inodes, np.int64), np.array(suffix_of, np.int64)
+    order = np.lexsort((rank[kind], code))
+    kept = order[np.diff(code[order], prepend=-1) > 0]
+    return _Found(code[kept], inode[kept], kind[kept], suffixes, len(order) - len(kept))
 
 
 def _rank(suffix: str) -> tuple[bool, int]:

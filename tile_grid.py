@@ -1,6 +1,6 @@
-"""Web Mercator tile numbers and the grid that they form: coordinates, neighbours, blocks, distances.
+"""The grid of Web Mercator tiles: coordinates, distances, neighbours, blocks.
 
-Not a command. It needs NumPy only, so that the renderer can use it without loading PyTorch.
+Not a command. It needs NumPy only, so that the renderer can use it without importing PyTorch.
 """
 
 import math
@@ -13,6 +13,7 @@ DEFAULT_ZOOM = TilesFlags.zoom
 MAX_LATITUDE = 85.05112878  # where Web Mercator ends
 GRID_LIMIT = 1 << 26  # cells of a dense grid; a city of 100 x 100 km at zoom 17 has 2^17
 EARTH_RADIUS_KM = 6371.0088
+BLOCK = 12  # edge in tiles of the squares that go as a whole to training, validation or a fold
 
 Box = tuple[float, float, float, float]  # west, south, east, north in degrees
 
@@ -144,14 +145,14 @@ def near_any(tile_xy: np.ndarray, others: np.ndarray, radius: int) -> np.ndarray
 # --- blocks ------------------------------------------------------------------------------------------------
 
 
-def blocks_of(tile_xy: np.ndarray, block: int = 12) -> np.ndarray:
+def blocks_of(tile_xy: np.ndarray, block: int = BLOCK) -> np.ndarray:
     """Number of the `block` x `block` square that each tile is in, `(N,) int64`, counted from the area's corner."""
     cell = (np.asarray(tile_xy) - np.min(tile_xy, axis=0)) // block
     return np.unique(cell, axis=0, return_inverse=True)[1].reshape(-1)
 
 
 def spatial_split(
-    tile_xy: np.ndarray, val_share: float = 0.1, block: int = 12, seed: int = 0, buffer: int = 1
+    tile_xy: np.ndarray, val_share: float = 0.1, block: int = BLOCK, seed: int = 0, buffer: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split tiles into training and validation rows by whole blocks: `(train_rows, val_rows)`.
 
@@ -164,7 +165,8 @@ def spatial_split(
         return everything, everything[:0]
     side = int((tile_xy.max(axis=0) - tile_xy.min(axis=0)).min()) + 1
     labels = blocks_of(tile_xy, max(1, min(block, side // 4)))
-    chosen, held = [], 0
+    chosen: list[int] = []
+    held = 0
     for label in np.random.default_rng([seed, 0x51]).permutation(labels.max() + 1):
         if len(chosen) >= 2 and held >= val_share * len(tile_xy):
             break

@@ -257,7 +257,7 @@ def _rows_seem_reversed(store: TileStore) -> bool:
     edges = [store.planes[planes, row].astype(np.int16) for planes in (first, second) for row in (0, -1)]
     as_named = np.abs(edges[1] - edges[2]).mean()  # lower edge of the northern tile, upper edge of the southern one
     swapped = np.abs(edges[0] - edges[3]).mean()
-    return bool(as_named > 2 * swapped)
+    return bool(as_named > 1.5 * swapped)
 
 
 # --- packing -----------------------------------------------------------------------------------------------

@@ -11,9 +11,9 @@ MINIBATCH_FROM = 20_000  # vectors; from here on k-means runs on mini-batches
 
 
 def distinct_rows(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the distinct vectors in order of first occurrence, and for each vector its position among them."""
-    whole = np.ascontiguousarray(vectors).view(np.dtype((np.void, vectors.shape[1] * vectors.itemsize))).reshape(-1)
-    _, first, inverse = np.unique(whole, return_index=True, return_inverse=True)
+    """Rows of the distinct vectors in order of first occurrence, and the index of each vector among them."""
+    as_bytes = np.ascontiguousarray(vectors).view(np.dtype((np.void, vectors.shape[1] * vectors.itemsize))).reshape(-1)
+    _, first, inverse = np.unique(as_bytes, return_index=True, return_inverse=True)
     order = np.argsort(first)
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
@@ -39,9 +39,9 @@ def principal_components(vectors: np.ndarray, count: int) -> tuple[np.ndarray, n
 
 
 def k_means(vectors: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """k-means clusters of `vectors (N, D)` as labels `(N,) int32`; 0 is the largest cluster. Equal for an equal seed.
+    """k-means clusters of `vectors (N, D)` as labels `(N,) int32`; 0 is the largest cluster.
 
-    There are at most as many clusters as distinct vectors.
+    The same seed gives the same labels. There are at most as many clusters as distinct vectors.
     """
     from sklearn.cluster import KMeans, MiniBatchKMeans
 
@@ -58,7 +58,7 @@ def k_means(vectors: np.ndarray, count: int, seed: int) -> np.ndarray:
 
 
 def centres(vectors: np.ndarray, labels: Iterable[int]) -> np.ndarray:
-    """The most typical member of each cluster: the row `(K,) int64` of the vector nearest to the cluster's mean."""
+    """Row of the vector nearest to the mean of each cluster, `(K,) int64`."""
     vectors, labels = np.asarray(vectors, dtype=np.float64), np.asarray(labels)
     rows = []
     for label in range(labels.max() + 1):

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import tile_files
+import tile_store
 from cli import UserError
 from conftest import REPO, draw_city, script_env
 from layers import LAYERS
@@ -110,6 +113,152 @@ def test_max_keeps_dots_that_mean_erases() -> None:
     assert resize_tile(dot, 96, "max").sum() == 200  # not a divisor of 256: still every pixel once
 
 
+# --- tiles of others ---------------------------------------------------------------------------------------
+
+
+def check(run_script, tiles: Path, *args: object, code: int = 0) -> str:
+    """What `python data_loader.py` says about a tiles folder."""
+    where = ("--tiles_root", tiles, "--cache_dir", tiles.parent / "cache", "--tile_size", SIZE, "--neg_radius", 5)
+    result = run_script("data_loader.py", *where, *args, check=code)
+    assert "Traceback" not in result.stderr
+    return result.stdout + result.stderr
+
+
+def rename_tiles(tiles: Path, rename) -> None:
+    for path in sorted(tiles.rglob("*.png")):
+        path.rename(path.with_name(rename(path)))
+
+
+def test_tiles_named_2x_are_read(tiles: Path, store: TileStore, run_script) -> None:
+    rename_tiles(tiles, lambda path: f"{path.stem}@2x.png")
+    said = check(run_script, tiles)
+    assert "common coordinates: 144" in said and "note: files: 1,728 @2x.png" in said
+    assert pack(tiles).content_key == store.content_key
+    assert pack(tiles).tile_path(0, 3).endswith("@2x.png")
+
+
+def test_of_a_tile_and_its_2x_the_plain_one_is_used(tiles: Path, store: TileStore, run_script) -> None:
+    path = any_tile(tiles)
+    Image.new("L", (128, 128), 7).save(path.with_name(f"{path.stem}@2x.png"))
+    path.with_suffix(".jpg").write_bytes(b"never read")
+    said = check(run_script, tiles)
+    assert "2 files are not used" in said and "plain comes before @2x, then png, webp, jpg" in said
+    assert pack(tiles).content_key == store.content_key
+    path.unlink()
+    assert str(path.with_suffix(".jpg")) in pack(tiles).meta["unreadable"][0]
+
+
+def test_webp_tiles_are_read(tiles: Path, store: TileStore, run_script) -> None:
+    for path in tiles.rglob("*.png"):
+        Image.open(path).save(path.with_suffix(".webp"), lossless=True)
+        path.unlink()
+    assert "note: files: 1,728 .webp" in check(run_script, tiles)
+    assert pack(tiles).content_key == store.content_key
+
+
+def test_jpeg_tiles_are_read_nearly_as_they_were(tiles: Path, store: TileStore, run_script) -> None:
+    for number, path in enumerate(sorted(tiles.rglob("*.png"))):
+        Image.open(path).save(path.with_suffix(".JPG" if number % 2 else ".jpeg"), "JPEG", quality=95)
+        path.unlink()
+    said = check(run_script, tiles)
+    assert "864 .JPG" in said and "864 .jpeg" in said
+    packed = pack(tiles)
+    rows = np.arange(len(store))
+    assert np.abs(packed.tiles(rows).astype(int) - store.tiles(rows)).mean() < 1
+    assert (packed.blank == store.blank).all()
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".jpg"])
+def test_a_tile_cut_short_is_counted_in_every_format(suffix: str, tiles: Path) -> None:
+    path = any_tile(tiles)
+    Image.open(path).save(path.with_suffix(suffix))
+    path.unlink()
+    data = path.with_suffix(suffix).read_bytes()
+    path.with_suffix(suffix).write_bytes(data[: len(data) // 2])
+    store = pack(tiles)
+    assert len(store) == 143 and str(path.with_suffix(suffix)) in store.meta["unreadable"][0]
+
+
+@pytest.mark.parametrize("spelled", [{"natural-features": "natural_features", "roads": "Roads"},
+                                     {"natural-features": "Natural Features", "power": "POWER"}])  # fmt: skip
+def test_layer_folders_in_other_spellings_are_read(spelled: dict, tiles: Path, store: TileStore, run_script) -> None:
+    for layer, name in spelled.items():
+        (tiles / layer).rename(tiles / "renaming")
+        (tiles / "renaming").rename(tiles / name)
+    said = check(run_script, tiles)
+    for layer, name in spelled.items():
+        assert f"{layer} is read from {name!r}" in said
+    for quick in (False, True):
+        assert pack(tiles, quick=quick).content_key == store.content_key
+
+
+def test_two_spellings_of_one_layer_are_refused(tiles: Path, run_script) -> None:
+    (tiles / "roads").rename(tiles / "Roads")
+    (tiles / "ROADS").mkdir(exist_ok=True)
+    if len({path.name for path in tiles.iterdir()} & {"Roads", "ROADS"}) < 2:
+        pytest.skip("the file system takes both names for one")
+    assert "several folders of layer roads: ROADS, Roads" in check(run_script, tiles, code=2)
+
+
+def test_rows_from_the_south_are_read_with_tms(tiles: Path, store: TileStore, run_script) -> None:
+    """The pack of the same folder read without --tms is another one, and does not take its place."""
+    rename_tiles(tiles, lambda path: f"{2**17 - 1 - int(path.stem)}.png")
+    wrong = check(run_script, tiles)
+    assert "fit together only if y counts from the other end: pass --tms" in wrong
+    right = check(run_script, tiles, "--tms")
+    assert "fit together" not in right and "y 44200-44211" in right
+    assert pack(tiles, tms=True).content_key == store.content_key != pack(tiles).content_key
+    row = int(store.grid.rows(np.array([76605, 44203])))
+    path = pack(tiles, tms=True).tile_path(row, LAYERS.index("roads"))
+    assert path == str(tiles / "roads/17/76605" / f"{2**17 - 1 - 44203}.png") and Path(path).is_file()
+
+
+def test_tms_on_tiles_from_the_north_is_noticed(tiles: Path, run_script) -> None:
+    assert "leave --tms out" in check(run_script, tiles, "--tms")
+
+
+def test_a_row_that_tms_cannot_have_is_refused(tiles: Path, run_script) -> None:
+    path = any_tile(tiles)
+    path.rename(path.with_name("131072.png"))
+    assert "with --tms y is at most 131071 at zoom 17" in check(run_script, tiles, "--tms", code=2)
+
+
+def test_names_that_are_no_tiles_are_shown(tiles: Path, run_script) -> None:
+    rename_tiles(tiles / "roads", lambda path: f"{path.parent.name}_{path.name}")
+    said = check(run_script, tiles, code=2)
+    assert "roads 0" in said and re.search(r"766\d\d_44\d\d\d\.png", said) and "expected <x>/<y>.png" in said
+
+
+def test_folders_that_are_no_layers_are_shown(tiles: Path, run_script) -> None:
+    (tiles / "roads").rename(tiles / "streets")
+    assert "folders there that are no layer: streets" in check(run_script, tiles, code=2)
+    assert f"pass --tiles_root {tiles}" in check(run_script, tiles.parent, code=2)
+
+
+@pytest.mark.parametrize("name", ["with space", "Київ 'місто' \"x\"", "100% %20 #1?&", "-x", "a\nb"])
+def test_any_name_of_a_folder_works(name: str, tiles: Path, run_script) -> None:
+    if os.name == "nt":
+        pytest.skip("Windows forbids most of these names")
+    root = tiles.parent / name / "tiles"
+    root.parent.mkdir()
+    tiles.rename(root)
+    check(run_script, root)
+    assert list((root.parent / "cache").glob("tiles-*/index.l2v"))
+
+
+@pytest.mark.slow
+def test_any_name_of_a_folder_works_for_precompute(tiles: Path, tiny_checkpoint: Path, run_script) -> None:
+    root = tiles.parent / "Київ 'місто' 100% #1" / "tiles"
+    root.parent.mkdir()
+    tiles.rename(root)
+    model = root.parent / "my model.pth"
+    shutil.copy(tiny_checkpoint, model)
+    where = ["--tiles_root", root, "--cache_dir", root.parent / "cache %d", "--model_path", model]
+    run_script("precompute_embeddings.py", *where, "--dr_algorithms", "PCA", "--annoy_metrics", "angular")
+    names = [path.name for path in (root.parent / "cache %d").iterdir()]
+    assert any(name.startswith("vectors-") for name in names) and any(name.endswith(".ann") for name in names)
+
+
 # --- finding and packing -----------------------------------------------------------------------------------
 
 
@@ -176,6 +325,59 @@ def test_a_damaged_pack_is_made_again(region: str, tiles: Path, recwarn: pytest.
     again = pack(tiles, verify=True)
     assert again.content_key == key
     assert not len(again.damaged_planes())
+
+
+def test_inode_numbers_of_64_bits_and_more_are_kept_apart(tiles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some network file systems number files by hashes, Windows' ReFS with 128 bits."""
+    key = pack(tiles).content_key
+    true_stat, true_scandir = os.stat, os.scandir
+
+    def large(inode: int) -> int:
+        return inode + (1 << 63) + (1 << 100)
+
+    class Entry:
+        def __init__(self, entry: os.DirEntry):
+            self.entry = entry
+
+        def __getattr__(self, name: str):
+            return getattr(self.entry, name)
+
+        def inode(self) -> int:
+            return large(self.entry.inode())
+
+    def stat(path, *args, **options):
+        found = true_stat(path, *args, **options)
+        fields = list(found)
+        fields[1] = large(found.st_ino)
+        return os.stat_result(fields, {"st_mtime_ns": found.st_mtime_ns})
+
+    monkeypatch.setattr(tile_files.os, "scandir", lambda path: ScanDir(map(Entry, true_scandir(path))))
+    monkeypatch.setattr(tile_files.os, "stat", stat)
+    scan = scan_tiles(tiles)
+    assert len(np.unique(scan.sources[:, 0])) == len(scan.paths) > 100
+    packed = pack(tiles)
+    assert packed.content_key == key
+    before = packed.meta["planes_file"]
+    assert pack(tiles).meta["planes_file"] == before  # and the second opening packs nothing
+
+
+class ScanDir(list):
+    """What `os.scandir` gives: entries, and a context."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+def test_a_pack_of_another_format_is_replaced(tiles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tile_store, "_STORE_KEY", "store-1")
+    old = pack(tiles)
+    monkeypatch.undo()
+    new = pack(tiles)
+    assert new.content_key == old.content_key
+    assert [path.name for path in (tiles.parent / "cache").rglob("planes-*.bin")] == [new.meta["planes_file"]]
 
 
 @pytest.mark.slow
