@@ -9,21 +9,12 @@ from typing import Any
 
 import streamlit as st
 
+import colourings
 import projections
 from app_address import URL
 from app_city import Source, View, find_checkpoints, find_tiles
 from cli import DeviceFlags, ModelFlags, TilesFlags, flag, positive_int
 from projections import ALGORITHMS, DEFAULT_SETTINGS
-
-COLOURINGS = {
-    "layer": "Dominant layer",
-    "zone": "Geographic zone",
-    "density": "Content density",
-    "cluster": "Cluster",
-    "similarity": "Similarity to the picked tile",
-    "principal": "First three components (RGB)",
-}
-
 
 @dataclasses.dataclass(frozen=True)
 class AppFlags:
@@ -74,7 +65,7 @@ def choose_view(where: Any = st.sidebar) -> View:
             "Dimensions", [2, 3], default=2, key="dimensions", bind=URL, format_func=lambda d: f"{d}-D", required=True
         )
         colouring = st.selectbox(
-            "Colour by", list(COLOURINGS), key="colour", bind=URL, format_func=COLOURINGS.__getitem__
+            "Colour by", list(colourings.labels()), key="colour", bind=URL, format_func=colourings.labels().__getitem__
         )
         return View(algorithm, dimensions, choose_settings(algorithm), colouring)
 

@@ -17,6 +17,7 @@ import streamlit as st
 from plotly.offline import get_plotlyjs
 
 import explorer_data as explorer
+import front_end
 import projections
 from app_address import parse_tile, set_clicked, set_picked, tile_name
 from app_city import View, cached_object, city_key
@@ -32,11 +33,11 @@ def components() -> dict[str, Callable]:
     """The components that run in the browser."""
 
     def web(name: str) -> str:
-        return (explorer.WEB / name).read_text(encoding="utf-8")
+        return (front_end.WEB / name).read_text(encoding="utf-8")
 
     make = st.components.v2.component
-    view_css = explorer.front_end_css() + web("live_view.css")
-    view_js = explorer.front_end_script() + web("live_view.js")
+    view_css = front_end.style_sheet() + web("live_view.css")
+    view_js = front_end.bundle("live_view.js")
     return {
         "gallery": make("loc2vec_gallery", css=web("live_gallery.css"), js=web("live_gallery.js")),
         "view": make("loc2vec_view", isolate_styles=False, css=view_css, js=view_js),

@@ -16,7 +16,7 @@ from app_jobs import show_error
 from app_projector import projector_page
 from app_search import search_page
 from cli import DeviceFlags, ModelFlags, Parser, TilesFlags, UserError, WorkError, add_flags, read_flags
-from explorer_data import WEB
+from front_end import WEB
 
 PAGES = {
     "Embedding projector": projector_page,

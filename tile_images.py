@@ -5,6 +5,7 @@ Not a command. `python render_tiles.py --preview` and `python visualize.py` use 
 
 import base64
 import functools
+from collections.abc import Iterable
 from io import BytesIO
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from vectors import principal_components
 
 BLANK_COLOUR = "#d5d2cb"  # tiles on which nothing is drawn
 GROUND = (246, 242, 234)  # where a tile shows nothing
-MISSING = (190, 190, 190)  # a tile that could not be read
+MISSING, MISSING_LINE = (190, 190, 190), (166, 166, 166)  # a tile that could not be read
 
 # Okabe and Ito's palette without yellow, which is hard to see on white, and without black; the others were chosen to
 # differ from these as much as possible.
@@ -85,14 +86,8 @@ def _paints() -> list[_Paint]:
     return passes
 
 
-def paint_recipe() -> dict[str, Any]:
-    """What `composite` does, as plain JSON, so that a page can paint tiles itself."""
-    coats = [{"layer": LAYERS[paint.channel], "stops": paint.stops, "grown": paint.grown} for paint in _paints()]
-    return {"ground": GROUND, "coats": coats}
-
-
 @functools.cache
-def _paint_tables() -> list[tuple[int, bool, np.ndarray, np.ndarray]]:
+def paint_tables() -> list[tuple[int, bool, np.ndarray, np.ndarray]]:
     """For each pass: channel, grown, colours `(256, 3)` and opacities `(256, 1)` float32 by brightness of the mask.
 
     Between the stops colours and opacities are interpolated, which also suits masks that were drawn by others.
@@ -126,7 +121,7 @@ def _paint(planes: np.ndarray) -> np.ndarray:
     """Paint the passes over the background; touches only the pixels on which something is drawn."""
     canvas = np.empty((planes.shape[0] * planes.shape[2] * planes.shape[3], 3), dtype=np.float32)
     canvas[:] = GROUND
-    for channel, grown, colours, opacity in _paint_tables():
+    for channel, grown, colours, opacity in paint_tables():
         mask = planes[:, channel]
         if not mask.any():
             continue
@@ -151,8 +146,7 @@ def _grown(mask: np.ndarray) -> np.ndarray:
 def placeholder(size: int = 64) -> Image.Image:
     """A grey square with a diagonal: it stands for a tile that could not be read."""
     image = Image.new("RGB", (size, size), MISSING)
-    shade = tuple(part - 24 for part in MISSING)
-    ImageDraw.Draw(image).line((0, size, size, 0), shade, max(1, size // 24))
+    ImageDraw.Draw(image).line((0, size, size, 0), MISSING_LINE, max(1, size // 24))
     return image
 
 
@@ -252,10 +246,12 @@ def city_map(store: TileStore, px_per_tile: int = 8) -> tuple[Image.Image, tuple
     return Image.fromarray(_mosaic(cells)), (int(origin[0]), int(origin[1]))
 
 
-def data_uri(image: Image.Image, format: str = "webp", quality: int = 80) -> str:
-    """The picture as a `data:` URL; `quality` from 1 to 100 applies to webp and jpeg."""
+def data_uri(image: Image.Image, format: str = "webp", quality: int | None = 80) -> str:
+    """The picture as a `data:` URL; `quality` from 1 to 100 applies to webp and jpeg. WebP is lossless without it."""
     buffer = BytesIO()
-    options = {"optimize": True} if format == "png" else {"quality": quality, "method": 6}
+    options: dict[str, Any] = {"optimize": True} if format == "png" else {"quality": quality, "method": 6}
+    if quality is None:
+        options = {"lossless": True, "quality": 60, "method": 6}
     image.save(buffer, format.upper(), **options)
     return f"data:image/{format};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
@@ -268,13 +264,18 @@ def hex_to_rgb(colour: str) -> tuple[int, int, int]:
     return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
 
 
+def rgb_to_hex(rgb: Iterable[float]) -> str:
+    """Three numbers 0 to 255 as `"#rrggbb"`."""
+    return "#" + "".join(f"{round(part):02x}" for part in rgb)
+
+
 def category_palette(count: int) -> list[str]:
     """`count` colours for unordered categories such as clusters; the palette repeats, lighter each time."""
     colours = []
     for number in range(count):
         repeats, index = divmod(number, len(CATEGORY_COLOURS))
         parts = (255 - (255 - part) * 0.6**repeats for part in hex_to_rgb(CATEGORY_COLOURS[index]))
-        colours.append("#" + "".join(f"{round(part):02x}" for part in parts))
+        colours.append(rgb_to_hex(parts))
     return colours
 
 

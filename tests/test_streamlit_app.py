@@ -13,8 +13,8 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-import app_controls
 import cli
+import colourings
 import embeddings
 import inference
 import progress_bars
@@ -127,7 +127,7 @@ def test_colouring_reaches_the_view(open_app):
 def test_app_and_page_colour_alike():
     text = (REPO / "web" / "colours.js").read_text(encoding="utf-8")
     listed = re.findall(r'\["(\w+)", "([^"]+)"\]', text[: text.index("];")])
-    assert dict(listed) == app_controls.COLOURINGS and len(listed) == 6
+    assert dict(listed) == colourings.labels() and len(listed) == 6
 
 
 def test_switching_algorithm_and_dimensions_computes_with_progress_and_keeps_it(open_app, cache):

@@ -2,6 +2,9 @@
 
 const KEPT = 4;
 
+/** @import { Component } from "./types.d.ts" */
+
+/** @param {Component<Uint8Array>} component */
 export default function ({ data }) {
   const cities = (window.loc2vecCities ??= new Map());
   const text = new TextDecoder();

@@ -1,7 +1,12 @@
 // A grid of tile pictures for the live app; a click or Enter on one tells Python its id.
 // data: { items: [{ id, picture, title, note, marked }], edge: pixels, label: what the grid shows }
 
+/** @import { Component } from "./types.d.ts" */
+/** @typedef {{id: string, picture: string, title: string, note?: string, marked: boolean}} Item */
+
+/** @param {Component<{items: Item[], edge: number, label: string}>} component */
 export default function ({ data, parentElement, setTriggerValue }) {
+  /** @type {HTMLElement} */
   const grid = parentElement.querySelector(".gallery") ?? parentElement.appendChild(document.createElement("div"));
   grid.className = "gallery";
   grid.setAttribute("role", "group");
@@ -10,6 +15,10 @@ export default function ({ data, parentElement, setTriggerValue }) {
   grid.replaceChildren(...data.items.map((item) => card(item, () => setTriggerValue("pick", item.id))));
 }
 
+/**
+ * @param {Item} item
+ * @param {() => void} pick
+ */
 function card(item, pick) {
   const button = document.createElement("button");
   button.type = "button";
@@ -24,6 +33,10 @@ function card(item, pick) {
   return button;
 }
 
+/**
+ * @param {string} kind
+ * @param {string} [text]
+ */
 function line(kind, text) {
   const span = document.createElement("span");
   span.className = kind;

@@ -1,46 +1,91 @@
 // The explorer as a part of the live app. Plotly, the city (tiles, vectors) and pictures come with components of their
 // own (live_plotly.js, live_city.js, live_pictures.js); the small data of the view comes with every rerun.
-// data: { city, projection: { name, dimensions, packed }, colour, tile, marked: [ids], labels: of the marked ones if
-// they are not 1, 2, …; path: whether a line joins them; panes, theme }
+
+import { Explorer } from "./explorer.js";
+import { Sheets } from "./sheets.js";
+
+/** @import { Component, LatLon, LiveData, LivePictures, Marks, Options, PageData, PlotlyApi, Ring, SheetData, State } from "./types.d.ts" */
+/** @import { Sheet } from "./sheets.js" */
+/** @import { Tiles } from "./tiles.js" */
+
+/**
+ * What a click tells Python: the tile, and the point on the map.
+ * @typedef {{tile: {z: number, x: number, y: number} | null, point: {lat: number, lon: number} | null}} Click
+ */
+/**
+ * One place in the app's page that shows a view.
+ * @typedef {HTMLElement & {wanted?: LiveData | null, starting?: boolean, explorer?: LiveExplorer, shown?: string}} LiveRoot
+ */
 
 const SHEETS_AT_ONCE = 6; // in one request
+const ASK_AFTER_MS = 30; // so that one request covers what is drawn together
 const ANSWER_MS = 15_000; // a request without an answer after this time is repeated
+const WAIT_MS = 30;
 
-const cityOf = (live) => window.loc2vecCities?.get(live.city);
-const picturesOf = (city) => ((window.loc2vecPictures ??= {})[city] ??= new EventTarget());
+/** @param {LiveData} live */
+function cityOf(live) {
+  return window.loc2vecCities?.get(live.city);
+}
 
-// Sheets that Python draws when one of their tiles comes into view, the latest request first.
+/**
+ * @param {string} city
+ * @returns {LivePictures}
+ */
+function picturesOf(city) {
+  return ((window.loc2vecPictures ??= {})[city] ??= new EventTarget());
+}
+
+/** Sheets that Python draws when one of their tiles comes into view, the latest request first. */
 class LiveSheets extends Sheets {
-  constructor(spec, onLoad, pictures, signal) {
-    super(spec, onLoad);
+  /**
+   * @param {SheetData} spec
+   * @param {Sheets["colours"]} colours
+   * @param {() => void} onLoad
+   * @param {LivePictures} pictures
+   * @param {AbortSignal} signal
+   */
+  constructor(spec, colours, onLoad, pictures, signal) {
+    super(spec, colours, onLoad);
     this.pictures = pictures;
-    this.wanted = []; // numbers of sheets, the most recently needed last
-    this.asked = []; // numbers in the request that is under way
+    /** @type {number[]} numbers of sheets, the most recently needed last */
+    this.wanted = [];
+    /** @type {number[]} numbers in the request that is under way */
+    this.asked = [];
+    this.timer = 0;
+    this.overdue = 0;
     pictures.addEventListener("arrived", () => this.arrived(), { signal });
   }
 
+  /**
+   * @param {number} cell
+   * @returns {Sheet}
+   */
   sheet(cell) {
     const number = Math.floor(cell / this.spec.per_sheet);
-    return (this.images[number] ??= this.await(number));
+    return (this.sheets[number] ??= this.await(number));
   }
 
+  /**
+   * @param {number} number
+   * @returns {Sheet}
+   */
   await(number) {
     const address = this.pictures.sheets?.[number];
     if (address) return this.load(address);
     this.wanted = [...this.wanted.filter((other) => other !== number), number];
-    this.timer ??= setTimeout(() => this.ask(), 30);
-    return { image: null, state: "loading", done: Promise.resolve() };
+    this.timer ||= window.setTimeout(() => this.ask(), ASK_AFTER_MS);
+    return { image: new Image(), state: "loading", done: Promise.resolve() };
   }
 
   ask() {
-    this.timer = null;
+    this.timer = 0;
     if (this.asked.length || !this.wanted.length || !this.pictures.ask) return;
     this.asked = this.wanted.slice(-SHEETS_AT_ONCE);
     this.pictures.ask(this.asked);
-    this.overdue = setTimeout(() => this.next(), ANSWER_MS);
+    this.overdue = window.setTimeout(() => this.next(), ANSWER_MS);
   }
 
-  // Sheets that did not come, or are no longer needed, are asked for again when they are next drawn.
+  /** Sheets that did not come, or are no longer needed, are asked for again when they are next drawn. */
   arrived() {
     if (this.asked.some((number) => this.pictures.sheets?.[number])) this.next();
     else if (!this.asked.length) this.ask();
@@ -48,47 +93,80 @@ class LiveSheets extends Sheets {
 
   next() {
     clearTimeout(this.overdue);
-    for (const number of this.wanted) delete this.images[number];
+    for (const number of this.wanted) delete this.sheets[number];
     [this.wanted, this.asked] = [[], []];
     this.onLoad();
   }
 }
 
 class LiveExplorer extends Explorer {
-  // A click tells Python the tile and, on the map, the very point.
+  /**
+   * @param {HTMLElement} root
+   * @param {PageData} data
+   * @param {Options} options
+   * @param {LiveData} live
+   * @param {(click: Click) => void} onClick
+   */
+  constructor(root, data, options, live, onClick) {
+    super(root, data, options);
+    this.live = live;
+    this.onClick = onClick;
+  }
+
+  /**
+   * A click tells Python the tile and, on the map, the point.
+   * @param {number} row
+   * @param {LatLon | null} [ground]
+   */
   pick(row, ground) {
     this.set({ tile: row });
     if (row >= 0) this.say(`Picked ${this.describe(row)}`);
-    this.options.onClick({
+    this.onClick({
       tile: row < 0 ? null : this.place(row),
       point: ground ? { lat: ground[0], lon: ground[1] } : null,
     });
   }
 
-  // The app's own panels stand in for the side column.
+  /** The app has its own panels instead of the side column. */
   fillPanels() {}
 
-  // Ring what Python found, in its order; the tile itself on top.
+  /**
+   * Ring what Python found, in its order, and the picked tile on top.
+   * @returns {Marks}
+   */
   marks() {
-    const { ink, options: { live } } = this;
-    const ring = (row, rank) => ({ row, radius: 7, colour: ink.accent, label: live.labels[rank] ?? String(rank + 1), width: 1.5 });
-    const marked = live.marked.map((id) => this.tiles.rowOfId(id));
-    const rings = marked.map(ring).filter(({ row }) => row >= 0);
-    if (this.state.tile >= 0) rings.push({ row: this.state.tile, radius: 10, colour: ink.text, width: 2.5 });
-    if (this.hovered >= 0) rings.push({ row: this.hovered, radius: 8, colour: ink.text, width: 2 });
-    return { rings, path: live.path ? marked.filter((row) => row >= 0) : [] };
+    const { ink, live, state } = this;
+    /** @type {Ring[]} */
+    const rings = [];
+    const marked = live?.marked.map((id) => this.tiles.rowOfId(id)) ?? []; // there is no `live` yet in the constructor
+    marked.forEach((row, rank) => row >= 0 && rings.push(
+      { row, radius: 7, colour: ink.accent, label: live.labels[rank] ?? String(rank + 1), width: 1.5 }));
+    if (state.tile >= 0) rings.push({ row: state.tile, radius: 10, colour: ink.text, width: 2.5 });
+    if (this.hovered >= 0) rings.push({ row: this.hovered, radius: 8, colour: ink.text });
+    return { rings, path: live?.path ? marked.filter((row) => row >= 0) : [] };
   }
 }
 
+/** @param {() => unknown} ready */
 async function until(ready) {
-  while (!ready()) await new Promise((resolve) => setTimeout(resolve, 30));
+  while (!ready()) await new Promise((resolve) => setTimeout(resolve, WAIT_MS));
 }
 
-async function plotly() {
+async function loadedPlotly() {
   await until(() => window.Plotly);
-  return window.Plotly;
+  return /** @type {PlotlyApi} */ (window.Plotly);
 }
 
+/** @param {LiveData} live */
+function projectionName({ projection }) {
+  return `${projection.name}-${projection.dimensions}`;
+}
+
+/**
+ * @param {LiveData} live
+ * @param {Tiles} tiles
+ * @returns {Partial<State>}
+ */
 function stateOf(live, tiles) {
   return {
     alg: live.projection.name, dim: live.projection.dimensions, colour: live.colour,
@@ -96,24 +174,35 @@ function stateOf(live, tiles) {
   };
 }
 
-// Draw the base map as soon as it is there, and sheets of tiles when they are needed.
+/**
+ * Draw the base map as soon as it is there, and sheets of tiles when they are needed.
+ * @param {LiveExplorer} explorer
+ * @param {LivePictures} pictures
+ */
 function receivePictures(explorer, pictures) {
   const { signal } = explorer.stops;
   const showMap = () => {
     if (pictures.map && !explorer.map.base.src) explorer.map.base.src = pictures.map;
   };
-  explorer.pictures.sprites = new LiveSheets(explorer.data.sprites, () => explorer.pictureLoaded(), pictures, signal);
+  explorer.pictures.sprites = new LiveSheets(
+    explorer.data.sprites, explorer.pictures.colours, () => explorer.pictureLoaded(), pictures, signal);
   pictures.addEventListener("arrived", showMap, { signal });
   showMap();
 }
 
-// A view whose dots are there; Plotly, which moves them, may still be on its way.
+/**
+ * A view whose dots are there; Plotly, which moves them, may still be on its way.
+ * @param {LiveRoot} root
+ * @param {LiveData} live
+ * @param {(click: Click) => void} onClick
+ */
 async function startView(root, live, onClick) {
   await until(() => cityOf(live) && root.isConnected);
-  const name = `${live.projection.name}-${live.projection.dimensions}`;
-  const data = { ...cityOf(live), projections: { [name]: live.projection.packed } };
+  const city = /** @type {Omit<PageData, "projections">} */ (cityOf(live));
+  const data = { ...city, projections: { [projectionName(live)]: live.projection.packed } };
   root.className = `live-root loc2vec live ${live.panes}`;
-  const explorer = new LiveExplorer(root, data, { plotly, hash: false, theme: live.theme, live, onClick });
+  const options = { plotly: loadedPlotly, hash: false, theme: live.theme };
+  const explorer = new LiveExplorer(root, data, options, live, onClick);
   receivePictures(explorer, picturesOf(live.city));
   Object.assign(explorer.state, stateOf(live, explorer.tiles));
   explorer.recolour(false);
@@ -122,14 +211,12 @@ async function startView(root, live, onClick) {
   return explorer;
 }
 
-function updateView(explorer, live) {
-  explorer.options.live = live;
-  const name = `${live.projection.name}-${live.projection.dimensions}`;
-  explorer.data.projections[name] ??= live.projection.packed;
-  explorer.set(stateOf(live, explorer.tiles));
-}
-
-// One explorer for each place in the page; a rerun changes it, another city replaces it.
+/**
+ * One explorer for each place in the page; a rerun changes it, another city replaces it.
+ * @param {LiveRoot} root
+ * @param {LiveData} live
+ * @param {(click: Click) => void} onClick
+ */
 async function showView(root, live, onClick) {
   root.wanted = live;
   if (root.starting) return;
@@ -138,12 +225,15 @@ async function showView(root, live, onClick) {
     while (root.wanted) {
       const next = root.wanted;
       root.wanted = null;
-      if (root.explorer && root.shownCity === next.city + next.panes) {
-        updateView(root.explorer, next);
+      const { explorer } = root;
+      if (explorer && root.shown === next.city + next.panes) {
+        explorer.live = next;
+        explorer.data.projections[projectionName(next)] ??= next.projection.packed;
+        explorer.set(stateOf(next, explorer.tiles));
       } else {
-        root.explorer?.destroy();
+        explorer?.destroy();
         root.explorer = await startView(root, next, onClick);
-        root.shownCity = next.city + next.panes;
+        root.shown = next.city + next.panes;
       }
     }
   } finally {
@@ -151,11 +241,13 @@ async function showView(root, live, onClick) {
   }
 }
 
+/** @param {Component<LiveData>} component */
 export default function ({ data, parentElement, setTriggerValue }) {
-  let root = parentElement.querySelector(".live-root");
+  /** @type {LiveRoot} */
+  let root = /** @type {HTMLElement} */ (parentElement.querySelector(".live-root"));
   if (!root) {
     root = parentElement.appendChild(document.createElement("div"));
     root.className = "live-root";
   }
-  showView(root, data, (what) => setTriggerValue("click", what));
+  showView(root, data, (click) => setTriggerValue("click", click));
 }

@@ -1,27 +1,38 @@
-// Start of the page that is one file: read the data, mount the explorer, unpack Plotly.
+// Start of the page that is one file: read the data, show the explorer, unpack Plotly.
 
-async function startPage() {
-  const root = document.getElementById("explorer");
-  try {
-    const data = JSON.parse(document.getElementById("data").textContent);
-    await mount(root, data, { plotly: unpackPlotly }).ready;
-  } catch (error) {
-    root.textContent = `This page could not start: ${error.message}. A current version of any browser opens it.`;
-    throw error;
-  }
+import { bytesOf } from "./arrays.js";
+import { Explorer } from "./explorer.js";
+
+/** @import { PlotlyApi } from "./types.d.ts" */
+
+/** @param {string} id */
+function part(id) {
+  return /** @type {HTMLElement} */ (document.getElementById(id));
 }
 
+/**
+ * Run Plotly's script, which is in the page as base64 of gzip.
+ * @returns {Promise<PlotlyApi>}
+ */
 async function unpackPlotly() {
-  await runPacked(document.getElementById("plotly").textContent);
-  return window.Plotly;
-}
-
-// Run a script that stands in the page as base64 of gzip.
-async function runPacked(base64) {
-  const packed = new Blob([bytesOf(base64.trim())]).stream();
+  const packed = new Blob([bytesOf((part("plotly").textContent ?? "").trim())]).stream();
   const script = document.createElement("script");
   script.textContent = await new Response(packed.pipeThrough(new DecompressionStream("gzip"))).text();
   document.head.append(script);
+  if (!window.Plotly) throw new Error("Plotly did not start");
+  return window.Plotly;
+}
+
+async function startPage() {
+  const root = part("explorer");
+  try {
+    const data = JSON.parse(part("data").textContent ?? "");
+    await new Explorer(root, data, { plotly: unpackPlotly }).start();
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    root.textContent = `This page could not start: ${reason}. A current version of Chrome, Edge, Firefox or Safari opens it.`;
+    throw error;
+  }
 }
 
 startPage();

@@ -1,23 +1,31 @@
 // Similarity, reasons, arithmetic and walks, all from the rounded vectors in the page.
 
-class Search {
+import { vectorsOf } from "./arrays.js";
+
+/** @import { PageData } from "./types.d.ts" */
+/** @import { Tiles } from "./tiles.js" */
+
+const SAME_DIRECTION = 1e-3; // radians; below this a walk goes straight
+
+export class Search {
+  /** @param {PageData} data */
   constructor(data) {
-    this.dimensions = data.dimensions;
     this.count = data.count;
-    this.vectors = wholeVectors(data.vectors, this.dimensions);
-    if (data.reasons) {
-      this.reasonDimensions = data.reasons.dimensions;
-      this.whole = wholeVectors(data.reasons.whole, this.reasonDimensions);
-      this.without = wholeVectors(data.reasons.without, this.reasonDimensions);
-    }
+    this.dimensions = data.dimensions;
+    this.vectors = vectorsOf(data.vectors, this.dimensions);
+    this.reasonVectors = data.reasons ? new ReasonVectors(data.reasons) : null;
   }
 
+  /** @param {number} row */
   vector(row) {
     const start = row * this.dimensions;
     return this.vectors.slice(start, start + this.dimensions);
   }
 
-  // Cosine similarity of `query` (unit length) with every tile.
+  /**
+   * Cosine similarity of `query` (of length 1) with every tile.
+   * @param {Float32Array} query
+   */
   similarities(query) {
     const { dimensions, vectors } = this;
     const result = new Float32Array(this.count);
@@ -29,33 +37,76 @@ class Search {
     return result;
   }
 
-  // The `k` most similar rows that `allowed` lets through, best first.
-  static best(similarities, k, allowed) {
-    const rows = [];
-    let worst = -Infinity;
-    for (let row = 0; row < similarities.length; row++) {
-      const value = similarities[row];
-      if ((rows.length === k && value <= worst) || !allowed(row)) continue;
-      let at = rows.length;
-      while (at > 0 && similarities[rows[at - 1]] < value) at--;
-      rows.splice(at, 0, row);
-      if (rows.length > k) rows.pop();
-      worst = similarities[rows[rows.length - 1]];
+  /**
+   * The direction of the sum of some tiles' vectors, each with its sign.
+   * @param {[number, number][]} signedRows pairs of row and sign; a row of -1 is left out
+   */
+  combine(signedRows) {
+    const sum = new Float32Array(this.dimensions);
+    for (const [row, sign] of signedRows) {
+      if (row >= 0) this.vector(row).forEach((part, i) => { sum[i] += sign * part; });
     }
-    return rows;
+    return unit(sum);
   }
 
-  // How much of the similarity of two tiles goes when a layer is blanked in both, for each layer.
-  reasons(tiles, a, b) {
-    const before = this.reasonCosine(a, -1, b, -1);
+  /**
+   * Rows on the way from a to b: at even steps of the great circle between them, the nearest tile not yet used.
+   * @param {number} a
+   * @param {number} b
+   * @param {number} between number of tiles between the two
+   */
+  walk(a, b, between) {
+    const [from, to] = [this.vector(a), this.vector(b)];
+    const cosine = Math.min(1, Math.max(-1, from.reduce((sum, part, i) => sum + part * to[i], 0)));
+    const angle = Math.acos(cosine);
+    const used = new Set([a, b]);
+    /** @type {number[]} */
+    const rows = [];
+    for (let step = 1; step <= between; step++) {
+      const share = step / (between + 1);
+      const [weightA, weightB] = angle < SAME_DIRECTION ? [1 - share, share]
+        : [Math.sin((1 - share) * angle), Math.sin(share * angle)];
+      const point = unit(from.map((part, i) => weightA * part + weightB * to[i]));
+      const [row] = best(this.similarities(point), 1, (candidate) => !used.has(candidate));
+      if (row === undefined) break;
+      used.add(row);
+      rows.push(row);
+    }
+    return [a, ...rows, b];
+  }
+}
+
+/** Vectors of the tiles with and without each of their layers, shortened by Python to the directions that matter. */
+class ReasonVectors {
+  /** @param {NonNullable<PageData["reasons"]>} data */
+  constructor(data) {
+    this.dimensions = data.dimensions;
+    this.whole = vectorsOf(data.whole, data.dimensions);
+    this.without = vectorsOf(data.without, data.dimensions);
+  }
+
+  /**
+   * How much of the similarity of two tiles is lost when a layer is left out of both, for each layer.
+   * @param {Tiles} tiles
+   * @param {number} a
+   * @param {number} b
+   */
+  contributions(tiles, a, b) {
+    const before = this.cosine(a, -1, b, -1);
     return tiles.layers.map((_, layer) => {
       const [partA, partB] = [tiles.part(a, layer), tiles.part(b, layer)];
-      return partA < 0 && partB < 0 ? 0 : before - this.reasonCosine(a, partA, b, partB);
+      return partA < 0 && partB < 0 ? 0 : before - this.cosine(a, partA, b, partB);
     });
   }
 
-  reasonCosine(a, partA, b, partB) {
-    const size = this.reasonDimensions;
+  /**
+   * @param {number} a
+   * @param {number} partA the layer left out of a, -1 for none
+   * @param {number} b
+   * @param {number} partB
+   */
+  cosine(a, partA, b, partB) {
+    const size = this.dimensions;
     const [first, atA] = partA < 0 ? [this.whole, a * size] : [this.without, partA * size];
     const [second, atB] = partB < 0 ? [this.whole, b * size] : [this.without, partB * size];
     let sum = 0;
@@ -64,46 +115,30 @@ class Search {
   }
 }
 
-// Vectors from {steps: whole numbers, scale: one a vector, mean}: mean + scale * steps, as Quantised in Python has it.
-function wholeVectors(packed, size) {
-  const [steps, scale, mean] = [arrayOf(packed.steps), arrayOf(packed.scale), arrayOf(packed.mean)];
-  const result = new Float32Array(steps.length);
-  for (let row = 0, at = 0; row < scale.length; row++) {
-    for (let i = 0; i < size; i++, at++) result[at] = mean[i] + scale[row] * steps[at];
+/**
+ * The `count` most similar rows that `allowed` lets through, best first.
+ * @param {Float32Array} similarities
+ * @param {number} count
+ * @param {(row: number) => boolean} allowed
+ */
+export function best(similarities, count, allowed) {
+  /** @type {number[]} */
+  const rows = [];
+  let worst = -Infinity;
+  for (let row = 0; row < similarities.length; row++) {
+    const value = similarities[row];
+    if ((rows.length === count && value <= worst) || !allowed(row)) continue;
+    let at = rows.length;
+    while (at > 0 && similarities[rows[at - 1]] < value) at--;
+    rows.splice(at, 0, row);
+    if (rows.length > count) rows.pop();
+    worst = similarities[rows[rows.length - 1]];
   }
-  return result;
+  return rows;
 }
 
+/** @param {Float32Array} vector */
 function unit(vector) {
   const length = Math.hypot(...vector) || 1;
   return vector.map((part) => part / length);
-}
-
-// The direction of a + b - c; parts that are not set are left out.
-function combine(search, a, b, c) {
-  const sum = new Float32Array(search.dimensions);
-  for (const [row, sign] of [[a, 1], [b, 1], [c, -1]]) {
-    if (row >= 0) search.vector(row).forEach((part, i) => { sum[i] += sign * part; });
-  }
-  return unit(sum);
-}
-
-// Rows on the way from a to b: at even steps of the great circle between them, the nearest tile not yet used.
-function walkBetween(search, a, b, between) {
-  const [from, to] = [search.vector(a), search.vector(b)];
-  const cosine = Math.min(1, Math.max(-1, from.reduce((sum, part, i) => sum + part * to[i], 0)));
-  const angle = Math.acos(cosine);
-  const used = new Set([a, b]);
-  const rows = [];
-  for (let step = 1; step <= between; step++) {
-    const share = step / (between + 1);
-    const [weightA, weightB] = angle < 1e-3 ? [1 - share, share]
-      : [Math.sin((1 - share) * angle), Math.sin(share * angle)];
-    const point = unit(from.map((part, i) => weightA * part + weightB * to[i]));
-    const [row] = Search.best(search.similarities(point), 1, (candidate) => !used.has(candidate));
-    if (row === undefined) break;
-    used.add(row);
-    rows.push(row);
-  }
-  return [a, ...rows, b];
 }

@@ -1,117 +1,150 @@
-// Data from Python: base64 arrays become typed arrays; tiles get places on the ground.
+// The tiles of the page by row: where each one is and which layers are drawn on it.
 
-const ARRAY_TYPES = {
-  int8: Int8Array, uint8: Uint8Array, int16: Int16Array, uint16: Uint16Array,
-  int32: Int32Array, uint32: Uint32Array, float32: Float32Array,
-};
-const EARTH_RADIUS_KM = 6371.0088;
+import { arrayOf } from "./arrays.js";
+import { angleBetween, latlonOfTile, modulo } from "./geography.js";
 
-function bytesOf(base64) {
-  if (Uint8Array.fromBase64) return Uint8Array.fromBase64(base64);
-  return Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
-}
+/** @import { LatLon, PageData } from "./types.d.ts" */
 
-// {dtype, shape, data: base64} as a flat typed array; undefined where Python left the array out.
-function arrayOf(entry) {
-  return entry && new ARRAY_TYPES[entry.dtype](bytesOf(entry.data).buffer);
-}
+export const NOTHING_DRAWN = "nothing drawn";
 
-function latlonOfTile(x, y, zoom) {
-  const scale = 2 ** zoom;
-  const lat = Math.atan(Math.sinh(Math.PI * (1 - (2 * y) / scale))) * (180 / Math.PI);
-  return [lat, (x / scale) * 360 - 180];
-}
-
-function tileOfLatlon(lat, lon, zoom) {
-  const scale = 2 ** zoom;
-  const y = ((1 - Math.asinh(Math.tan((lat * Math.PI) / 180)) / Math.PI) / 2) * scale;
-  return [((lon + 180) / 360) * scale, y];
-}
-
-function kilometres([latA, lonA], [latB, lonB]) {
-  const radians = Math.PI / 180;
-  const across = Math.sin(((lonB - lonA) * radians) / 2) ** 2;
-  const along = Math.sin(((latB - latA) * radians) / 2) ** 2;
-  const chord = along + Math.cos(latA * radians) * Math.cos(latB * radians) * across;
-  return 2 * EARTH_RADIUS_KM * Math.asin(Math.min(1, Math.sqrt(chord)));
-}
-
+/** @param {number} bits */
 function bitCount(bits) {
   let count = 0;
   for (; bits; bits &= bits - 1) count++;
   return count;
 }
 
-// The tiles of the page by row, and everything that is known of each.
-class Tiles {
+export class Tiles {
+  /** @param {PageData} data */
   constructor(data) {
-    const arrays = data.arrays;
     this.zoom = data.zoom;
     this.count = data.count;
     this.layers = data.layers;
-    this.zones = data.zones;
-    this.xy = arrayOf(arrays.tile_xy);
-    this.dominant = arrayOf(arrays.dominant_layer);
-    this.zone = arrayOf(arrays.zone);
-    this.cluster = arrayOf(arrays.cluster);
-    this.density = arrayOf(arrays.density);
-    this.principal = arrayOf(arrays.principal_colours);
-    this.layerBits = arrayOf(arrays.layer_bits);
-    this.layerMass = arrayOf(arrays.layer_mass);
+    this.earthRadiusKm = data.earth_radius_km;
+    this.columns = 2 ** data.zoom; // of tiles around the Earth
+    this.west = data.map.origin[0];
+    this.xy = arrayOf(data.arrays.tile_xy);
+    this.dominant = arrayOf(data.arrays.dominant_layer);
+    this.layerBits = arrayOf(data.arrays.layer_bits);
+    this.layerMass = arrayOf(data.arrays.layer_mass);
     this.partStart = this.startOfParts();
     this.centres = Array.from({ length: this.count }, (_, row) =>
       latlonOfTile(this.x(row) + 0.5, this.y(row) + 0.5, this.zoom));
     this.rows = new Map(this.centres.map((_, row) => [this.key(this.x(row), this.y(row)), row]));
   }
 
+  /** @param {number} row */
   x(row) { return this.xy[2 * row]; }
-  y(row) { return this.xy[2 * row + 1]; }
-  id(row) { return `${this.zoom}/${this.x(row)}/${this.y(row)}`; }
-  key(x, y) { return x * 2 ** this.zoom + y; }
-  rowAt(x, y) { return this.rows.get(this.key(x, y)) ?? -1; }
-  hasLayer(row, layer) { return (this.layerBits[row] >> layer) & 1; }
-  km(a, b) { return kilometres(this.centres[a], this.centres[b]); }
 
+  /** @param {number} row */
+  y(row) { return this.xy[2 * row + 1]; }
+
+  /**
+   * x on the map: counted on from the map's western edge where the city crosses 180 degrees.
+   * @param {number} row
+   */
+  mapX(row) { return this.west + modulo(this.x(row) - this.west, this.columns); }
+
+  /**
+   * The tile's name in the page's address and in exports.
+   * @param {number} row
+   */
+  id(row) { return `${this.zoom}/${this.x(row)}/${this.y(row)}`; }
+
+  /**
+   * @param {number} x
+   * @param {number} y
+   */
+  key(x, y) { return x * this.columns + y; }
+
+  /**
+   * Row of the tile (x, y), -1 when the page has none.
+   * @param {number} x
+   * @param {number} y
+   */
+  rowAt(x, y) { return this.rows.get(this.key(x, y)) ?? -1; }
+
+  /**
+   * The same for an x on the map (see mapX).
+   * @param {number} mapX
+   * @param {number} y
+   */
+  rowOnMap(mapX, y) { return this.rowAt(modulo(mapX, this.columns), y); }
+
+  /**
+   * The place at tile coordinates of the map.
+   * @param {number} mapX
+   * @param {number} y
+   */
+  latlonOnMap(mapX, y) { return latlonOfTile(modulo(mapX, this.columns), y, this.zoom); }
+
+  /** @param {string} id */
   rowOfId(id) {
     const [zoom, x, y] = id.split("/").map(Number);
     return zoom === this.zoom ? this.rowAt(x, y) : -1;
   }
 
-  // Drawn layers of all tiles stand one after another: where each tile's begin.
+  /**
+   * @param {LatLon} a
+   * @param {LatLon} b
+   */
+  kmBetween(a, b) { return this.earthRadiusKm * angleBetween(a, b); }
+
+  /**
+   * Kilometres between the centres of two tiles.
+   * @param {number} a
+   * @param {number} b
+   */
+  km(a, b) { return this.kmBetween(this.centres[a], this.centres[b]); }
+
+  /**
+   * The nearest tile to a place and how many kilometres away it is.
+   * @param {number} lat
+   * @param {number} lon
+   * @returns {[number, number]}
+   */
+  nearestTo(lat, lon) {
+    let best = -1;
+    let bestKm = Infinity;
+    this.centres.forEach((centre, row) => {
+      const km = this.kmBetween(centre, [lat, lon]);
+      if (km < bestKm) [best, bestKm] = [row, km];
+    });
+    return [best, bestKm];
+  }
+
+  /**
+   * @param {number} row
+   * @param {number} layer
+   */
+  hasLayer(row, layer) { return Boolean((this.layerBits[row] >> layer) & 1); }
+
+  /**
+   * Name of the layer that stands out most on a tile.
+   * @param {number} row
+   */
+  mainLayer(row) { return this.layers[this.dominant[row]]?.name ?? NOTHING_DRAWN; }
+
+  /** The drawn layers of all tiles are numbered one tile after another: where each tile's numbers start. */
   startOfParts() {
     const start = new Uint32Array(this.count + 1);
     for (let row = 0; row < this.count; row++) start[row + 1] = start[row] + bitCount(this.layerBits[row]);
     return start;
   }
 
-  // Number of a tile's layer among the drawn layers of all tiles, -1 when nothing is drawn on it.
+  /**
+   * Number of a tile's layer among the drawn layers of all tiles, -1 when nothing is drawn on it.
+   * @param {number} row
+   * @param {number} layer
+   */
   part(row, layer) {
     if (!this.hasLayer(row, layer)) return -1;
     return this.partStart[row] + bitCount(this.layerBits[row] & ((1 << layer) - 1));
   }
 
-  nearestTo(lat, lon) {
-    let best = -1;
-    let bestKm = Infinity;
-    this.centres.forEach((centre, row) => {
-      const km = kilometres(centre, [lat, lon]);
-      if (km < bestKm) [best, bestKm] = [row, km];
-    });
-    return [best, bestKm];
-  }
-
+  /** @param {number} row */
   osmLink(row) {
     const [lat, lon] = this.centres[row].map((degrees) => degrees.toFixed(5));
     return `https://www.openstreetmap.org/?mlat=${lat}&mlon=${lon}#map=${this.zoom}/${lat}/${lon}`;
-  }
-
-  facts(row) {
-    const layer = this.dominant[row];
-    return {
-      id: this.id(row),
-      layer: layer < 0 ? "nothing drawn" : this.layers[layer].name,
-      zone: this.zones[this.zone[row]]?.name ?? "",
-      density: this.density[row] / 255,
-    };
   }
 }

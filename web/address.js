@@ -1,0 +1,107 @@
+// The state in the page's address (after #), so that a link opens the same view.
+
+import { bytesOf } from "./arrays.js";
+import { allLayers } from "./state.js";
+
+/** @import { PageData, Slot, State } from "./types.d.ts" */
+/** @import { Tiles } from "./tiles.js" */
+
+/** @type {Slot[]} */
+const SLOTS = ["tile", "a", "b", "c"];
+const FARTHEST_KM = 1000;
+/** What each of these may be; the first is the usual one and is left out of the address. */
+const CHOICES = {
+  tab: ["alike", "sum", "walk", "selection"],
+  theme: ["system", "light", "dark"],
+  dots: ["dots", "pictures"],
+  preview: ["composite", "layer"],
+  map: ["coloured", "plain"],
+};
+
+/**
+ * `state` changed by an address. An address may hold anything: only what makes sense here is taken from it.
+ * @param {string} hash without the #
+ * @param {State} state
+ * @param {PageData} data
+ * @param {Tiles} tiles
+ * @returns {State}
+ */
+export function withHash(hash, state, data, tiles) {
+  const given = new URLSearchParams(hash);
+  /** @type {Record<string, any>} */
+  const found = {};
+  const choices = { ...CHOICES, colour: data.colourings.map(({ key }) => key) };
+  for (const [name, allowed] of Object.entries(choices)) {
+    const value = given.get(name);
+    if (value !== null && allowed.includes(value)) found[name] = value;
+  }
+  const projection = `${given.get("alg") ?? state.alg}-${given.get("dim") ?? state.dim}`;
+  if (Object.hasOwn(data.projections, projection)) {
+    const [alg, dim] = projection.split("-");
+    Object.assign(found, { alg, dim: Number(dim) });
+  }
+  for (const slot of SLOTS) {
+    const id = given.get(slot);
+    if (id) found[slot] = tiles.rowOfId(id);
+  }
+  const km = Number(given.get("km"));
+  if (km >= 0 && km <= FARTHEST_KM) found.km = km;
+  const layers = given.get("layers") ?? "";
+  if (/^[0-9a-f]{1,8}$/.test(layers) && parseInt(layers, 16) <= allLayers(data)) found.layers = parseInt(layers, 16);
+  found.selection = new Set(unpackSelection(given.get("sel") ?? "", tiles));
+  return { ...state, ...found };
+}
+
+/**
+ * @param {State} state
+ * @param {Tiles} tiles
+ */
+export function hashOf(state, tiles) {
+  const out = new URLSearchParams({ alg: state.alg, dim: String(state.dim), colour: state.colour });
+  for (const slot of SLOTS) if (state[slot] >= 0) out.set(slot, tiles.id(state[slot]));
+  if (state.km) out.set("km", String(state.km));
+  for (const [name, [usual]] of Object.entries(CHOICES)) {
+    const value = state[/** @type {keyof typeof CHOICES} */ (name)];
+    if (value !== usual) out.set(name, value);
+  }
+  if (state.layers !== allLayers(tiles)) out.set("layers", state.layers.toString(16));
+  if (state.selection.size) out.set("sel", packSelection([...state.selection], tiles));
+  return out.toString().replaceAll("%2F", "/");
+}
+
+/**
+ * Selected tiles as the bits of the rectangle that holds them: "x.y.width.bits". Rows mean nothing in another page.
+ * @param {number[]} rows
+ * @param {Tiles} tiles
+ */
+function packSelection(rows, tiles) {
+  const [xs, ys] = [rows.map((row) => tiles.mapX(row)), rows.map((row) => tiles.y(row))];
+  const [left, top] = [xs.reduce((a, b) => Math.min(a, b)), ys.reduce((a, b) => Math.min(a, b))];
+  const width = xs.reduce((a, b) => Math.max(a, b)) - left + 1;
+  const height = ys.reduce((a, b) => Math.max(a, b)) - top + 1;
+  const bytes = new Uint8Array(Math.ceil((width * height) / 8));
+  rows.forEach((_, i) => {
+    const bit = (ys[i] - top) * width + xs[i] - left;
+    bytes[bit >> 3] |= 1 << (bit & 7);
+  });
+  const bits = btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
+  return `${left}.${top}.${width}.${bits.replaceAll("+", "-").replaceAll("/", "_").replace(/=+$/, "")}`;
+}
+
+/**
+ * @param {string} packed
+ * @param {Tiles} tiles
+ */
+function unpackSelection(packed, tiles) {
+  const [, left, top, width, bits] = /^(\d+)\.(\d+)\.(\d+)\.([\w-]*)$/.exec(packed) ?? [];
+  /** @type {number[]} */
+  const rows = [];
+  if (!bits || !Number(width) || bits.length % 4 === 1) return rows;
+  const bytes = bytesOf(bits.replaceAll("-", "+").replaceAll("_", "/").padEnd(Math.ceil(bits.length / 4) * 4, "="));
+  for (let bit = 0; bit < bytes.length * 8; bit++) {
+    if (!((bytes[bit >> 3] >> (bit & 7)) & 1)) continue;
+    const row = tiles.rowOnMap(Number(left) + (bit % Number(width)), Number(top) + Math.floor(bit / Number(width)));
+    if (row >= 0) rows.push(row);
+  }
+  return rows;
+}

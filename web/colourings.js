@@ -1,0 +1,164 @@
+// The ways to colour the tiles, as colourings.py defines them: colours, legend, and what each says of one tile.
+
+import { arrayOf } from "./arrays.js";
+import { rampColour, readable, rgbOf } from "./colour.js";
+
+/** @import { CategoryColouring, ColouringData, Legend, LegendItem, NumberArray, NumberColouring, PageData, SimilarityColouring } from "./types.d.ts" */
+/** @typedef {{colours: Uint8Array, legend: Legend}} Coloured 3 bytes a tile, and what they mean */
+/** @typedef {{key: string, column: string, text: string, value: string | number}} Fact */
+
+const HEADING = "layer"; // what this one says of a tile is the tile's heading wherever facts are listed
+const RAMP_BINS = 24;
+const LOWEST_SHARE = 0.02; // of the tiles may be less similar than the ramp's dark end
+
+export class Colourings {
+  /** @param {PageData} data */
+  constructor(data) {
+    this.count = data.count;
+    this.blank = rgbOf(data.blank_colour);
+    this.ramp = data.ramp.map(rgbOf);
+    /** @type {Map<string, ColouringData>} */
+    this.byKey = new Map(data.colourings.map((colouring) => [colouring.key, colouring]));
+    /** @type {Map<string, NumberArray>} */
+    this.values = new Map();
+    for (const colouring of data.colourings) {
+      if (colouring.kind !== "similarity") this.values.set(colouring.key, arrayOf(colouring.values));
+    }
+  }
+
+  get keys() { return [...this.byKey.keys()]; }
+
+  /** @param {string} key */
+  get(key) { return /** @type {ColouringData} */ (this.byKey.get(key)); }
+
+  /** @param {string} key */
+  valuesOf(key) { return /** @type {NumberArray} */ (this.values.get(key)); }
+
+  /**
+   * The tiles in the colours of `key`; `similarities` gives those to the picked tile and is null when none is picked.
+   * @param {string} key
+   * @param {boolean} dark
+   * @param {(() => Float32Array) | null} similarities
+   * @returns {Coloured}
+   */
+  paint(key, dark, similarities) {
+    const colouring = this.get(key);
+    switch (colouring.kind) {
+      case "category": return this.byCategory(colouring, dark);
+      case "number": return this.byNumber(colouring);
+      case "similarity": return this.bySimilarity(colouring, similarities?.() ?? null);
+      case "rgb": return {
+        colours: /** @type {Uint8Array} */ (this.valuesOf(key)), legend: { kind: "rgb", channels: colouring.channels },
+      };
+    }
+  }
+
+  /**
+   * @param {CategoryColouring} colouring
+   * @param {boolean} dark
+   * @returns {Coloured}
+   */
+  byCategory(colouring, dark) {
+    const { key, categories, none, ordered } = colouring;
+    const palette = [...categories, none].map((category) => readable(rgbOf(category.colour), dark));
+    const values = this.valuesOf(key);
+    const counts = new Array(palette.length).fill(0);
+    const colours = new Uint8Array(3 * this.count);
+    values.forEach((value, row) => {
+      const category = value < 0 ? categories.length : value;
+      counts[category]++;
+      colours.set(palette[category], 3 * row);
+    });
+    /** @type {LegendItem[]} */
+    const items = [...categories, none].map(({ name }, i) =>
+      ({ name, colour: palette[i], count: counts[i], category: i < categories.length ? i : -1 }));
+    const shown = items.filter((item) => item.count);
+    if (!ordered) shown.sort((a, b) => b.count - a.count);
+    return { colours, legend: { kind: "category", items: shown, values } };
+  }
+
+  /**
+   * @param {NumberColouring} colouring
+   * @returns {Coloured}
+   */
+  byNumber(colouring) {
+    const [low, high] = colouring.range;
+    return this.ramped(this.valuesOf(colouring.key), low, high,
+      [numberText(colouring, low), numberText(colouring, high)], colouring.caption);
+  }
+
+  /**
+   * @param {SimilarityColouring} colouring
+   * @param {Float32Array | null} similarities
+   * @returns {Coloured}
+   */
+  bySimilarity(colouring, similarities) {
+    if (!similarities) {
+      const colours = new Uint8Array(3 * this.count);
+      for (let row = 0; row < this.count; row++) colours.set(this.blank, 3 * row);
+      return { colours, legend: { kind: "hint", text: colouring.hint } };
+    }
+    const sorted = similarities.slice().sort();
+    const low = sorted[Math.floor(sorted.length * LOWEST_SHARE)];
+    return this.ramped(similarities, low, 1, [low.toFixed(low > 0.98 ? 4 : 2), "1"], colouring.caption);
+  }
+
+  /**
+   * Numbers on the ramp; unknown ones (NaN) in the colour of blank tiles.
+   * @param {NumberArray} values
+   * @param {number} low
+   * @param {number} high
+   * @param {[string, string]} labels
+   * @param {string} caption
+   * @returns {Coloured}
+   */
+  ramped(values, low, high, labels, caption) {
+    const colours = new Uint8Array(3 * this.count);
+    const bins = new Array(RAMP_BINS).fill(0);
+    values.forEach((value, row) => {
+      const share = Math.min(1, Math.max(0, (value - low) / (high - low || 1)));
+      colours.set(Number.isNaN(share) ? this.blank : rampColour(this.ramp, share), 3 * row);
+      if (!Number.isNaN(share)) bins[Math.min(RAMP_BINS - 1, Math.floor(share * RAMP_BINS))]++;
+    });
+    return { colours, legend: { kind: "ramp", ramp: this.ramp, bins, labels, caption } };
+  }
+
+  /**
+   * What the colourings by category and by number say of one tile.
+   * @param {number} row
+   * @returns {Fact[]}
+   */
+  facts(row) {
+    /** @type {Fact[]} */
+    const facts = [];
+    for (const colouring of this.byKey.values()) {
+      const { key, column, kind } = colouring;
+      const value = this.values.get(key)?.[row] ?? NaN;
+      if (kind === "category") {
+        const { name } = colouring.categories[value] ?? colouring.none;
+        facts.push({ key, column, text: name, value: name });
+      } else if (kind === "number" && !Number.isNaN(value)) {
+        facts.push({ key, column, text: numberText(colouring, value), value: Number(value.toFixed(3)) });
+      }
+    }
+    return facts;
+  }
+}
+
+/**
+ * Facts about a tile as names and texts, without the one that is the tile's heading.
+ * @param {Colourings} colourings
+ * @param {number} row
+ * @returns {[string, string][]}
+ */
+export function factsBelowHeading(colourings, row) {
+  return colourings.facts(row).filter(({ key }) => key !== HEADING).map(({ key, text }) => [key, text]);
+}
+
+/**
+ * @param {NumberColouring} colouring
+ * @param {number} value
+ */
+function numberText({ scale, digits, unit }, value) {
+  return (value * scale).toFixed(digits) + unit;
+}

@@ -1,0 +1,102 @@
+// Tiles as CSV and GeoJSON, the page as a picture, and saving them as files.
+
+import { context2d, element, fitCanvas } from "./dom.js";
+import { latlonOfTile } from "./geography.js";
+import { drawLegend } from "./legend.js";
+
+/** @import { Explorer } from "./explorer.js" */
+/** @import { Colourings } from "./colourings.js" */
+/** @import { Tiles } from "./tiles.js" */
+
+const PICTURE_GAP_PX = 16;
+
+/**
+ * What is known about each tile, by column.
+ * @param {Tiles} tiles
+ * @param {Colourings} colourings
+ * @param {number[]} rows
+ * @returns {Record<string, string | number>[]}
+ */
+function records(tiles, colourings, rows) {
+  return rows.map((row) => {
+    const [lat, lon] = tiles.centres[row].map((degrees) => Number(degrees.toFixed(6)));
+    const facts = colourings.facts(row).map(({ column, value }) => [column, value]);
+    return { zoom: tiles.zoom, x: tiles.x(row), y: tiles.y(row), lat, lon, ...Object.fromEntries(facts) };
+  });
+}
+
+/**
+ * @param {Tiles} tiles
+ * @param {Colourings} colourings
+ * @param {number[]} rows
+ */
+export function csvOf(tiles, colourings, rows) {
+  const table = records(tiles, colourings, rows);
+  const names = [...new Set(table.flatMap((record) => Object.keys(record)))];
+  const lines = [names, ...table.map((record) => names.map((name) => record[name] ?? ""))];
+  return `${lines.map((line) => line.map(csvCell).join(",")).join("\r\n")}\r\n`;
+}
+
+/**
+ * Quoted where needed. A leading = + - @ in text would run as a formula in a spreadsheet.
+ * @param {string | number} value
+ */
+function csvCell(value) {
+  const text = typeof value === "string" ? value.replace(/^[=+\-@\t\r]/, "'$&") : String(value);
+  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+}
+
+/**
+ * @param {Tiles} tiles
+ * @param {Colourings} colourings
+ * @param {number[]} rows
+ */
+export function geojsonOf(tiles, colourings, rows) {
+  const features = records(tiles, colourings, rows).map((properties, i) => {
+    const [x, y] = [tiles.x(rows[i]), tiles.y(rows[i])];
+    const ring = [[x, y], [x, y + 1], [x + 1, y + 1], [x + 1, y], [x, y]].map(([cornerX, cornerY]) =>
+      latlonOfTile(cornerX, cornerY, tiles.zoom).reverse().map((degrees) => Number(degrees.toFixed(7))));
+    return { type: "Feature", id: tiles.id(rows[i]), properties, geometry: { type: "Polygon", coordinates: [ring] } };
+  });
+  return JSON.stringify({ type: "FeatureCollection", features });
+}
+
+/**
+ * Save a file.
+ * @param {string | Blob} content
+ * @param {string} name
+ * @param {string} type
+ */
+export function download(content, name, type) {
+  const address = URL.createObjectURL(content instanceof Blob ? content : new Blob([content], { type }));
+  element("a", { href: address, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(address), 10_000);
+}
+
+/**
+ * Save both views with title, caption and legend as a PNG.
+ * @param {Explorer} explorer
+ */
+export async function savePicture(explorer) {
+  const { embedding, map, ink, data, colourings, state } = explorer;
+  const gap = PICTURE_GAP_PX;
+  const left = await embedding.image();
+  const height = Math.max(embedding.height, map.height);
+  const picture = element("canvas");
+  fitCanvas(picture, embedding.width + map.width + 3 * gap, height + 96);
+  const context = context2d(picture);
+  context.fillStyle = ink.card;
+  context.fillRect(0, 0, picture.width, picture.height);
+  context.fillStyle = ink.text;
+  context.font = "600 18px system-ui, sans-serif";
+  context.fillText(data.title, gap, 28);
+  context.font = "13px system-ui, sans-serif";
+  context.fillStyle = ink.faint;
+  context.fillText([explorer.caption(), colourings.get(state.colour).label, data.attribution].join(" · "), gap, 50);
+  context.drawImage(left, gap, 64, embedding.width, embedding.height);
+  for (const canvas of [map.canvas, map.overlay]) {
+    context.drawImage(canvas, embedding.width + 2 * gap, 64, map.width, map.height);
+  }
+  drawLegend(context, explorer.legend, ink.text, gap, height + 84);
+  picture.toBlob((blob) => blob && download(blob, "loc2vec.png", "image/png"), "image/png");
+}

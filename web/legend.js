@@ -1,0 +1,74 @@
+// The legend: what the colours mean, and how many tiles have each.
+
+import { cssOf, rampColour } from "./colour.js";
+import { button, element, swatch } from "./dom.js";
+
+/** @import { Explorer } from "./explorer.js" */
+/** @import { Legend } from "./types.d.ts" */
+
+const TALLEST_BIN_PX = 21;
+const RAMP_PX = 220; // in the saved picture
+
+/**
+ * Elements of the legend; an entry selects its tiles.
+ * @param {Explorer} explorer
+ * @param {Legend} legend
+ */
+export function legendEntries(explorer, legend) {
+  switch (legend.kind) {
+    case "category": return legend.items.map((item) => button(
+      [swatch(cssOf(item.colour)), item.name, element("span", { class: "count" }, item.count.toLocaleString("en"))],
+      () => {}, {
+        class: "chip", "data-category": item.name, title: `Select these ${item.count.toLocaleString("en")} tiles`,
+        onclick: (/** @type {MouseEvent} */ event) => explorer.select(
+          [...legend.values.keys()].filter((row) => Math.max(-1, legend.values[row]) === item.category), event.shiftKey),
+      }));
+    case "ramp": return [rampLegend(legend)];
+    case "rgb": return [element("div", { class: "ramp" }, legend.channels.map(({ name, colour }) =>
+      element("span", { class: "chip plain" }, swatch(colour), name)))];
+    case "hint": return [element("span", { class: "legend-hint" }, legend.text)];
+  }
+}
+
+/** @param {Extract<Legend, {kind: "ramp"}>} legend */
+function rampLegend({ ramp, bins, labels, caption }) {
+  const most = Math.max(...bins);
+  const bars = bins.map((count, i) => {
+    const bar = element("span", { class: "ramp-bin", title: `${count.toLocaleString("en")} tiles`, "data-count": count });
+    const height = count ? 3 + (TALLEST_BIN_PX * count) / most : 0;
+    bar.style.cssText = `height:${height}px;background:${cssOf(rampColour(ramp, (i + 0.5) / bins.length))}`;
+    return bar;
+  });
+  return element("div", { class: "ramp" }, element("span", {}, labels[0]), element("div", { class: "ramp-bins" }, bars),
+    element("span", {}, labels[1]), element("span", { class: "legend-hint" }, caption));
+}
+
+/**
+ * The legend in one line of the saved picture.
+ * @param {CanvasRenderingContext2D} context
+ * @param {Legend} legend
+ * @param {string} ink colour of the text
+ * @param {number} x
+ * @param {number} y
+ */
+export function drawLegend(context, legend, ink, x, y) {
+  context.font = "12px system-ui, sans-serif";
+  if (legend.kind === "category") {
+    for (const item of legend.items) {
+      const text = `${item.name} ${item.count.toLocaleString("en")}`;
+      context.fillStyle = cssOf(item.colour);
+      context.fillRect(x, y - 9, 10, 10);
+      context.fillStyle = ink;
+      context.fillText(text, x + 15, y);
+      x += context.measureText(text).width + 32;
+    }
+  } else if (legend.kind === "ramp") {
+    const { ramp, labels, caption } = legend;
+    const gradient = context.createLinearGradient(x, 0, x + RAMP_PX, 0);
+    ramp.forEach((colour, i) => gradient.addColorStop(i / (ramp.length - 1), cssOf(colour)));
+    context.fillStyle = gradient;
+    context.fillRect(x, y - 10, RAMP_PX, 10);
+    context.fillStyle = ink;
+    context.fillText(`${labels.join(" – ")} ${caption}`, x + RAMP_PX + 10, y);
+  }
+}

@@ -1,0 +1,23 @@
+// A small picture of a tile that picks the tile when clicked.
+
+import { element } from "./dom.js";
+
+/** @import { Explorer } from "./explorer.js" */
+
+/**
+ * @param {Explorer} explorer
+ * @param {number} row
+ * @param {number} side in pixels
+ * @param {string} [label]
+ */
+export function tileButton(explorer, row, side, label) {
+  const { tiles } = explorer;
+  const [id, layer] = [tiles.id(row), tiles.mainLayer(row)];
+  const show = () => explorer.hover(row, null, null);
+  const hide = () => explorer.hover(-1, null, null);
+  return element("button", {
+    class: "tile-button", type: "button", "data-tile": id, title: `${id} · ${layer}`,
+    "aria-label": `Tile ${id}, ${layer}${label ? `, ${label}` : ""}`,
+    onclick: () => explorer.pick(row), onpointerenter: show, onpointerleave: hide, onfocus: show, onblur: hide,
+  }, explorer.pictures.canvas(row, side, explorer.state.preview), label && element("span", { class: "tile-label" }, label));
+}

@@ -1,0 +1,163 @@
+/** Shapes that several modules share: the data that explorer_data.py writes, and the state of the page. */
+
+export type NumberArray = Int8Array | Uint8Array | Int16Array | Uint16Array | Int32Array | Uint32Array | Float32Array;
+export type Rgb = number[];
+export type LatLon = [number, number];
+export type Point = [number, number];
+/** What `element` takes as a child; null and false stand for nothing. */
+export type Child = Node | string | null | undefined | false | Child[];
+
+// --- the data ---
+
+/** An array as explorer_data.packed writes it. */
+export interface Packed { dtype: string; shape: number[]; data: string }
+
+/** explorer_data.Quantised: `mean + scale * steps`. */
+export interface PackedVectors { steps: Packed; scale: Packed; mean: Packed }
+
+export interface Category { name: string; colour: string }
+
+interface ColouringBase { key: string; label: string; column: string }
+export interface CategoryColouring extends ColouringBase {
+  kind: "category"; values: Packed; categories: Category[]; none: Category; ordered: boolean;
+}
+export interface NumberColouring extends ColouringBase {
+  kind: "number"; values: Packed; range: [number, number]; caption: string; scale: number; digits: number; unit: string;
+}
+export interface RgbColouring extends ColouringBase { kind: "rgb"; values: Packed; channels: Category[] }
+export interface SimilarityColouring extends ColouringBase { kind: "similarity"; caption: string; hint: string }
+/** One entry of colourings.py. */
+export type ColouringData = CategoryColouring | NumberColouring | RgbColouring | SimilarityColouring;
+
+/** Square pictures in WebP sheets. */
+export interface SheetData { size: number; columns: number; per_sheet: number; sheets: string[] }
+
+/** `scale` turns the whole numbers of each dimension into coordinates. */
+export interface ProjectionData {
+  points: Packed; scale: number[]; trustworthiness: number | null; explained: number[] | null;
+}
+
+export interface MapData {
+  /** Missing in the live app, which sends it later. */
+  image?: string;
+  origin: [number, number]; width: number; height: number; px_per_tile: number; tiles: number;
+}
+
+/** One layer of paint: its colour and opacity for each of 256 levels of brightness. */
+export interface CoatData { layer: number; grown: boolean; colours: Packed; opacity: Packed }
+
+export interface PageData {
+  title: string; subtitle: string; attribution: string;
+  zoom: number; count: number; dimensions: number; earth_radius_km: number;
+  layers: Category[];
+  blank_colour: string; missing_colour: string; missing_line_colour: string; ramp: string[];
+  paint: { ground: Rgb; coats: CoatData[]; layers: Packed };
+  limits: { neighbours: number; walk_steps: number };
+  algorithms: Record<string, string>;
+  colourings: ColouringData[];
+  arrays: { tile_xy: Packed; dominant_layer: Packed; layer_bits: Packed; layer_mass: Packed };
+  vectors: PackedVectors;
+  sprites: SheetData;
+  map: MapData;
+  projections: Record<string, ProjectionData>;
+  /** The rest is missing in the live app, which has its own panels. */
+  damaged?: string[];
+  planes?: SheetData & { cell_of_part: Packed };
+  reasons?: { dimensions: number; whole: PackedVectors; without: PackedVectors } | null;
+  search_note?: string;
+  facts?: { name: string; value: string }[];
+}
+
+// --- the page ---
+
+export type Theme = "light" | "dark" | "system";
+export type Tool = "pan" | "box" | "lasso";
+export type Slot = "tile" | "a" | "b" | "c";
+export type Tab = "alike" | "sum" | "walk" | "selection";
+
+/** What is shown. Tiles are rows of the page's data; -1 is none. */
+export interface State {
+  alg: string; dim: number; colour: string;
+  tile: number; a: number; b: number; c: number;
+  km: number; tab: Tab; tool: Tool;
+  dots: "dots" | "pictures"; preview: "composite" | "layer"; map: "coloured" | "plain";
+  theme: Theme;
+  /** One bit for each layer of the large picture. */
+  layers: number;
+  selection: ReadonlySet<number>;
+}
+
+export interface TileId { z: number; x: number; y: number }
+
+export interface Options {
+  /** Gives Plotly; called once the first dots are drawn. */
+  plotly: () => Promise<PlotlyApi>;
+  /** Keep the state in the page's address; default true. */
+  hash?: boolean;
+  theme?: Theme;
+}
+
+/** A ring around a tile, with a short label beside it. */
+export interface Ring { row: number; radius: number; colour: string; label?: string; width?: number }
+export interface Marks { rings: Ring[]; path: number[] }
+
+/** Colours of the current theme; each is a custom property of explorer.css. */
+export interface Ink {
+  accent: string; onAccent: string; halo: string; greyDot: string; greyTile: string; grid: string; dotEdge: string;
+  wash: string; text: string; card: string; faint: string; slot: string;
+}
+
+export interface LegendItem { name: string; colour: Rgb; count: number; category: number }
+export type Legend =
+  | { kind: "category"; items: LegendItem[]; values: NumberArray }
+  | { kind: "ramp"; ramp: Rgb[]; bins: number[]; labels: [string, string]; caption: string }
+  | { kind: "rgb"; channels: Category[] }
+  | { kind: "hint"; text: string };
+
+/** Similarities of every tile, and the rows of the best, best first. */
+export interface Found { similarities: Float32Array; rows: number[] }
+
+// --- Plotly, as far as the embedding uses it ---
+
+export interface PlotlyApi {
+  react(plot: HTMLElement, data: object[], layout: object, config: object): Promise<unknown>;
+  relayout(plot: HTMLElement, change: object): Promise<unknown>;
+  purge(plot: HTMLElement): void;
+  toImage(plot: HTMLElement, options: object): Promise<string>;
+  Plots: { resize(plot: HTMLElement): Promise<unknown> };
+}
+export interface PlotlyElement extends HTMLElement {
+  on(event: string, listener: (change: Record<string, any>) => void): void;
+}
+
+// --- the live app ---
+
+/** What Streamlit gives a component. */
+export interface Component<T> {
+  data: T; parentElement: HTMLElement; setTriggerValue(name: string, value: unknown): void;
+}
+
+/** The data of a view, which app_view.py sends with every rerun. */
+export interface LiveData {
+  city: string;
+  projection: { name: string; dimensions: number; packed: ProjectionData };
+  colour: string;
+  tile: string;
+  /** Ids of tiles with rings, their labels if these are not 1, 2, …, and whether a line joins them. */
+  marked: string[]; labels: string[]; path: boolean;
+  panes: string;
+  theme: Theme;
+}
+
+/** Pictures of a city that have arrived; `ask` requests sheets by number. */
+export interface LivePictures extends EventTarget {
+  map?: string; sheets?: Record<number, string>; ask?: (numbers: number[]) => void;
+}
+
+declare global {
+  interface Window {
+    Plotly?: PlotlyApi;
+    loc2vecCities?: Map<string, Omit<PageData, "projections">>;
+    loc2vecPictures?: Record<string, LivePictures>;
+  }
+}
