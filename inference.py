@@ -15,6 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from cli import UserError
 from data_loader import TileDataset, network_input
 from devices import compute_dtype
+from model import Encoder
 from progress_bars import progress
 from tile_encoder import TileEncoder
 from tile_grid import MAX_LATITUDE, area_bounds, tile_of_latlon
@@ -131,9 +132,18 @@ def fast_forward(encoder: TileEncoder) -> Callable[[Tensor], Tensor]:
 
     Batch norm is folded into the convolutions, which run in the device's precision (`compute_dtype`): in bfloat16 the
     vectors have a cosine of more than 0.9999 with those in float32. The head runs in float32: rounding there would
-    blur the distances between near neighbours, and float32 costs nothing there.
+    blur the distances between near neighbours, and float32 costs nothing there. Other architectures than the loc2vec
+    `Encoder` run as they are, in float32.
     """
-    blocks = copy.deepcopy(encoder.network.blocks).eval()
+    network = encoder.network
+    if not isinstance(network, Encoder):
+
+        def plain(tiles: Tensor) -> Tensor:
+            with torch.inference_mode():
+                return encoder(tiles.float())
+
+        return plain
+    blocks = copy.deepcopy(network.blocks).eval()
     for block in blocks:
         assert isinstance(block, nn.Sequential)
         convolution, norm = block[0], block[1]
@@ -141,34 +151,13 @@ def fast_forward(encoder: TileEncoder) -> Callable[[Tensor], Tensor]:
         block[0], block[1] = fuse_conv_bn_eval(convolution, norm), nn.Identity()
     blocks = blocks.to(compute_dtype(next(encoder.parameters()).device))
 
-    def network(tiles: Tensor) -> Tensor:
+    def folded(tiles: Tensor) -> Tensor:
         with torch.inference_mode():
-            return encoder.complete(encoder.network.unit_vectors(blocks(tiles).float()), tiles)
+            return encoder.complete(network.unit_vectors(blocks(tiles).float()), tiles)
 
-    return network
+    return folded
 
 
 def precision_name(device: torch.device) -> str:
     """The name of the precision in which the network runs on this device."""
     return str(compute_dtype(device)).removeprefix("torch.")
-
-
-# --- to be removed once every caller uses Embedder ---------------------------------------------------------
-
-
-def embed_tiles(encoder, store, rows, device=None, batch_size=None):  # noqa: ANN001, ANN201, D103
-    return Embedder(encoder, store, device, batch_size).embed_tiles(rows)
-
-
-def embed_places(encoder, store, latlon, device=None):  # noqa: ANN001, ANN201, D103
-    return Embedder(encoder, store, device).embed_places(latlon)
-
-
-def vectors_without(encoder, store, pairs, device=None):  # noqa: ANN001, ANN201, D103
-    return Embedder(encoder, store, device).embed_without_layer(pairs)
-
-
-def layer_contributions(encoder, store, row_a, row_b, device=None):  # noqa: ANN001, ANN201, D103
-    import reasons
-
-    return reasons.layer_contributions(Embedder(encoder, store, device), row_a, row_b)

@@ -13,13 +13,15 @@ import inference
 import tile_grid
 from cli import TilesFlags, UserError
 from conftest import make_tiles, png_bytes, save_untrained
-from data_loader import to_float, window_gather
+from data_loader import network_input, window_gather
 from embeddings import City, load_city, pick_rows
 from exports import write_parquet
 from inference import Embedder
 from layers import LAYERS
+from model import ENCODERS, EncoderConfig
 from progress_bars import progress_listener
 from reasons import layer_contributions
+from tile_encoder import TileEncoder
 from tile_facts import ZONES, compass_zones, content_density, dominant_layers
 from tile_grid import latlon_of_tile
 from tile_store import TileStore
@@ -59,7 +61,7 @@ def drawn_tile(city: City) -> tuple[int, int]:
 def reference(city: City, tiles: np.ndarray) -> np.ndarray:
     """What the plain encoder says in float32."""
     with torch.inference_mode():
-        return city.encoder(to_float(torch.from_numpy(tiles))).numpy()
+        return city.encoder(network_input(torch.from_numpy(tiles))).numpy()
 
 
 # --- vectors -----------------------------------------------------------------------------------------------
@@ -86,6 +88,25 @@ def test_memory_is_bounded_by_the_batch(city: City, monkeypatch: pytest.MonkeyPa
     for finished, _ in enumerate(Embedder(city.encoder, city.store, batch_size=10).embed_batches(np.arange(60))):
         assert len(loaded) <= finished + 3  # the one in work, the one just finished, the one prefetched
     assert max(loaded) == 10 and sum(loaded) == 60
+
+
+def test_an_encoder_of_another_architecture_embeds_too(city: City, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Means(torch.nn.Module):
+        """The mean intensity of each layer."""
+
+        def __init__(self, _config: EncoderConfig):
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(1))
+
+        def forward(self, tiles: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.normalize(self.scale * (1 + tiles.mean(dim=(2, 3))), dim=1)
+
+    monkeypatch.setitem(ENCODERS, "means", Means)
+    encoder = TileEncoder(EncoderConfig(embedding_dim=12, tile_size=32, architecture="means")).eval()
+    rows = np.flatnonzero(~city.store.blank)[:5]
+    vectors = Embedder(encoder, city.store).embed_tiles(rows)
+    means = 1 + city.store.layer_intensity[rows]
+    assert np.allclose(vectors, means / np.linalg.norm(means, axis=1, keepdims=True), atol=5e-3)
 
 
 def test_a_place_at_a_tile_centre_has_the_vector_of_the_tile(city: City) -> None:

@@ -258,7 +258,7 @@ def test_anything_else_is_another_projection(tmp_path, counted):
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_any_damaged_byte_is_noticed_and_mended(tmp_path, counted, capsys):
+def test_any_damaged_byte_is_noticed_and_fixed(tmp_path, counted, capsys):
     vectors, _ = blobs(30)
     expected = project(vectors, "PCA", cache_dir=tmp_path, key="city").points.copy()
     path = next(tmp_path.iterdir())
