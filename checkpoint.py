@@ -181,7 +181,7 @@ def build_encoder(checkpoint: Checkpoint, device: torch.device | str = "cpu") ->
     """The checkpoint's encoder, ready to embed: weights loaded, evaluation mode, `channels_last`."""
     encoder = TileEncoder(EncoderConfig(**checkpoint.encoder_config))
     load_encoder_state(encoder, checkpoint.encoder_state)
-    return encoder.to(device, memory_format=torch.channels_last).eval()
+    return encoder.to(device).to(memory_format=torch.channels_last).eval()
 
 
 def load_encoder(path: Path | str, device: torch.device | str = "cpu") -> tuple[TileEncoder, Checkpoint]:

@@ -77,12 +77,15 @@ class TileDataset(Dataset):
     """A city's tiles as tensors on `device`; training, validation, embedding and the viewers all read this one.
 
     `dataset[row]` is `(tile (12, S, S) float32 in 0..1, (x, y) int64)`. `tiles` and `windows` give many at once, as
-    `uint8`. A GPU holds the whole store when that fits into half of its free memory; else batches are copied to it.
+    `uint8`. If `resident`, the device holds the whole store; otherwise batches are copied to it. By default, a GPU
+    holds the store if that fits into half of its free memory.
     """
 
-    def __init__(self, store: TileStore, device: torch.device | str = "cpu"):
+    def __init__(self, store: TileStore, device: torch.device | str = "cpu", resident: bool | None = None):
         self.store, self.device = store, torch.device(device)
-        self.resident = self.device.type == "cuda" and store.planes.nbytes < 0.5 * torch.cuda.mem_get_info(device)[0]
+        if resident is None:
+            resident = self.device.type == "cuda" and store.planes.nbytes < 0.5 * torch.cuda.mem_get_info(device)[0]
+        self.resident = resident
         if self.resident:
             blank_last = np.concatenate([store.plane_of, np.zeros((1, len(LAYERS)), np.int32)])
             self.planes = torch.from_numpy(np.array(store.planes)).to(device)
@@ -441,14 +444,6 @@ def print_store(store: TileStore, seconds: float) -> None:
         f"packed: {len(store.planes):,} distinct planes of {store.tile_size} px, {size:,.0f} MB, in "
         f"{store.meta['pack_seconds']:.1f} s; opened in {seconds:.2f} s"
     )
-
-
-DeviceTiles = TileDataset  # to be removed once every caller uses TileDataset
-
-
-def to_float(tiles: Tensor) -> Tensor:
-    """`uint8` tiles as float32 in 0..1; to be removed once every caller uses `network_input`."""
-    return tiles.float().div_(255)
 
 
 if __name__ == "__main__":

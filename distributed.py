@@ -110,15 +110,15 @@ def init_distributed(device: str) -> Iterator[ProcessGroup]:
     if size == 1:
         yield ProcessGroup(chosen)
         return
-    backend, options = "gloo", {}
+    backend, device_id = "gloo", None
     if chosen.type == "cuda":
         local_rank, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if local_rank >= gpus:
             raise UserError(f"torchrun started more processes than the {gpus} GPUs here; pass --nproc_per_node={gpus}")
         chosen = torch.device("cuda", local_rank)
         torch.cuda.set_device(chosen)
-        backend, options = "cpu:gloo,cuda:nccl", {"device_id": chosen}
-    dist.init_process_group(backend, timeout=TIMEOUT, **options)
+        backend, device_id = "cpu:gloo,cuda:nccl", chosen
+    dist.init_process_group(backend, timeout=TIMEOUT, device_id=device_id)
     try:
         yield ProcessGroup(chosen, dist.get_rank(), size)
     finally:
@@ -130,6 +130,11 @@ def init_distributed(device: str) -> Iterator[ProcessGroup]:
 
 class _SyncBatchNormCPU(nn.BatchNorm2d):
     """Batch norm over the tiles of all processes (torch's SyncBatchNorm needs a GPU)."""
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
 
     @override
     def forward(self, tiles: Tensor) -> Tensor:

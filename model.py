@@ -133,6 +133,12 @@ class LossInput:
     near: float
     far: float
 
+    @property
+    def triplets(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Anchors, positives and negatives, each `(B, D)`."""
+        anchor, positive, negative = self.vectors.unbind(1)
+        return anchor, positive, negative
+
 
 def triplet_loss(anchor: Tensor, positive: Tensor, negative: Tensor, margin: float) -> TripletTerms:
     """Triplet loss `max(0, d(a, p) - d(a, n) + margin)` (Schroff et al. 2015, FaceNet; unsquared distances).
@@ -208,9 +214,9 @@ class Loss:
 
 
 LOSSES: dict[str, Loss] = {
-    "triplet": Loss(lambda batch, config: triplet_loss(*batch.vectors.unbind(1), config.margin)),
+    "triplet": Loss(lambda batch, config: triplet_loss(*batch.triplets, config.margin)),
     "softpn": Loss(
-        lambda batch, config: softpn_loss(*batch.vectors.unbind(1), config.margin, config.softpn_scale),
+        lambda batch, config: softpn_loss(*batch.triplets, config.margin, config.softpn_scale),
         nearest_of_pair=True,
     ),
     "ntxent": Loss(

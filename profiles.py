@@ -33,6 +33,9 @@ def brightness_profile(tiles: Tensor) -> Tensor:
 class ProfileScale(nn.Module):
     """Standardises brightness profiles by the mean and standard deviation of a city; saved in a checkpoint."""
 
+    mean: Tensor
+    scale: Tensor
+
     def __init__(self, size: int):
         super().__init__()
         self.register_buffer("mean", torch.zeros(size))
@@ -54,6 +57,8 @@ class ProfileSummary(nn.Module):
     Each component is divided by the square root of its standard deviation. That is half-way to whitening, so that the
     first few components do not decide alone which tiles are near. It is fitted once, before training.
     """
+
+    components: Tensor
 
     def __init__(self, in_channels: int, dims: int):
         super().__init__()

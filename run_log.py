@@ -46,7 +46,7 @@ class Recorder:
 
     def __init__(self, folder: Path, settings: dict[str, Any], group: ProcessGroup, step: int = 0):
         self.folder, self.lines = folder, folder / "metrics.jsonl"
-        self.writer = None
+        self.writer: Any = None
         if not group.is_main_process:
             return
         from torch.utils.tensorboard import SummaryWriter  # not above: slow to import
@@ -123,7 +123,7 @@ def projection_figure(store: TileStore, rows: np.ndarray, vectors: np.ndarray) -
     figure = Figure(figsize=(7, 6), dpi=100, layout="constrained")
     panel = figure.add_subplot()
     drawn_ground = store.layer_intensity[rows].sum(axis=1)
-    dots = panel.scatter(*points.T, s=8, c=drawn_ground, cmap="viridis", linewidths=0)
+    dots = panel.scatter(points[:, 0], points[:, 1], s=8, c=drawn_ground, cmap="viridis", linewidths=0)
     figure.colorbar(dots, label="mean intensity, summed over the layers")
     panel.set_title("Held-out tiles on the first two principal components of their vectors")
     panel.set_xlabel(f"first component, {share[0]:.0%} of the variance")

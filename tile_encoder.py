@@ -20,6 +20,8 @@ class TileEncoder(nn.Module):
     vectors point into a cone, and seen from the axis they are further apart. Training sets `centre` and the summary.
     """
 
+    centre: Tensor
+
     def __init__(self, config: EncoderConfig):
         super().__init__()
         self.config = config

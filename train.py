@@ -14,6 +14,7 @@ import shutil
 import time
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,6 +41,7 @@ COMPILE_PAYS_STEPS = 2000  # compiling takes about as long as this many steps sa
 PROFILE_SAMPLE = 8192  # tiles from which the mean and deviation of brightness profiles are computed
 CENTRE_SAMPLE = 1024  # tiles from which the centre of the learned part is computed
 PROJECTOR_TILES = 1500
+MIN_VAL_SAMPLES = 20
 ESTIMATE_AFTER_STEPS, ESTIMATE_AFTER_S = 10, 20  # whichever comes first
 LONG_RUN_S = 3600  # on a CPU, a run that takes longer gets a hint at faster settings
 
@@ -90,10 +92,12 @@ class Run:
         """Steps between two looks at the losses. On a GPU a look makes the host wait, so it looks rarely."""
         return 1 if self.group.device.type == "cpu" else 16
 
-    def autocast(self) -> torch.autocast:
-        """Context for the forward pass in mixed precision, if configured."""
+    def autocast(self) -> contextlib.AbstractContextManager:
+        """Context for the forward pass: in mixed precision, if configured."""
         device = self.group.device
-        return torch.autocast(device.type, torch.bfloat16, enabled=network_dtype(self.config, device) == torch.bfloat16)
+        if network_dtype(self.config, device) == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(device.type, torch.bfloat16)
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of a step."""
@@ -145,6 +149,7 @@ def fit(run: Run, stop: StopSignal) -> dict[str, float]:
     """
     config, state, batches = run.config, run.state, run.batches
     metrics: dict[str, float] = {}
+    vectors = torch.zeros(0)  # of the held-out tiles, after the latest epoch
     began, began_at, announced = time.perf_counter(), state.step, False
     for epoch in range(state.epoch, config.fit.epochs):
         batches.set_epoch(epoch)
@@ -177,7 +182,7 @@ def fit(run: Run, stop: StopSignal) -> dict[str, float]:
         metrics |= {"tiles_per_second": tiles / seconds, "data_wait": waited / seconds}
 
         # Validate and save in the main process; the others wait in `stop_if_requested` and in `barrier`.
-        val, vectors = {}, torch.zeros(0)
+        val: dict[str, float] = {}
         if run.group.is_main_process:
             with contextlib.suppress(StopRequested):  # raised again in all processes, with the epoch still open
                 set_centre(run, stop)
@@ -188,7 +193,7 @@ def fit(run: Run, stop: StopSignal) -> dict[str, float]:
             metrics = finish_epoch(run, metrics, val, vectors)
         run.group.barrier()
     if run.group.is_main_process:
-        fill_projector(run, stop)
+        fill_projector(run, vectors, stop)
     return metrics
 
 
@@ -221,7 +226,7 @@ def train_step(run: Run, batch: Batch, tiles: Tensor) -> Tensor:
     # Backward.
     run.optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    norm = torch.nn.utils.get_total_norm([weights.grad for weights in run.encoder.parameters()])
+    norm = torch.nn.utils.get_total_norm([p.grad for p in run.encoder.parameters() if p.grad is not None])
 
     # Step.
     run.unchecked.append((run.state.step, loss.detach(), batch.rows))
@@ -270,11 +275,12 @@ def build_run(config: TrainConfig, group: ProcessGroup) -> Run:
         views=config.loss.views,
         group=group,
     )
-    val_triplets = held_out_triplets(store, config, val_rows)
+    val_samples = min(config.fit.val_samples, max(MIN_VAL_SAMPLES, spare_tiles(config, group) // 6))
+    val_triplets = held_out_triplets(store, config, val_rows, val_samples)
 
     # Network. Brightness profiles are standardised by those of the training tiles.
     torch.manual_seed(seed)
-    encoder = TileEncoder(config.encoder).to(device, memory_format=torch.channels_last)
+    encoder = TileEncoder(config.encoder).to(device).to(memory_format=torch.channels_last)
     profile_head = None
     if encoder.summary is not None or config.loss.reconstruction_weight > 0:
         rows = with_content(store, train_rows, PROFILE_SAMPLE)
@@ -300,7 +306,7 @@ def build_run(config: TrainConfig, group: ProcessGroup) -> Run:
         state = restore(checkpoint, config, store, encoder, profile_head, optimizer, device)
     state.sums = state.sums.to(device)
 
-    network = distribute(encoder.network, group) if group.size > 1 else encoder.network
+    network: Any = distribute(encoder.network, group) if group.size > 1 else encoder.network
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True
@@ -317,6 +323,14 @@ def build_run(config: TrainConfig, group: ProcessGroup) -> Run:
     return Run(config, group, batches, val_triplets, encoder, network.train(), profile_head, optimizer, state, recorder)
 
 
+def spare_tiles(config: TrainConfig, group: ProcessGroup) -> int:
+    """Tiles that the main process embeds in a quarter of an epoch's time; a forward pass is a third of a step.
+
+    Validation may embed half of them, the closing pass for the Projector a quarter.
+    """
+    return config.sample.max_samples // group.size * config.loss.views * 3 // 4
+
+
 def with_content(store: TileStore, rows: np.ndarray, most: int) -> np.ndarray:
     """At most so many of `rows` that are not blank, evenly spaced."""
     rows = rows[~store.blank[rows]]
@@ -326,9 +340,9 @@ def with_content(store: TileStore, rows: np.ndarray, most: int) -> np.ndarray:
 # --- validation --------------------------------------------------------------------------------------------
 
 
-def held_out_triplets(store: TileStore, config: TrainConfig, rows: np.ndarray) -> np.ndarray:
-    """Triplets `(M, 3)` of validation tiles: always the same ones, of whole tiles, whatever training draws."""
-    sample, count, none = config.sample, config.fit.val_samples, np.zeros((0, 3), dtype=np.int64)
+def held_out_triplets(store: TileStore, config: TrainConfig, rows: np.ndarray, count: int) -> np.ndarray:
+    """`count` triplets `(M, 3)` of validation tiles: always the same ones, of whole tiles, whatever training draws."""
+    sample, none = config.sample, np.zeros((0, 3), dtype=np.int64)
     if not len(rows):
         return none
     try:
@@ -392,19 +406,21 @@ def validate(run: Run, stop: StopSignal) -> tuple[dict[str, float], Tensor]:
         "negative": float(terms.negative.mean()),
         "usage": float(terms.active.mean()),
         "triplet_accuracy": triplet_accuracy(*vectors[places].numpy().transpose(1, 0, 2)),
-        "rankme": rank_me(vectors),
+        "rankme": rank_me(vectors.numpy()),
     }
     return metrics, vectors
 
 
-def fill_projector(run: Run, stop: StopSignal) -> None:
-    """Show up to `PROJECTOR_TILES` tiles, held-out ones first, in TensorBoard's Projector."""
+def fill_projector(run: Run, held_out_vectors: Tensor, stop: StopSignal) -> None:
+    """Show the held-out tiles and others, up to `PROJECTOR_TILES`, in TensorBoard's Projector."""
     held_out = np.unique(run.val_triplets)
+    if len(held_out_vectors) != len(held_out):  # nothing was validated since the run was resumed
+        held_out_vectors = embed_rows(run, run.encoder, held_out, stop)
     others = np.setdiff1d(np.arange(len(run.store)), held_out)
-    others = with_content(run.store, others, max(0, PROJECTOR_TILES - len(held_out)))
-    rows = np.concatenate([held_out, others])
-    vectors = embed_rows(run, run.encoder, rows, stop)
-    run.recorder.project(run.store, rows, vectors, run.state.step)
+    most = min(PROJECTOR_TILES - len(held_out), spare_tiles(run.config, run.group) // 4)
+    others = with_content(run.store, others, max(1, most))
+    vectors = torch.cat([held_out_vectors, embed_rows(run, run.encoder, others, stop)])
+    run.recorder.project(run.store, np.concatenate([held_out, others]), vectors, run.state.step)
 
 
 # --- the end of an epoch -----------------------------------------------------------------------------------

@@ -69,7 +69,7 @@ class FitFlags:
     schedule: str = flag("cosine", "learning rate after the warm-up", choices=["cosine", "constant"])
     warmup: float = flag(0.05, "share of all steps over which the learning rate rises", type=fraction)
     val_share: float = flag(0.1, "share of the city held out in whole blocks for validation", type=fraction)
-    val_samples: int = flag(1000, "triplets of the validation", type=positive_int)
+    val_samples: int = flag(1000, "validation triplets; fewer if an epoch is short", type=positive_int)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +115,8 @@ class TrainConfig:
         return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
 
 
+GROUPS: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(TrainConfig)}  # dataclasses of flags
+
 # Flags that may differ from the checkpoint's when a run is resumed; all others decide what the run computes.
 FREE_ON_RESUME = {"preset", "epochs", "resume", "num_workers", "device", "compile", "tiles_root", "cache_dir"}
 FREE_ON_RESUME |= {"output_dir", "log_dir", "run_name", "save_every", "log_every", "figure_every"}
@@ -126,15 +128,17 @@ def make_config(preset: str = FitFlags.preset, **settings: Any) -> TrainConfig:
     Raises `TypeError` for an unknown setting and `UserError` for a value that is not among a flag's choices.
     """
     values = PRESETS[preset] | settings | {"preset": preset}
-    groups, known = {}, set()
-    for group in dataclasses.fields(TrainConfig):
-        fields = {field.name: field for field in dataclasses.fields(group.type)}
-        given = {name: type(fields[name].default)(values[name]) for name in fields if name in values}
+    groups: dict[str, Any] = {}
+    known: set[str] = set()
+    for group_name, group in GROUPS.items():
+        fields = {field.name: field for field in dataclasses.fields(group)}
+        kinds: dict[str, Any] = {name: type(field.default) for name, field in fields.items()}
+        given = {name: kinds[name](values[name]) for name in fields if name in values}
         for name, value in given.items():
             choices = fields[name].metadata.get("options", {}).get("choices")
             if choices and value not in choices:
                 raise UserError(f"--{name} {value!r} is unknown; choose from {', '.join(choices)}")
-        groups[group.name] = group.type(**given)
+        groups[group_name] = group(**given)
         known |= set(fields)
     if unknown := set(values) - known:
         raise TypeError(f"no such training settings: {', '.join(sorted(unknown))}")
@@ -150,8 +154,8 @@ def network_dtype(config: TrainConfig, device: torch.device) -> torch.dtype:
 def parse_config(argv: list[str] | None = None) -> TrainConfig:
     """The settings of a command line; with --resume, those of the checkpoint's run."""
     parser = Parser(__doc__)
-    for group in dataclasses.fields(TrainConfig):
-        add_flags(parser, group.type)
+    for group in GROUPS.values():
+        add_flags(parser, group)
     unset = argparse.Namespace(**{name: None for name in TrainConfig().flat()})  # argparse keeps what is there
     given = {name: value for name, value in vars(parser.parse_args(argv, unset)).items() if value is not None}
     return resumed_config(**given) if given.get("resume") else make_config(**given)
@@ -159,8 +163,7 @@ def parse_config(argv: list[str] | None = None) -> TrainConfig:
 
 def saved_settings(checkpoint: Checkpoint) -> dict[str, Any]:
     """The settings of the checkpoint's run by today's flag names; older checkpoints have earlier names."""
-    groups = [group.type for group in dataclasses.fields(TrainConfig)]
-    fields = [field for group in groups for field in dataclasses.fields(group)]
+    fields = [field for group in GROUPS.values() for field in dataclasses.fields(group)]
     today = {alias: field.name for field in fields for alias in field.metadata.get("aliases", ())}
     return {today.get(name, name): value for name, value in checkpoint.train_config.items()}
 

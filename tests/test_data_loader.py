@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cli import UserError
-from data_loader import DeviceTiles, TileDataset, TripletDataset, TripletSampler, augment, window_gather
+from data_loader import SampleFlags, TileDataset, TripletDataset, TripletSampler, augment, window_gather
 from tile_grid import spatial_split
 from tile_store import TileStore, open_store
 
@@ -34,7 +34,7 @@ def test_windows_show_what_a_mosaic_shows(store: TileStore) -> None:
     for window, (x, y) in zip(windows, origins - low + 2 * SIZE, strict=True):
         assert (window == mosaic[:, y : y + SIZE, x : x + SIZE]).all()
     assert (gathered(store, origins) == windows).all()
-    assert (DeviceTiles(store, torch.device("cpu")).windows(origins).numpy() == windows).all()
+    assert (TileDataset(store).windows(origins).numpy() == windows).all()
 
 
 def gathered(store: TileStore, origins: np.ndarray) -> np.ndarray:
@@ -107,12 +107,16 @@ def test_datasets_give_what_the_network_takes(store: TileStore) -> None:
     assert tile.shape == (12, SIZE, SIZE)
     assert tile.dtype == torch.float32
     assert xy.tolist() == store.tile_xy[5].tolist()
-    dataset = TripletDataset(store, TripletSampler(store, 2, 5), 30)
-    first = dataset[0]
-    dataset.set_epoch(1)
-    assert [part.shape for part in first] == [(12, SIZE, SIZE)] * 3
-    assert any((a != b).any() for a, b in zip(first, dataset[0], strict=True))
-    assert first[0].max() <= 1
+    batches = TripletDataset(TileDataset(store), SampleFlags(batch_size=6, neg_radius=5, max_samples=30))
+    first = batches[0]
+    assert len(batches) == 5 and first.rows.shape == (6, 3) and first.tile_xy.shape == (6, 3, 2)
+    assert torch.equal(first.tiles, torch.from_numpy(store.tiles(first.rows.reshape(-1))))
+    seen = batches.augmented(first)
+    assert seen.shape == (18, 12, SIZE, SIZE) and seen.dtype == torch.float32 and 0 < seen.max() <= 1
+    batches.set_epoch(1)
+    assert (first.rows != batches[0].rows).any()
+    with pytest.raises(IndexError):
+        batches[5]
 
 
 def test_augmentation_keeps_pixels_and_blanks_layers() -> None:
@@ -123,7 +127,7 @@ def test_augmentation_keeps_pixels_and_blanks_layers() -> None:
         tuple(view.flatten().tolist()) for view in augment(tiles[:1].repeat(400, 1, 1, 1), torch.Generator())[:, 0]
     }
     assert len(views) == 8
-    dropped = augment(tiles + 1, torch.Generator(), turn=False, channel_dropout=0.5)
+    dropped = augment(tiles + 1, torch.Generator(), flip_rotate=False, channel_dropout=0.5)
     blank = (dropped == 0).flatten(2).all(dim=2)
     assert 0.3 < blank.float().mean() < 0.7
     assert (dropped[~blank] == (tiles + 1)[~blank]).all()

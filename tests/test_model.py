@@ -38,6 +38,7 @@ from model import (
     vicreg_penalty,
 )
 from profiles import ProfileHead, brightness_profile
+from tile_encoder import TileEncoder
 from vectors import rank_me, triplet_accuracy
 
 
@@ -214,7 +215,7 @@ def test_triplet_accuracy_by_hand():
 
 
 def test_a_checkpoint_alone_rebuilds_the_encoder(tmp_path):
-    encoder = Encoder(EncoderConfig(embedding_dim=8, tile_size=32, dropout=0.3))
+    encoder = TileEncoder(EncoderConfig(embedding_dim=8, tile_size=32, dropout=0.3))
     encoder(torch.rand(8, 12, 32, 32))  # moves the running statistics
     path = tmp_path / "a.pth"
     save_checkpoint(path, Checkpoint(dataclasses.asdict(encoder.config), encoder_state(encoder), epoch=3))
@@ -235,10 +236,11 @@ def test_the_key_names_the_weights_and_nothing_else(tmp_path):
 
 @pytest.mark.slow
 def test_wrapped_encoders_are_saved_under_plain_names():
-    encoder = Encoder(EncoderConfig(embedding_dim=8, tile_size=32))
+    encoder = TileEncoder(EncoderConfig(embedding_dim=8, tile_size=32))
     wrapped = torch.nn.DataParallel(torch.compile(encoder))
     state = encoder_state(wrapped)
-    assert list(state) == list(encoder.state_dict())
+    assert list(state) == [name.removeprefix("network.") for name in encoder.state_dict()]
+    assert {name.split(".")[0] for name in state} == {"blocks", "head"}
     build_encoder(Checkpoint(dataclasses.asdict(encoder.config), state))
 
 
@@ -293,7 +295,7 @@ def test_code_in_a_checkpoint_never_runs(tmp_path, monkeypatch):
 SAVE_FOREVER = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from model import load_checkpoint, save_checkpoint
+from checkpoint import load_checkpoint, save_checkpoint
 checkpoint = load_checkpoint(sys.argv[2])
 print("ready", flush=True)
 while True:
@@ -321,7 +323,7 @@ def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(tmp_path):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_checkpoints_travel_between_cuda_and_cpu(tmp_path):
-    encoder = Encoder(EncoderConfig(embedding_dim=8, tile_size=32)).cuda()
+    encoder = TileEncoder(EncoderConfig(embedding_dim=8, tile_size=32)).cuda()
     save_checkpoint(tmp_path / "a.pth", Checkpoint(dataclasses.asdict(encoder.config), encoder_state(encoder)))
     tiles = torch.rand(4, 12, 32, 32)
     on_cpu, _ = load_encoder(tmp_path / "a.pth", "cpu")
@@ -367,14 +369,14 @@ def test_the_profile_head_learns_what_vectors_hold_and_cannot_learn_what_they_la
 
 
 def test_the_last_numbers_of_a_vector_sum_up_the_profile():
-    encoder = Encoder(EncoderConfig(embedding_dim=200, profile_dims=190, tile_size=32)).eval()
+    encoder = TileEncoder(EncoderConfig(embedding_dim=200, profile_dims=190, tile_size=32)).eval()
     tiles = torch.randint(256, (400, 12, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     tiles *= torch.rand(400, 12, 1, 1) > 0.3
     profiles = brightness_profile(tiles)
     encoder.summary.fit(profiles)
     with torch.no_grad():
         summary, vectors = encoder.summary(tiles / 255), encoder(tiles / 255)
-        learned = F.normalize(encoder.head(encoder.blocks(tiles / 255)), dim=1)
+        learned = F.normalize(encoder.network.head(encoder.network.blocks(tiles / 255)), dim=1)
     assert vectors.shape == (400, 200) and summary.shape == (400, 190)
     torch.testing.assert_close(vectors, F.normalize(torch.cat([learned, summary], dim=1), dim=1))
     assert summary.square().sum(dim=1).mean().sqrt().item() == pytest.approx(1, rel=1e-3)
@@ -388,24 +390,23 @@ def test_the_last_numbers_of_a_vector_sum_up_the_profile():
 
 
 def test_beside_a_summary_the_trained_part_is_read_from_its_centre_and_trained_without():
-    encoder = Encoder(EncoderConfig(embedding_dim=20, profile_dims=12, tile_size=32)).eval()
+    encoder = TileEncoder(EncoderConfig(embedding_dim=20, profile_dims=12, tile_size=32)).eval()
     tiles = torch.rand(40, 12, 32, 32, generator=torch.Generator().manual_seed(0))
     encoder.summary.fit(brightness_profile((tiles * 255).to(torch.uint8)))
     with torch.no_grad():
         before = encoder.learned(encoder(tiles))
         encoder.centre.copy_(before.mean(dim=0))
         after = encoder.learned(encoder(tiles))
-        features = encoder.head(encoder.blocks(tiles))
-        in_training = encoder.learned(encoder.train().vectors(features, tiles))
+        untouched = encoder.network(tiles)  # what training sees
     torch.testing.assert_close(before.norm(dim=1), torch.ones(40))
     torch.testing.assert_close(after, F.normalize(before - before.mean(dim=0), dim=1))
-    torch.testing.assert_close(in_training, before)
-    plain = Encoder(EncoderConfig(embedding_dim=20, tile_size=32))
+    torch.testing.assert_close(untouched, before)
+    plain = TileEncoder(EncoderConfig(embedding_dim=20, tile_size=32))
     assert plain.learned(before) is before and "centre" not in plain.state_dict()
 
 
 def test_a_summary_survives_bfloat16():
-    encoder = Encoder(EncoderConfig(embedding_dim=20, profile_dims=10, tile_size=32))
+    encoder = TileEncoder(EncoderConfig(embedding_dim=20, profile_dims=10, tile_size=32))
     tiles = torch.arange(256, dtype=torch.uint8).repeat(48).view(1, 12, 32, 32)
     encoder.summary.fit(torch.rand(30, 192, generator=torch.Generator().manual_seed(0)))
     exact = encoder.summary(tiles.float() / 255)
@@ -414,12 +415,12 @@ def test_a_summary_survives_bfloat16():
 
 
 def test_the_summary_is_part_of_a_checkpoint_and_older_ones_load_without_it(tmp_path):
-    encoder = Encoder(EncoderConfig(embedding_dim=8, profile_dims=5, tile_size=32)).eval()
+    encoder = TileEncoder(EncoderConfig(embedding_dim=8, profile_dims=5, tile_size=32)).eval()
     encoder.summary.fit(torch.rand(9, 192))
     tiles = torch.rand(2, 12, 32, 32)
     save_checkpoint(tmp_path / "a.pth", Checkpoint(vars(encoder.config), encoder_state(encoder)))
     torch.testing.assert_close(load_encoder(tmp_path / "a.pth")[0](tiles), encoder(tiles))
-    plain = Encoder(EncoderConfig(embedding_dim=8, tile_size=32))
+    plain = TileEncoder(EncoderConfig(embedding_dim=8, tile_size=32))
     settings = {name: value for name, value in vars(plain.config).items() if name != "profile_dims"}
     save_checkpoint(tmp_path / "b.pth", Checkpoint(settings, encoder_state(plain)))
     assert load_encoder(tmp_path / "b.pth")[0].summary is None

@@ -1,14 +1,15 @@
 """Training as a user runs it: flags, files, resume to the bit, kills, full disks, several processes, plain words."""
 
-import dataclasses
 import json
 import os
 import re
 import resource
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -17,20 +18,22 @@ import numpy as np
 import pytest
 import torch
 
+import data_loader
 import memory
 import train
 import train_config
-from checkpoint import load_checkpoint, load_encoder
-from cli import StopSignal, UserError, WorkError
+from checkpoint import load_checkpoint, load_encoder, save_checkpoint
+from cli import StopRequested, StopSignal, UserError, WorkError
 from conftest import REPO, script_env
-from distributed import World
+from data_loader import TileDataset, TripletDataset, prefetch
+from distributed import ProcessGroup
 from memory import memory_need
 from profiles import ProfileSummary
 from run_log import SPRITE_PX
 from tile_grid import near_any
-from tile_store import open_store
-from train import Batches, Trainer, schedule_factor, split_city, unhealthy
-from train_config import make_config, parse_config
+from tile_store import TileStore, open_store
+from train import build_run, schedule_factor, train_step, unhealthy
+from train_config import TrainConfig, make_config, parse_config, split_city
 
 # A network that trains in a second: 6 steps of 4 triplets of 32 px an epoch.
 SMALL = {
@@ -38,7 +41,7 @@ SMALL = {
     "epochs": 1, "num_workers": 1, "save_every": 0, "figure_every": 0, "device": "cpu",
 }  # fmt: skip
 TIMED = ("tiles_per_second", "data_wait")
-CPU = World(torch.device("cpu"))
+CPU = ProcessGroup(torch.device("cpu"))
 
 
 @pytest.fixture(scope="session")
@@ -210,7 +213,7 @@ def test_training_learns(small, preset):
 
 def test_the_profile_term_is_learned_and_goes_on_after_a_stop(small):
     chosen = {"loss_type": "ntxent", "jitter": 1.0, "dropout": 0.0, "batch_size": 12, "max_samples": 120, "epochs": 2}
-    train.train(small(**chosen, profile_weight=10.0))
+    train.train(small(**chosen, reconstruction_weight=10.0))
     first, last = lines()
     assert last["loss"] < first["loss"] - 0.5
     state = load_checkpoint("checkpoints/last.pth").train_state["profile_head"]
@@ -248,37 +251,41 @@ def test_training_never_sees_a_validation_pixel(small, jitter):
     config = small(jitter=jitter, loss_type="ntxent" if jitter else "softpn", neg_radius=6, batch_size=24)
     store = open_store(config.tiles.tiles_root, 32, cache_dir=config.tiles.cache_dir)
     train_rows, val_rows = split_city(store, config)
-    batches = Batches(store, config, CPU, train_rows)
     held_out = store.tile_xy[val_rows] - store.grid.origin
-    for _, batch in batches.epoch(0, 0):
+    for batch in prefetch(batches_of(store, config, rows=train_rows)):
         seen = batch.tile_xy.reshape(-1, 1, 2).double().numpy()  # a window covers [xy, xy + 1)
         assert np.abs(seen - held_out).max(axis=2).min() >= 1 - 1e-6
     assert not near_any(store.tile_xy[train_rows], store.tile_xy[val_rows], 1).any()
 
 
 def test_batches_do_not_depend_on_threads_or_processes(small):
-    config = small(jitter=1.0, turn=True, channel_dropout=0.3, batch_size=8)
+    config = small(jitter=1.0, flip_rotate=True, channel_dropout=0.3, batch_size=8)
     store = open_store(config.tiles.tiles_root, 32, cache_dir=config.tiles.cache_dir)
-    rows = np.arange(len(store))
 
-    def made(world: World, workers: int) -> list[torch.Tensor]:
-        packing = dataclasses.replace(config.packing, num_workers=workers)
-        batches = Batches(store, dataclasses.replace(config, packing=packing), world, rows)
-        return [batches.prepared(batch, 1, step) for step, batch in batches.epoch(1, 0)]
+    def made(group: ProcessGroup, threads: int) -> list[torch.Tensor]:
+        batches = batches_of(store, config, group=group)
+        batches.set_epoch(1)
+        return [batches.augmented(batch) for batch in prefetch(batches, num_threads=threads)]
 
     alone = made(CPU, 0)
-    halves = [made(World(torch.device("cpu"), rank, 2), 3) for rank in (0, 1)]
+    halves = [made(ProcessGroup(torch.device("cpu"), rank, 2), 3) for rank in (0, 1)]
     assert len(alone) == 3 and all(torch.equal(one, torch.cat(two)) for one, *two in zip(alone, *halves, strict=True))
 
 
-def test_near_blank_anchors_are_thinned(small):
-    config = small(max_samples=4000, thin=0.3)
+def batches_of(store: TileStore, config: TrainConfig, **options) -> TripletDataset:
+    """The training batches of a run on the CPU."""
+    chosen = {"seed": config.device.seed, "views": config.loss.views} | options
+    return TripletDataset(TileDataset(store), config.sample, config.augment, **chosen)
+
+
+def test_anchors_with_little_on_them_are_drawn_less_often(small):
+    config = small(max_samples=4000, anchor_subsampling=0.3)
     store = open_store(config.tiles.tiles_root, 32, cache_dir=config.tiles.cache_dir)
-    sampler = Batches(store, config, CPU, np.arange(len(store))).sampler
-    thinned, everything = sampler.thinned(0, 0.3), sampler.anchors
+    sampler = batches_of(store, config).sampler
+    kept, everything = sampler.subsampled_anchors(0, 0.3), sampler.anchors
     content = store.layer_intensity.sum(axis=1)
-    assert set(everything[content[everything] >= 0.3]) <= set(thinned)
-    assert len(thinned) < len(everything) and set(thinned) <= set(everything)
+    assert set(everything[content[everything] >= 0.3]) <= set(kept)
+    assert len(kept) < len(everything) and set(kept) <= set(everything)
 
 
 def test_schedule_warms_up_and_comes_down():
@@ -310,7 +317,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_tiles(small):
 
 # --- going on ----------------------------------------------------------------------------------------------
 
-WITNESS = {"epochs": 4, "turn": True, "channel_dropout": 0.2, "log_every": 1}  # dropout is 0.5
+WITNESS = {"epochs": 4, "flip_rotate": True, "channel_dropout": 0.2, "log_every": 1}  # dropout is 0.5
 
 
 @pytest.fixture(scope="module")
@@ -383,6 +390,149 @@ def test_resume_with_epochs_trains_that_many_further(small, finished):
     assert not Path("runs/run").exists()
 
 
+def test_a_resumed_run_in_a_new_folder_has_a_best_checkpoint(small):
+    """Also when no later epoch is better, and when the best one so far is lost."""
+    train.train(small())
+    last = load_checkpoint("checkpoints/last.pth")
+    last.train_state["best"] = -1.0  # nothing will be better
+    save_checkpoint("checkpoints/last.pth", last)
+    further = ["--resume", "checkpoints/last.pth", "--epochs", "1"]
+    outcome = train.train(parse_config([*further, "--output_dir", "new"]))
+    assert outcome.best == Path("new/best_model.pth")
+    assert load_checkpoint(outcome.best).key() == load_checkpoint("checkpoints/best_model.pth").key()
+    assert load_checkpoint(outcome.best).epoch == 1 and load_checkpoint(outcome.last).epoch == 2
+
+    later = ["--resume", "new/last.pth", "--epochs", "1", "--output_dir", "third"]
+    Path("new/best_model.pth").unlink()
+    assert load_checkpoint(train.train(parse_config(later)).best).epoch == 3
+
+
+def test_a_stop_while_validating_saves_the_epoch_and_validates_it_again(small, monkeypatch):
+    train.train(small(epochs=2, run_name="calm", output_dir="calm"))
+    run, stop, validate = build_run(small(epochs=2), CPU), StopSignal(), train.validate
+
+    def interrupted(*args):
+        stop.signum = signal.SIGTERM
+        return validate(*args)
+
+    monkeypatch.setattr(train, "validate", interrupted)
+    with pytest.raises(StopRequested):
+        train.fit(run, stop)
+    run.recorder.close()
+    state = load_checkpoint("checkpoints/last.pth").train_state
+    assert (state["epoch"], state["step_in_epoch"], state["step"]) == (0, 6, 6)
+    monkeypatch.setattr(train, "validate", validate)
+    train.train(parse_config(["--resume", "checkpoints/last.pth"]))
+    assert same_state("checkpoints/last.pth", "calm/last.pth") and lines() == lines("runs/calm")
+
+
+def test_packing_and_closing_vectors_stop_at_a_signal(small, monkeypatch):
+    monkeypatch.setattr(StopSignal, "__enter__", lambda self: setattr(self, "signum", signal.SIGTERM) or self)
+    with pytest.raises(StopRequested):
+        train.train(small(cache_dir=Path("packed_here")))
+    assert not list(Path("packed_here").rglob("planes-*.bin"))
+    run, stop = build_run(small(), CPU), StopSignal()
+    stop.signum = signal.SIGTERM
+    with pytest.raises(StopRequested):
+        train.fill_projector(run, torch.zeros(0, 16), stop)
+    run.recorder.close()
+
+
+def test_a_run_says_how_long_it_takes_and_what_is_faster_on_a_cpu(small, monkeypatch, capsys):
+    monkeypatch.setattr(train, "ESTIMATE_AFTER_STEPS", 2)
+    monkeypatch.setattr(train, "LONG_RUN_S", 0)
+    train.train(small(tile_size=96, max_samples=16))
+    said = capsys.readouterr()
+    assert re.search(r"about \d+ s to go: \d+ tiles/s on cpu", said.out)
+    assert said.err.count("--preset recommended takes minutes; --tile_size 64 is also much faster") == 1
+    assert [train.duration(s) for s in (45, 700, 9000, 400_000)] == ["45 s", "12 min", "2.5 h", "4.6 days"]
+
+
+def test_short_epochs_validate_on_fewer_triplets(small):
+    """Validation takes an eighth of an epoch at most; one triplet is up to three tiles, a forward pass a third of a step."""
+    for max_samples, expected in ((24, 20), (400, 150), (40_000, 1000)):
+        run = build_run(small(max_samples=max_samples, val_samples=1000), CPU)
+        run.recorder.close()
+        assert len(run.val_triplets) == expected
+
+
+def test_earlier_names_of_flags_and_settings_keep_working(small):
+    config = parse_config(["--turn", "--thin", "0.1", "--profile-weight", "2"])
+    assert config.augment.flip_rotate and config.sample.anchor_subsampling == 0.1
+    assert config.loss.reconstruction_weight == 2
+    assert not parse_config(["--preset", "recommended", "--no_turn"]).augment.flip_rotate
+
+    train.train(small(flip_rotate=True, anchor_subsampling=0.01))
+    checkpoint = load_checkpoint("checkpoints/last.pth")
+    earlier = {"flip_rotate": "turn", "anchor_subsampling": "thin", "reconstruction_weight": "profile_weight"}
+    checkpoint.train_config = {earlier.get(name, name): value for name, value in checkpoint.train_config.items()}
+    del checkpoint.train_config["architecture"], checkpoint.encoder_config["architecture"]
+    save_checkpoint("earlier.pth", checkpoint)
+    resumed = parse_config(["--resume", "earlier.pth", "--epochs", "1", "--turn"])
+    assert resumed.augment.flip_rotate and resumed.sample.anchor_subsampling == 0.01
+    train.train(resumed)
+
+
+@pytest.mark.parametrize("setting", ["loss_type", "mining", "schedule", "precision", "shrink", "device"])
+def test_an_unknown_choice_is_refused_wherever_it_comes_from(setting):
+    with pytest.raises(UserError, match=f"--{setting} 'other' is unknown; choose from"):
+        make_config(**{setting: "other"})
+
+
+def test_every_loader_thread_loads():
+    together = threading.Barrier(7, timeout=20)
+
+    class Batches(list):
+        def __getitem__(self, step):
+            together.wait()
+            return data_loader.Batch(0, step, torch.zeros(0), torch.zeros(0), np.zeros(0))
+
+    assert [batch.step for batch in prefetch(Batches(range(14)), num_threads=7)] == list(range(14))
+
+
+def test_training_computes_no_summary(small, monkeypatch):
+    run = build_run(small(loss_type="ntxent", profile_dims=6), CPU)
+    monkeypatch.setattr(ProfileSummary, "forward", lambda *_: pytest.fail("the loss does not use it"))
+    batch = run.batches[0]
+    train_step(run, batch, run.batches.augmented(batch))
+    run.recorder.close()
+
+
+LOSS = """
+def far_apart_loss(batch, config):
+    anchor, positive, negative = batch.triplets
+    near, far = F.pairwise_distance(anchor, positive), F.pairwise_distance(anchor, negative)
+    return TripletTerms((near - far).exp(), near, far, near > far - config.margin)
+
+
+"""
+
+
+@pytest.mark.slow
+def test_a_new_loss_needs_one_file(flags, tmp_path):
+    """The one that docs/extending.md names: a function and an entry of `LOSSES` in model.py."""
+    row = next(line for line in (REPO / "docs/extending.md").read_text().splitlines() if line.startswith("| a loss"))
+    assert "model.py" in row and "train.py`" not in row.split("|")[2]
+    for path in [*REPO.glob("*.py"), *REPO.glob("*.toml")]:
+        shutil.copy(path, tmp_path)
+    model = (tmp_path / "model.py").read_text()
+    entry = "LOSSES: dict[str, Loss] = {\n"
+    place = model.index("@dataclasses.dataclass(frozen=True)\nclass Loss:")
+    model = model[:place] + LOSS.lstrip() + model[place:]
+    (tmp_path / "model.py").write_text(model.replace(entry, entry + '    "far_apart": Loss(far_apart_loss),\n'))
+
+    def run(script: str, *args: object) -> str:
+        command = [sys.executable, str(tmp_path / script), *map(str, args)]
+        result = subprocess.run(command, cwd=tmp_path, env=script_env(), capture_output=True, text=True, timeout=300)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    assert "far_apart" in run("train.py", "--help")
+    run("train.py", *flags(loss_type="far_apart", mining="hard", epochs=2))
+    assert len(lines(tmp_path / "runs/run")) == 2
+    run("train.py", "--resume", "checkpoints/last.pth", "--epochs", 1)
+
+
 def test_contradicting_flags_are_named(finished):
     path = str(finished / "checkpoints/last.pth")
     with pytest.raises(UserError) as said:
@@ -422,7 +572,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(small, run_script, flags):
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )  # fmt: skip
     assert result.returncode == 1 and "Traceback" not in result.stderr, result.stderr
-    assert "last.pth could not be written" in result.stderr and "the one written before it is whole" in result.stderr
+    assert "last.pth could not be written" in result.stderr and "the one written before it is complete" in result.stderr
     assert Path("checkpoints/last.pth").read_bytes() == good
     assert sorted(path.name for path in Path("checkpoints").iterdir()) == ["best_model.pth", "last.pth"]
 
@@ -455,13 +605,37 @@ def test_memory_need_grows_with_what_is_asked(small):
 
 def test_an_allocation_that_fails_in_the_loop_is_explained(small):
     config = small(batch_size=8)
-    with StopSignal() as stop:
-        trainer = Trainer(config, CPU, stop)
     with pytest.raises(RuntimeError) as error:  # what torch says when the system gives no memory
         torch.empty(1 << 60, dtype=torch.uint8)
-    trainer.recorder.close()
     assert memory.is_out_of_memory(error.value) and not memory.is_out_of_memory(RuntimeError("shape mismatch"))
     assert "--batch_size" in memory.memory_advice(config, CPU, memory_need(config, CPU) - 1)
+
+
+def test_page_cache_that_the_system_would_drop_counts_as_free(monkeypatch, tmp_path):
+    for name, text in {"max": "1000000", "current": "900000", "stat": "anon 300000\ninactive_file 600000\n"}.items():
+        (tmp_path / f"memory.{name}").write_text(text)
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    assert memory.free_memory(torch.device("cpu")) == 700_000
+
+
+def test_memory_need_counts_the_indices_of_windows_and_the_batches_loaded_ahead(small):
+    gpu = ProcessGroup(torch.device("cuda"))
+    chosen = {"precision": "fp32", "batch_size": 8, "num_workers": 3}
+    whole, windows = (memory_need(small(**chosen, jitter=jitter), gpu) for jitter in (0.0, 1.0))
+    batch_bytes = 8 * 3 * 12 * 32 * 32
+    assert windows - whole >= 3 * 24 * batch_bytes
+    assert whole - memory_need(small(**chosen | {"num_workers": 0}), gpu) == 3 * batch_bytes
+
+
+def test_windows_are_cut_piece_by_piece_so_that_indices_stay_small(small, monkeypatch):
+    config = small()
+    store = open_store(config.tiles.tiles_root, 32, cache_dir=config.tiles.cache_dir)
+    resident, sizes, gather = TileDataset(store, resident=True), [], data_loader.window_gather
+    monkeypatch.setattr(data_loader, "WINDOW_GATHER_CHUNK", 5 * 12 * 32 * 32)
+    monkeypatch.setattr(data_loader, "window_gather", lambda *args: sizes.append(len(args[4])) or gather(*args))
+    origins = store.tile_xy[:23].astype(np.int64) * 32 + 7
+    assert (resident.windows(origins).numpy() == store.windows(origins)).all() and max(sizes) == 5
+    assert (resident.tiles(np.array([4, -1])).numpy() == store.tiles(np.array([4, -1]))).all()
 
 
 # --- several processes -------------------------------------------------------------------------------------
@@ -484,17 +658,17 @@ sys.path.insert(0, sys.argv[1])
 import torch
 from model import Encoder, EncoderConfig, LossConfig, batch_loss
 from distributed import distribute, init_distributed
-with init_distributed("cpu") as world:
+with init_distributed("cpu") as group:
     torch.manual_seed(0)
     encoder = Encoder(EncoderConfig(embedding_dim=16, tile_size=32)).double()
-    network = distribute(encoder, world) if world.size > 1 else encoder
+    network = distribute(encoder, group) if group.size > 1 else encoder
     config = LossConfig(loss_type=sys.argv[3], mining="hard", vicreg_weight=0.1)
     tiles = torch.rand(8 * config.views, 12, 32, 32, dtype=torch.float64)
     places = torch.rand(8, config.views, 2) * 60
-    vectors = world.gather(network(tiles.chunk(world.size)[world.rank]))
+    vectors = group.gather(network(tiles.chunk(group.size)[group.rank]))
     loss = batch_loss(config, vectors.view(8, config.views, -1), places, 2, 10).loss.mean()
     loss.backward()
-    if world.is_main_process:
+    if group.is_main_process:
         found = {name: weights.grad for name, weights in encoder.named_parameters()} | dict(encoder.named_buffers())
         torch.save({**found, "loss": loss.detach()}, sys.argv[2])
 """
@@ -520,12 +694,19 @@ def test_two_processes_compute_the_gradients_of_one(tmp_path, loss_type):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", [
-    {"loss_type": "ntxent", "jitter": 1.0, "profile_weight": 1.0, "profile_dims": 6},
+    {"loss_type": "ntxent", "jitter": 1.0, "reconstruction_weight": 1.0, "profile_dims": 6},
     {"loss_type": "softpn", "mining": "hard", "vicreg_weight": 0.1},
 ], ids=["ntxent", "softpn"])  # fmt: skip
 def test_two_processes_reach_the_loss_curve_of_one(small, flags, loss):
     """Everything that could differ is on: batch norm, dropout, augmentation, mining, negatives of the whole batch."""
-    chosen = {"precision": "fp32", "turn": True, "channel_dropout": 0.2, "epochs": 2, "batch_size": 8, "log_every": 1}
+    chosen = {
+        "precision": "fp32",
+        "flip_rotate": True,
+        "channel_dropout": 0.2,
+        "epochs": 2,
+        "batch_size": 8,
+        "log_every": 1,
+    }
     chosen |= loss | {"lr": 0.0001}  # Adam turns rounding into steps; the gradients themselves are tested above
     train.train(small(**chosen))
     result = torchrun(2, *flags(**chosen, run_name="two", output_dir="two"))
@@ -570,14 +751,13 @@ def test_cuda_trains_and_its_checkpoint_goes_on_on_the_cpu(small, monkeypatch, r
 @pytest.mark.gpu
 @needs_gpu
 def test_the_hot_loop_never_waits_for_the_gpu(small):
-    with StopSignal() as stop:
-        trainer = Trainer(small(device="cuda"), World(torch.device("cuda")), stop)
-    steps = list(trainer.batches.epoch(0, 0))
-    trainer.step(steps[0][1], 0)
+    run = build_run(small(device="cuda", flip_rotate=True, channel_dropout=0.2), ProcessGroup(torch.device("cuda")))
+    batches = list(prefetch(run.batches, num_threads=1))
+    train_step(run, batches[0], run.batches.augmented(batches[0]))
     torch.cuda.set_sync_debug_mode("error")
     try:
-        for step, batch in steps[1:4]:
-            trainer.step(batch, step)
+        for batch in batches[1:4]:
+            train_step(run, batch, run.batches.augmented(batch))
     finally:
         torch.cuda.set_sync_debug_mode("default")
-        trainer.recorder.close()
+        run.recorder.close()
