@@ -118,7 +118,7 @@ def page_data(city: City, page: PageFlags, cache_dir: Path, seed: int) -> dict[s
 
     # vectors that answer questions in the browser, and how exact they are
     reasons = reason_vectors(city, store_rows, places.vectors, places.key, cache_dir) if page.reasons else None
-    reason_error = reasons and reasons["error"]
+    reason_error = reasons["error"] if reasons else None
     recall = quantised_recall(places.vectors, Quantised.of(places.vectors).vectors())
 
     # clusters and projections

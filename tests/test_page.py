@@ -17,7 +17,9 @@ from PIL import Image
 from conftest import REPO, make_tiles, save_untrained, script_env
 
 playwright_api = pytest.importorskip("playwright.sync_api")
-from cli import TilesFlags  # noqa: E402
+import colourings  # noqa: E402
+import interactive_visualizer  # noqa: E402
+from cli import DeviceFlags, TilesFlags  # noqa: E402
 from embeddings import City, load_city  # noqa: E402
 from layers import LAYERS  # noqa: E402
 from make_screenshots import BROWSER_FLAGS, DESKTOP, PHONE, READY, START_TIMEOUT_MS, launch  # noqa: E402
@@ -698,3 +700,102 @@ def test_a_damaged_sheet_shows_grey_and_breaks_nothing(browser, ground, tmp_path
             seen.add(tuple(visit.page.evaluate(f"[...{pixels}]")))
     assert (190, 190, 190, 255) in seen
     visit.leave()
+
+
+# --- a city on both sides of 180 degrees, with odd names and a colouring of its own -----------------------------
+
+COLUMNS = 2**17  # of tiles around the Earth
+TITLE = 'It\'s 100% "Ünï" </title><b>'
+
+
+def layer_count(tiles: colourings.ShownTiles) -> colourings.Numbers:
+    drawn = tiles.city.store.plane_of[tiles.store_rows] > 0
+    return colourings.Numbers(drawn.sum(axis=1), "layers on which something is drawn", digits=0)
+
+
+@pytest.fixture(scope="module")
+def far_ground(tmp_path_factory) -> dict[str, Path]:
+    """8 columns of tiles west of 180 degrees and 8 east of it, in folders with names that need quoting."""
+    folder = tmp_path_factory.mktemp("far") / '100% "Ünï" <b>\'s #1'
+    root = make_tiles(folder / "tiles", nx=16, ny=12, px=TILE_SIZE, x0=COLUMNS - 8)
+    for column in list(root.glob("*/17/*")):
+        if int(column.name) >= COLUMNS:
+            column.rename(column.with_name(str(int(column.name) - COLUMNS)))
+    save_untrained(folder / "model.pth", TILE_SIZE, DIMENSIONS)
+    paths = {"tiles": root, "model": folder / "model.pth", "cache": folder / "cache"}
+    page = interactive_visualizer.PageFlags(
+        output_dir=folder / "out", dr_algorithms=["PCA"], reasons=False, max_tiles=0, title=TITLE
+    )
+    added = colourings.Colouring("count", "Number of layers", layer_count, column="layer_count")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(colourings, "COLOURINGS", (*colourings.COLOURINGS, added))
+        flags = TilesFlags(tiles_root=root, cache_dir=paths["cache"])
+        built = interactive_visualizer.build_page(flags, paths["model"], DeviceFlags(device="cpu"), page)
+    return paths | {"page": built.path}
+
+
+@pytest.fixture(scope="module")
+def far_city(far_ground) -> City:
+    tiles = TilesFlags(tiles_root=far_ground["tiles"], cache_dir=far_ground["cache"])
+    return load_city(tiles, far_ground["model"], device="cpu")
+
+
+@pytest.fixture
+def far(browser, far_ground) -> Iterator:
+    visit = Visit(browser, far_ground["page"])
+    yield visit.page
+    visit.leave()
+
+
+def saved_table(page, folder: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(saved(page, "Save the selection as CSV", folder).read_text())))
+
+
+def test_both_sides_of_180_degrees_are_shown_side_by_side(far, far_city, browser, far_ground, tmp_path):
+    tools = far.get_by_role("toolbar", name="Map tools")
+    west, east = (int(pick_on_map(far, right).split("/")[1]) for right in (0.4, 0.6))
+    assert COLUMNS - 8 <= west < COLUMNS and 0 <= east < 8
+    row = row_of(far_city, pane(far, "map").get_attribute("data-tile"))
+    rows = [row_of(far_city, tile) for tile in neighbours(far)]
+    away = great_circle_km(far_city.embeddings.latlon[rows], far_city.embeddings.latlon[row])
+    shown = [float(km) * (1 if unit == "km" else 1e-3) for km, unit in distances_in(far)]
+    assert shown == pytest.approx(away, abs=0.06) and max(shown) < 6
+    assert float(far.get_by_role("slider", name="At least").get_attribute("max")) < 8
+    tools.get_by_role("button", name="Box").click()
+    drag(far, share_of(far, "map", (0.25, 0.3), (0.75, 0.7)))
+    sides = {int(line["x"]) < 8 for line in saved_table(far, tmp_path)}
+    assert sides == {True, False}
+    count = selected(far)
+    far.wait_for_timeout(HASH_SAVED_MS)
+    other = Visit(browser, far_ground["page"], far.evaluate("location.hash"))
+    assert selected(other.page) == count
+    other.leave()
+
+
+def distances_in(page) -> list[tuple[str, str]]:
+    texts = page.locator(".match-head span:last-child").all_text_contents()
+    return [re.fullmatch(r"([\d.]+) (m|km) away", text).groups() for text in texts]
+
+
+def test_odd_names_reach_the_page_and_exports_have_plain_ones(far, tmp_path):
+    assert far.get_by_role("heading", level=1).text_content() == TITLE
+    assert far.title() == TITLE
+    far.locator(".legend .chip").first.click()
+    assert saved(far, "Save the selection as CSV", tmp_path).name == "tiles.csv"
+    assert saved(far, "Save the selection as GeoJSON", tmp_path).name == "tiles.geojson"
+    assert saved(far, "Save the view as PNG", tmp_path).name == "loc2vec.png"
+
+
+def test_a_new_colouring_is_one_function(far, far_city, tmp_path):
+    """Python alone was changed; the page lists it, draws its legend, and tells and exports its values."""
+    far.get_by_label("Colour by").select_option(label="Number of layers")
+    assert "layers on which something is drawn" in far.locator(".legend").text_content()
+    bins = far.locator(".ramp-bin").evaluate_all("bins => bins.map(bin => Number(bin.dataset.count))")
+    assert sum(bins) == (~far_city.embeddings.blank).sum()
+    drawn = (far_city.store.plane_of[far_city.rows] > 0).sum(axis=1)
+    row = row_of(far_city, pick_on_map(far))
+    assert f"count{drawn[row]}" in far.locator(".tile-panel dl").text_content()
+    far.get_by_label("Colour by").select_option("zone")
+    far.locator(".legend .chip").first.click()
+    for line in saved_table(far, tmp_path):
+        assert int(line["layer_count"]) == drawn[row_of(far_city, f"17/{line['x']}/{line['y']}")]

@@ -28,7 +28,7 @@ export function walkPanel(explorer) {
   const { a, b } = explorer.state;
   const slots = slotRow(explorer, [["a", ""], ["b", "→"]]);
   if (a < 0 || b < 0 || a === b) {
-    return element("div", {}, slots, hint("Put two tiles into A and B to see the tiles on the way from one to the other."));
+    return element("div", {}, slots, hint("Put tiles into A and B to see the tiles on the way from one to the other."));
   }
   const path = explorer.walk();
   /** @param {number} step */
@@ -36,7 +36,7 @@ export function walkPanel(explorer) {
   return element("div", {}, slots,
     element("ol", { class: "results walk", "data-results": "walk" },
       path.map((row, step) => element("li", {}, tileButton(explorer, row, PICTURE_PX, name(step))))),
-    element("p", { class: "note" }, "The steps between the two vectors are equal. Each shows the nearest tile not used before."));
+    element("p", { class: "note" }, "All steps are equal. Each shows the nearest tile that was not used before."));
 }
 
 /**
@@ -57,7 +57,8 @@ function slotRow(explorer, slots) {
       sign && element("span", { class: "sign", "aria-hidden": "true" }, sign),
       element("div", { class: `slot${row < 0 ? " open" : ""}`, "data-slot": slot }, picture,
         element("div", { class: "slot-name" }, element("strong", {}, name),
-          row >= 0 && button("×", () => explorer.put(slot, -1), { class: "slot-clear", "aria-label": `Empty ${name}` }))),
+          row >= 0
+            && button("×", () => explorer.put(slot, -1), { class: "slot-clear", "aria-label": `Empty ${name}` }))),
     ];
   }));
 }

@@ -3,7 +3,7 @@
 /** @import { Rgb } from "./types.d.ts" */
 
 /**
- * @param {string} hex such as "#12ab34"
+ * @param {string} hex such as #12ab34
  * @returns {Rgb}
  */
 export function rgbOf(hex) {

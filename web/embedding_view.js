@@ -146,8 +146,9 @@ export class EmbeddingView extends TileView {
 
   /** Selected dots are drawn last, so that no grey one hides them. */
   sortGreyFirst() {
-    const rows = [...this.order.keys()];
-    this.order.set([...rows.filter((row) => this.explorer.isGrey(row)), ...rows.filter((row) => !this.explorer.isGrey(row))]);
+    const grey = Array.from(this.order, (_, row) => this.explorer.isGrey(row));
+    const rows = [...grey.keys()];
+    this.order.set([...rows.filter((row) => grey[row]), ...rows.filter((row) => !grey[row])]);
   }
 
   trace() {
@@ -186,7 +187,8 @@ export class EmbeddingView extends TileView {
       showspikes: false, showline: true, linecolor: ink.grid, ticks: "", range: [...AXIS_RANGE], autorange: false,
     };
     return {
-      xaxis: axis, yaxis: { ...axis }, zaxis: { ...axis }, aspectmode: "cube", camera: this.camera.plotly(), dragmode: false,
+      xaxis: axis, yaxis: { ...axis }, zaxis: { ...axis }, aspectmode: "cube", dragmode: false,
+      camera: this.camera.plotly(),
     };
   }
 

@@ -22,7 +22,8 @@ const SAVE_HASH_MS = 60;
 /** @type {Record<keyof Ink, string>} custom properties of explorer.css */
 const INK = {
   accent: "--accent", onAccent: "--on-accent", halo: "--halo", greyDot: "--grey-dot", greyTile: "--grey-tile",
-  grid: "--grid", dotEdge: "--dot-edge", wash: "--select", text: "--text", card: "--card", faint: "--faint", slot: "--slot",
+  grid: "--grid", dotEdge: "--dot-edge", wash: "--select", text: "--text", card: "--card", faint: "--faint",
+  slot: "--slot",
 };
 
 export class Explorer {
@@ -367,7 +368,8 @@ export class Explorer {
   /** @param {boolean} [draw] */
   recolour(draw = true) {
     const { colour, tile } = this.state;
-    const { colours, legend } = this.colourings.paint(colour, this.dark, tile >= 0 ? () => this.similarities(tile) : null);
+    const similarities = tile >= 0 ? () => this.similarities(tile) : null;
+    const { colours, legend } = this.colourings.paint(colour, this.dark, similarities);
     this.css = cssColours(colours);
     this.legend = legend;
     this.frame.fillLegend(legend);

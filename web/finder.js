@@ -44,7 +44,9 @@ function find(explorer, text) {
     return `Type a tile such as ${tiles.id(0)} or a place such as ${place}`;
   }
   const [x, y] = numbers.slice(-2);
-  if (numbers.length === 3 && numbers[0] !== tiles.zoom) return `The tiles here have zoom ${tiles.zoom}, not ${numbers[0]}.`;
+  if (numbers.length === 3 && numbers[0] !== tiles.zoom) {
+    return `The tiles here have zoom ${tiles.zoom}, not ${numbers[0]}.`;
+  }
   const row = tiles.rowAt(x, y);
   if (row < 0) return findPlace(explorer, ...latlonOfTile(x + 0.5, y + 0.5, tiles.zoom));
   explorer.pick(row);

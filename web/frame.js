@@ -23,6 +23,7 @@ const TOOLS = [
   ["pan", "Move", "Drag to move, scroll to zoom"], ["box", "Box", "Drag a box around tiles to select them"],
   ["lasso", "Lasso", "Draw a line around tiles to select them"],
 ];
+const PREVIEWS = /** @type {const} */ ([["composite", "Composite"], ["layer", "Main layer"]]);
 const BUTTON_ZOOM = 1.5;
 const [WIDE_PX, MEDIUM_PX] = [1100, 700];
 
@@ -44,7 +45,8 @@ export class Frame {
     this.status = element("div", { class: "sr-only", role: "status", "aria-live": "polite" });
     this.notice = element("p", { class: "notice", role: "note", hidden: true },
       "WebGL is not available here. Dots are drawn without it, a little more slowly.");
-    this.colour = element("select", { "aria-label": "Colour by", onchange: () => explorer.set({ colour: this.colour.value }) },
+    const recolour = () => explorer.set({ colour: this.colour.value });
+    this.colour = element("select", { "aria-label": "Colour by", onchange: recolour },
       explorer.data.colourings.map(({ key, label }) => element("option", { value: key }, label)));
     this.root.replaceChildren(this.header(), this.main(), this.status, explorer.card.node);
     this.fillSwitches();
@@ -101,8 +103,10 @@ export class Frame {
       button(element("span", { class: "tool-glyph", "aria-hidden": "true" }), () => this.explorer.set({ tool }),
         { class: `tool tool-${tool}`, "data-set": "tool", "data-value": tool, "aria-label": name, title: help }));
     /** @type {[string, string, () => void][]} */
-    const zooms = [["+", "Zoom in", () => view().zoom(BUTTON_ZOOM)], ["−", "Zoom out", () => view().zoom(1 / BUTTON_ZOOM)],
-      ["⌂", "Show everything", () => view().reset()]];
+    const zooms = [
+      ["+", "Zoom in", () => view().zoom(BUTTON_ZOOM)], ["−", "Zoom out", () => view().zoom(1 / BUTTON_ZOOM)],
+      ["⌂", "Show everything", () => view().reset()],
+    ];
     return element("div", { class: "tools", role: "toolbar", "aria-label": label },
       element("div", { class: "group" }, tools),
       element("div", { class: "group" }, zooms.map(([glyph, name, act]) =>
@@ -121,8 +125,7 @@ export class Frame {
     this.switches.replaceChildren(
       this.choice("Algorithm", "alg", names, (alg) => explorer.set({ alg })),
       this.choice("Dimensions", "dim", dimensions, (dim) => explorer.set({ dim })),
-      this.choice("Pictures show", "preview", /** @type {const} */ ([["composite", "Composite"], ["layer", "Main layer"]]),
-        (preview) => explorer.set({ preview })));
+      this.choice("Pictures show", "preview", PREVIEWS, (preview) => explorer.set({ preview })));
   }
 
   /**
@@ -140,7 +143,8 @@ export class Frame {
 
   fillTabs() {
     this.tabs.replaceChildren(...TABS.map(([tab, name]) => button(name, () => this.explorer.set({ tab }), {
-      class: false, role: "tab", "data-tab": tab, onkeydown: (/** @type {KeyboardEvent} */ event) => this.moveTab(event),
+      class: false, role: "tab", "data-tab": tab,
+      onkeydown: (/** @type {KeyboardEvent} */ event) => this.moveTab(event),
     })));
   }
 

@@ -7,6 +7,7 @@ import { allLayers } from "./state.js";
 /** @import { Explorer } from "./explorer.js" */
 
 const PICTURE_PX = 196;
+const SLOTS = /** @type {const} */ ([["a", "A"], ["b", "B"], ["c", "C"]]);
 
 /** @param {Explorer} explorer */
 export function inspector(explorer) {
@@ -21,11 +22,11 @@ export function inspector(explorer) {
         element("h2", {}, tiles.mainLayer(row)),
         factList([["tile", tiles.id(row)], ["centre", `${lat.toFixed(5)}, ${lon.toFixed(5)}`],
           ...factsBelowHeading(colourings, row)]),
-        element("a", { href: tiles.osmLink(row), target: "_blank", rel: "noopener noreferrer" }, "Open in OpenStreetMap"),
+        element("a", { href: tiles.osmLink(row), target: "_blank", rel: "noopener noreferrer" },
+          "Open in OpenStreetMap"),
         element("div", { class: "abc" },
-          /** @type {const} */ (["a", "b", "c"]).map((slot) => button(slot.toUpperCase(), () => explorer.put(slot, row), {
-            title: `Use as ${slot.toUpperCase()} in A + B − C and in walks`, "aria-label": `Put into ${slot.toUpperCase()}`,
-          })),
+          SLOTS.map(([slot, name]) => button(name, () => explorer.put(slot, row),
+            { title: `Use as ${name} in A + B − C and in walks`, "aria-label": `Put into ${name}` })),
           button("Close", () => explorer.pick(-1), { class: "button quiet" })))),
     layerSwitches(explorer, row));
 }
@@ -34,8 +35,9 @@ export function inspector(explorer) {
 function welcome(explorer) {
   return element("section", { class: "welcome", "aria-label": "About this page" },
     element("h2", {}, "Where else is it like here?"),
-    element("p", {}, "Each dot is one piece of the city, a block or two wide. Similar places are close together among the "
-      + "dots; the map shows where they are. Point at a dot or a tile to see it. Click to keep it and to find similar places."),
+    element("p", {}, "Each dot is one piece of the city, a block or two wide. Similar places are close together among "
+      + "the dots; the map shows where they are. Point at a dot or a tile to see it. Click to keep it and to find similar "
+      + "places."),
     factList((explorer.data.facts ?? []).map(({ name, value }) => [name, value])),
     button("Show me a place", () => explorer.pickRandom(), { class: "button primary" }));
 }

@@ -20,8 +20,10 @@ export function legendEntries(explorer, legend) {
       [swatch(cssOf(item.colour)), item.name, element("span", { class: "count" }, item.count.toLocaleString("en"))],
       () => {}, {
         class: "chip", "data-category": item.name, title: `Select these ${item.count.toLocaleString("en")} tiles`,
-        onclick: (/** @type {MouseEvent} */ event) => explorer.select(
-          [...legend.values.keys()].filter((row) => Math.max(-1, legend.values[row]) === item.category), event.shiftKey),
+        onclick: (/** @type {MouseEvent} */ event) => {
+          const rows = [...legend.values.keys()];
+          explorer.select(rows.filter((row) => Math.max(-1, legend.values[row]) === item.category), event.shiftKey);
+        },
       }));
     case "ramp": return [rampLegend(legend)];
     case "rgb": return [element("div", { class: "ramp" }, legend.channels.map(({ name, colour }) =>
@@ -34,7 +36,8 @@ export function legendEntries(explorer, legend) {
 function rampLegend({ ramp, bins, labels, caption }) {
   const most = Math.max(...bins);
   const bars = bins.map((count, i) => {
-    const bar = element("span", { class: "ramp-bin", title: `${count.toLocaleString("en")} tiles`, "data-count": count });
+    const title = `${count.toLocaleString("en")} tiles`;
+    const bar = element("span", { class: "ramp-bin", title, "data-count": count });
     const height = count ? 3 + (TALLEST_BIN_PX * count) / most : 0;
     bar.style.cssText = `height:${height}px;background:${cssOf(rampColour(ramp, (i + 0.5) / bins.length))}`;
     return bar;

@@ -30,7 +30,7 @@ async function startPage() {
     await new Explorer(root, data, { plotly: unpackPlotly }).start();
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
-    root.textContent = `This page could not start: ${reason}. A current version of Chrome, Edge, Firefox or Safari opens it.`;
+    root.textContent = `This page could not start: ${reason}. Current versions of all common browsers open it.`;
     throw error;
   }
 }

@@ -28,7 +28,8 @@ export function selectionPanel(explorer) {
       button("GeoJSON", () => download(geojsonOf(tiles, colourings, rows), "tiles.geojson", "application/geo+json"),
         { "aria-label": "Save the selection as GeoJSON" }),
       button("Clear", () => explorer.select([]), { class: "button quiet", "aria-label": "Clear the selection" })),
-    element("div", { class: "results" }, spread(rows, PICTURES_SHOWN).map((row) => tileButton(explorer, row, PICTURE_PX))));
+    element("div", { class: "results" },
+      spread(rows, PICTURES_SHOWN).map((row) => tileButton(explorer, row, PICTURE_PX))));
 }
 
 /**
@@ -54,7 +55,8 @@ function layerBars({ layers, dominant }, rows) {
     return counts.map((count) => count / some.length);
   };
   const [here, everywhere] = [shares(rows), shares([...dominant.keys()])];
-  const order = [...here.keys()].filter((layer) => here[layer] > 0).sort((a, b) => here[b] - here[a]).slice(0, BARS_SHOWN);
+  const present = [...here.keys()].filter((layer) => here[layer] > 0);
+  const order = present.sort((a, b) => here[b] - here[a]).slice(0, BARS_SHOWN);
   return element("div", { class: "bars" }, order.map((layer) => {
     const bar = element("span", { class: "bar" });
     bar.style.cssText = `width:${(here[layer] * 100).toFixed(1)}%;background:${layers[layer].colour}`;

@@ -45,8 +45,8 @@ export function firstState(data, theme = "system") {
   const names = Object.keys(data.projections);
   const [alg, dim] = (names.find((name) => name === FIRST_PROJECTION) ?? names[0]).split("-");
   return {
-    alg, dim: Number(dim), colour: data.colourings[0].key, tile: -1, a: -1, b: -1, c: -1, km: 0, tab: "alike", tool: "pan",
-    dots: "dots", preview: "composite", map: "coloured", theme, layers: allLayers(data), selection: new Set(),
+    alg, dim: Number(dim), colour: data.colourings[0].key, tile: -1, a: -1, b: -1, c: -1, km: 0, tab: "alike",
+    tool: "pan", dots: "dots", preview: "composite", map: "coloured", theme, layers: allLayers(data), selection: new Set(),
   };
 }
 

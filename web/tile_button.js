@@ -19,5 +19,6 @@ export function tileButton(explorer, row, side, label) {
     class: "tile-button", type: "button", "data-tile": id, title: `${id} · ${layer}`,
     "aria-label": `Tile ${id}, ${layer}${label ? `, ${label}` : ""}`,
     onclick: () => explorer.pick(row), onpointerenter: show, onpointerleave: hide, onfocus: show, onblur: hide,
-  }, explorer.pictures.canvas(row, side, explorer.state.preview), label && element("span", { class: "tile-label" }, label));
+  }, explorer.pictures.canvas(row, side, explorer.state.preview),
+  label && element("span", { class: "tile-label" }, label));
 }
