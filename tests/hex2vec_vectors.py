@@ -112,7 +112,7 @@ def main() -> None:
     add_flags(parser, TilesFlags)
     args = parser.parse_args()
     tiles = read_flags(TilesFlags, args)
-    store = open_store(tiles.tiles_root, 32, zoom=tiles.zoom, cache_dir=tiles.cache_dir)
+    store = open_store(tiles.tiles_root, 32, zoom=tiles.zoom, cache_dir=tiles.cache_dir, tms=tiles.tms)
     tile_xy = store.tile_xy[~store.blank]
     counts = tag_counts(args.extract, tile_xy, tiles.zoom)
     vectors = train(counts, tile_xy, args.epochs, args.seed)

@@ -153,6 +153,7 @@ def count(tmp_path: Path):
     def run(*args: object) -> subprocess.CompletedProcess:
         return subprocess.run(command(tmp_path, *args), env=environment(), capture_output=True, text=True, timeout=60)
 
+    run.command = command(tmp_path)
     return run
 
 
@@ -220,6 +221,25 @@ def test_defaults_and_fields_without_a_flag(count):
     assert '"metrics": ["angular", "dot"], "sizes": [1, 2], "bbox": null' in shown
     assert '"hidden": 7' in shown and '"zoom": 17' in shown and '"device": "auto"' in shown
     ended(count("--hidden", 3), 2, "unknown argument '--hidden'")
+
+
+def test_parsed_flags_can_be_passed_on_as_a_command_line(count):
+    """What run_example.py and run_interactive_viz.py do."""
+    given = ["--sizes", 8, 9, "--no_keep_all", "--dry", "--tiles_root", "a 'b' %", "--tms", "--bbox=-1,2"]
+    first = count(*given).stdout
+    code = (
+        "import sys, count; from cli import *; parser = Parser('x')\n"
+        "groups = (count.CountFlags, TilesFlags, DeviceFlags)\n"
+        "for group in groups: add_flags(parser, group)\n"
+        "args = parser.parse_args()\n"
+        "again = [word for group in groups for word in as_arguments(read_flags(group, args))]\n"
+        "count.show(parser.parse_args(again))"
+    )
+    folder = next(Path(arg).parent for arg in count.command if arg.endswith("count.py"))
+    again = subprocess.run(
+        [sys.executable, "-c", code, *map(str, given)], cwd=folder, env=environment(), capture_output=True, text=True
+    )
+    assert again.stdout == first and '"bbox": "-1,2"' in first and "a 'b' %" in first
 
 
 def test_lists_keep_the_type_of_their_elements(count):
