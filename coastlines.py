@@ -1,26 +1,41 @@
 """Sea surfaces from coastlines.
 
-Not a command.
+Not a command; `osm_extract.py` adds the surfaces to what it reads.
 """
 
 import numpy as np
 import shapely
 
+from osm_repair import unwrapped_line
 from tile_grid import Box
 
-COAST_SNAP = 0.02  # degrees; coastlines that an extract cuts off this near to its edge are led on to the edge
+COAST_SNAP = 0.02  # degrees; a coastline that ends this near to the edge of the extract was cut off there
 
 
-def sea_surfaces(lines: list[shapely.LineString], frame: Box) -> tuple[list[shapely.MultiPolygon], int]:
-    """The sea inside `frame`, from coastlines (water lies to their right), and the number of doubtful parts left out.
+def sea_surfaces(
+    lines: list[shapely.LineString], frame: Box | None = None
+) -> tuple[list[shapely.MultiPolygon], list[shapely.Point]]:
+    """The sea inside `frame` (None: the bounds of the lines), from coastlines that have water to their right.
 
-    A part is doubtful when it lies to the left of more than a twentieth of the coast that it lies to the right of.
+    Also returns a point in each doubtful part, which is left out: one that lies to the left of more than a twentieth
+    of the coast that it lies to the right of. A frame with west > east crosses 180 degrees.
     """
-    window = shapely.box(*frame)
+    lines = [shapely.LineString(unwrapped_line(shapely.get_coordinates(line))) for line in lines]
+    west, south, east, north = frame or shapely.total_bounds(lines).tolist()
+    east += 360 * (west > east)
+    middle = (west + east) / 2
+    shifts = [360 * np.round((middle - (line.bounds[0] + line.bounds[2]) / 2) / 360) for line in lines]
+    if any(shifts):
+        lines = [
+            shapely.transform(line, lambda c, s=s: c + np.array([s, 0])) for line, s in zip(lines, shifts, strict=True)
+        ]
+    window = shapely.box(west, south, east, north)
     coast = shapely.line_merge(shapely.MultiLineString(lines), directed=True)
+    # Lead coastlines that the extract cuts off just inside its edge on to the edge.
     ends = [shapely.Point(line.coords[i]) for line in shapely.get_parts(coast) if not line.is_closed for i in (0, -1)]
     cut_off = [end for end in ends if window.contains(end) and end.distance(window.exterior) < COAST_SNAP]
     bridges = [shapely.shortest_line(end, window.exterior) for end in cut_off]
+    # Every face of this net is either sea or land.
     net = shapely.union_all([coast, window.exterior, *bridges])
     parts = shapely.get_parts(shapely.polygonize(shapely.get_parts(net)))
     parts = parts[shapely.contains(window, shapely.point_on_surface(parts))]
@@ -28,11 +43,12 @@ def sea_surfaces(lines: list[shapely.LineString], frame: Box) -> tuple[list[shap
     wet = right > 0
     sure = wet & (left <= right / 20)
     order = sorted(np.flatnonzero(sure), key=lambda i: parts[i].bounds)
-    return [shapely.MultiPolygon([parts[i]]) for i in order], int((wet & ~sure & (right >= left)).sum())
+    doubtful = parts[wet & ~sure & (right >= left)]
+    return [shapely.MultiPolygon([parts[i]]) for i in order], list(shapely.point_on_surface(doubtful))
 
 
 def _shores(lines: list[shapely.LineString], parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How much coast has each part on its right and on its left: lengths, told by points beside the segments."""
+    """Length of coast that has each part on its right and on its left, told by points beside the segments."""
     points = [shapely.get_coordinates(line) for line in lines]
     start, end = np.concatenate([p[:-1] for p in points]), np.concatenate([p[1:] for p in points])
     along = end - start

@@ -1,6 +1,6 @@
-"""Download OpenStreetMap extracts; a broken download resumes.
+"""Download OpenStreetMap extracts; a download that broke off goes on where it stopped.
 
-Not a command.
+Not a command; `python render_tiles.py --city kyiv` downloads one.
 """
 
 import http.client
@@ -14,10 +14,8 @@ from urllib.parse import unquote, urlsplit
 
 from cli import UserError, WorkError
 from files import atomic_write
-from osm_extract import check_whole_pbf
+from osm_file import check_whole
 from progress_bars import progress
-
-# --- download ----------------------------------------------------------------------------------------------
 
 TRIES = 5  # in a row without a byte gained
 _CHUNK = 1 << 16
@@ -28,11 +26,11 @@ def fetch_extract(url: str, folder: Path, pause_s: float = 2.0) -> Path:
     """Download `url` to `folder` unless it is there already, and return its path.
 
     A download that broke off goes on where it stopped, unless the server has another file by then. The file gets its
-    name only when it is a whole PBF. Raises `WorkError` when the server does not deliver one.
+    name only when it is a whole extract. Raises `WorkError` when the server does not deliver one.
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise UserError(f"{url} is no http or https address")
+        raise UserError(f"{url} is not an http or https address")
     steps = [step for step in unquote(parts.path).split("/") if step not in ("", ".", "..")]
     path = folder.joinpath(parts.netloc.replace(":", "_"), *(steps or ["extract.osm.pbf"]))
     if path.is_file():
@@ -41,7 +39,7 @@ def fetch_extract(url: str, folder: Path, pause_s: float = 2.0) -> Path:
     partial = path.with_name(path.name + ".part")
     _download(url, partial, pause_s)
     try:
-        check_whole_pbf(partial)
+        check_whole(partial, path.name)
     except UserError as error:
         partial.unlink()
         raise WorkError(f"{url} did not deliver a whole extract: {error}") from None
@@ -92,12 +90,13 @@ def _request(url: str, partial: Path) -> bool:
             raise
         if (error.headers.get("Content-Range") or "").rpartition("/")[2] == str(start):
             return True
-        partial.unlink()  # more than the server has: begin anew
+        partial.unlink()  # more than the server has: start again
         return False
     with response:
         if "html" in (response.headers.get("Content-Type") or ""):
             raise WorkError(f"{url} is a web page, not an extract; check the address, or name a file with --source")
-        resumed = response.status == 206 and _range_start(response) == start
+        first = (response.headers.get("Content-Range") or "").removeprefix("bytes ").partition("-")[0]
+        resumed = response.status == 206 and first == str(start)
         tag = response.headers.get("ETag")
         version = tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified")
         with atomic_write(memory, "w") as file:
@@ -105,11 +104,6 @@ def _request(url: str, partial: Path) -> bool:
         length = response.headers.get("Content-Length")
         total = int(length) + start * resumed if length and length.isdigit() else None
         return _receive(response, partial, start if resumed else 0, total)
-
-
-def _range_start(response: Any) -> int:
-    first = (response.headers.get("Content-Range") or "").removeprefix("bytes ").partition("-")[0]
-    return int(first) if first.isdigit() else -1
 
 
 def _receive(response: Any, partial: Path, start: int, total: int | None) -> bool:

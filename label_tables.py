@@ -143,16 +143,15 @@ def read_table(path: Path) -> dict[str, np.ndarray]:
 
 def read_extract(path: Path, tile_xy: np.ndarray, zoom: int) -> dict[str, np.ndarray]:
     """The columns that `render_tiles.py --labels` would write for these tiles."""
-    from map_index import TileArea, build_index  # the renderer is slow to import and needed here only
+    from map_index import build_index  # the renderer is slow to import and needed here only
     from map_labels import labels_table
     from map_style import load_style
     from osm_extract import read_features
+    from tile_area import TileArea
 
     style = load_style()
     features = read_features(path, style)
-    x0, y0 = tile_xy.min(axis=0).tolist()
-    columns, rows = (tile_xy.max(axis=0) - tile_xy.min(axis=0) + 1).tolist()
-    area = TileArea(zoom, x0, y0, np.ones((rows, columns), dtype=bool))
+    area = TileArea.of_tiles(tile_xy, zoom)
     table = labels_table(features, style, area, build_index(features, style, area))
     return {name: _column(column) for name, column in table.to_pandas().items()}
 

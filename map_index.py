@@ -1,97 +1,24 @@
-"""What lies on which tile: the tile grid, the spatial index that the renderer draws from, and labels per tile.
+"""What lies on which tile: the spatial index that the renderer draws from.
 
-Not a command itself; `python render_tiles.py --labels labels.parquet` shows it at work. Nothing here draws.
+Not a command; `python render_tiles.py` builds one. Nothing here draws.
 """
 
 import dataclasses
 import errno
 import math
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import shapely
 
-from cli import UserError
 from map_style import FILL, LINE, POINT, Style
 from osm_extract import Features
-from progress_bars import warn
-from tile_grid import Box, tile_of_latlon
+from tile_area import TileArea
+from tile_grid import tile_of_latlon
 
 UNIT = 1 << 14  # coordinates are whole 16384ths of a tile: 1/64 of a pixel of a 256-px tile, under 2 cm on the ground
 STYLE_PX = 256  # the style table's pixels are those of a tile of this size
 EARTH_M = 40_075_016.686
-BOX_TOLERANCE = 1e-7  # degrees; boxes are written with seven decimals, a tile beyond the edge by less is not in it
-MAX_TILES = 4_000_000
-
-
-@dataclasses.dataclass(frozen=True)
-class TileArea:
-    """The tiles of a run: a rectangle of the grid, and which of its cells count: `wanted (rows, columns) bool`."""
-
-    zoom: int
-    x0: int
-    y0: int
-    wanted: np.ndarray
-
-    @classmethod
-    def of_box(cls, box: Box, zoom: int) -> "TileArea":
-        """All tiles that share more than a hair's breadth with `box`."""
-        west, south, east, north = box
-        e = BOX_TOLERANCE
-        corners = tile_of_latlon(np.array([north - e, south + e]), np.array([west + e, east - e]), zoom)
-        (x0, y0), (x1, y1) = np.floor(corners).astype(int)
-        if (x1 - x0 + 1) * (y1 - y0 + 1) > MAX_TILES:
-            raise UserError(
-                f"the box holds more than {MAX_TILES:,} tiles at zoom {zoom}; give a smaller --bbox or --zoom"
-            )
-        return cls(zoom, int(x0), int(y0), np.ones((y1 - y0 + 1, x1 - x0 + 1), dtype=bool))
-
-    @cached_property
-    def tile_xy(self) -> np.ndarray:
-        """`(N, 2) int64`, sorted by x, then y."""
-        columns, rows = np.nonzero(self.wanted.T)
-        return np.stack([columns + self.x0, rows + self.y0], axis=1)
-
-    @cached_property
-    def _number(self) -> np.ndarray:
-        number = np.full(self.wanted.T.shape, -1, dtype=np.int64)
-        number[self.wanted.T] = np.arange(self.wanted.sum())
-        return number.T
-
-    def number(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Row in `tile_xy` of each tile, -1 outside."""
-        column, row = x - self.x0, y - self.y0
-        inside = (column >= 0) & (row >= 0) & (column < self.wanted.shape[1]) & (row < self.wanted.shape[0])
-        return np.where(inside, self._number[np.where(inside, row, 0), np.where(inside, column, 0)], -1)
-
-
-def clipped(area: TileArea, features: Features, path: Path) -> TileArea:
-    """The tiles inside the administrative boundary that fits the box best, or `area` where there is none."""
-    best, name, shape = 0.5, "", None
-    box = shapely.box(area.x0, area.y0, area.x0 + area.wanted.shape[1], area.y0 + area.wanted.shape[0])
-    for candidate, wkb in features.boundaries:
-        outline = shapely.transform(
-            shapely.from_wkb(wkb), lambda lonlat: tile_of_latlon(lonlat[:, 1], lonlat[:, 0], area.zoom)
-        )
-        extent = shapely.box(*outline.bounds)
-        likeness = extent.intersection(box).area / extent.union(box).area
-        if likeness > best:
-            best, name, shape = likeness, candidate, outline
-    if shape is None:
-        warn(f"{path} holds no administrative boundary that fits the box; drawing the box")
-        return area
-    shapely.prepare(shape)
-    x, y = area.tile_xy.T
-    wanted = np.zeros_like(area.wanted)
-    wanted[y - area.y0, x - area.x0] = shapely.intersects(shape, shapely.box(x, y, x + 1, y + 1))
-    warn(
-        f"staying inside the boundary of {name or 'a place without a name'}: {wanted.sum():,} of {wanted.size:,} tiles"
-    )
-    return TileArea(area.zoom, area.x0, area.y0, wanted)
-
-
-# --- the spatial index -------------------------------------------------------------------------------------
+REACH_TILES = 8  # no symbol of a style reaches farther than this beyond its object
 
 
 @dataclasses.dataclass
@@ -101,7 +28,7 @@ class DrawIndex:
     `points (P, 2) int32` are offsets, in units, from the corner of the object's own `origin` tile, so that what is
     computed from them never depends on who draws it. Tile t draws `pair_item[tile_start[t]:tile_start[t + 1]]` in this
     order; item j is object `item_object[j]`, drawn as `item_kind[j]` in class `item_class[j]` with
-    `item_size[j]` (line width or radius, in tiles). `class_look (C, 4)` is layer, grey of points, of lines, of fills.
+    `item_size[j]` (line width or radius, in tiles). `class_style (C, 4)` is layer, gray of points, of lines, of fills.
     """
 
     points: np.ndarray
@@ -113,7 +40,7 @@ class DrawIndex:
     item_class: np.ndarray
     item_kind: np.ndarray
     item_size: np.ndarray
-    class_look: np.ndarray
+    class_style: np.ndarray
     tile_start: np.ndarray
     pair_item: np.ndarray
 
@@ -136,14 +63,17 @@ class DrawIndex:
 
 def build_index(features: Features, style: Style, area: TileArea) -> DrawIndex:
     """Project the objects and find the tiles that each touches, its width included."""
+    features = reaching_into(features, area)
     world = tile_of_latlon(features.lonlat[:, 1], features.lonlat[:, 0], area.zoom)
     units = np.rint(world * UNIT).astype(np.int64)
     first_point = features.point_start[features.ring_start]
-    low, high = _bounds(units, first_point)
+    low = high = np.zeros((0, 2), np.int64)
+    if len(units):
+        low, high = np.minimum.reduceat(units, first_point[:-1]), np.maximum.reduceat(units, first_point[:-1])
     origin = low // UNIT
     owner = np.repeat(np.arange(len(origin)), np.diff(first_point))
     size = _item_sizes(features, style, area.zoom, (low + high)[:, 1] / (2 * UNIT))
-    pairs = _pairs(features, units, first_point, size, area)
+    pairs = _pairs(features, units, low, high, size, area)
     rank = np.empty(len(size), dtype=np.int64)
     rank[draw_order(features, style, units)] = np.arange(len(size))
     tile, item = pairs[np.lexsort((rank[pairs[:, 1]], pairs[:, 0]))].T
@@ -157,16 +87,51 @@ def build_index(features: Features, style: Style, area: TileArea) -> DrawIndex:
         item_class=features.item_class,
         item_kind=features.item_kind,
         item_size=size,
-        class_look=np.array([(row.layer, row.gray, row.gray, row.fill_gray) for row in style.classes]),
+        class_style=np.array([(row.layer, row.gray, row.gray, row.fill_gray) for row in style.classes]),
         tile_start=np.searchsorted(tile, np.arange(len(area.tile_xy) + 1)),
         pair_item=item.astype(np.int32),
     )
 
 
-def _bounds(units: np.ndarray, first_point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    if len(units) == 0:
-        return np.zeros((0, 2), np.int64), np.zeros((0, 2), np.int64)
-    return np.minimum.reduceat(units, first_point[:-1]), np.maximum.reduceat(units, first_point[:-1])
+def reaching_into(features: Features, area: TileArea) -> Features:
+    """`features`, and copies of the objects that reach into `area` from across 180 degrees.
+
+    Away from 180 degrees there are none, and `features` itself is returned.
+    """
+    start, end = area.x0 - REACH_TILES, area.x0 + area.wanted.shape[1] + REACH_TILES
+    bounds = features.bounds()
+    west, east = (bounds[:, [0, 2]].T + 180) / 360 * area.columns_around
+    for turn in (-1, 1):
+        shift = turn * area.columns_around
+        copied = np.flatnonzero((west + shift < end) & (east + shift > start))
+        features = _with_copies(features, copied, turn * 360) if len(copied) else features
+    return features
+
+
+def _with_copies(features: Features, objects: np.ndarray, degrees: float) -> Features:
+    """`features` and copies of some objects `degrees` farther east; the copies come last."""
+    rings = _ranges(features.ring_start[objects], features.ring_start[objects + 1])
+    points = _ranges(features.point_start[rings], features.point_start[rings + 1])
+    place = np.full(len(features.osm_key), -1)
+    place[objects] = len(features.osm_key) + np.arange(len(objects))
+    items = np.flatnonzero(place[features.item_object] >= 0)
+    ring_counts, point_counts = np.diff(features.ring_start)[objects], np.diff(features.point_start)[rings]
+    return dataclasses.replace(
+        features,
+        lonlat=np.concatenate([features.lonlat, features.lonlat[points] + np.array([degrees, 0])]),
+        point_start=np.append(features.point_start, features.point_start[-1] + np.cumsum(point_counts)),
+        ring_start=np.append(features.ring_start, features.ring_start[-1] + np.cumsum(ring_counts)),
+        osm_key=np.append(features.osm_key, features.osm_key[objects]),
+        item_object=np.append(features.item_object, place[features.item_object[items]]),
+        item_class=np.append(features.item_class, features.item_class[items]),
+        item_kind=np.append(features.item_kind, features.item_kind[items]),
+    )
+
+
+def _ranges(start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """All numbers of the ranges `start[i]:end[i]`, one range after the other."""
+    count = end - start
+    return np.repeat(start - np.cumsum(count) + count, count) + np.arange(count.sum())
 
 
 def _item_sizes(features: Features, style: Style, zoom: int, middle_y: np.ndarray) -> np.ndarray:
@@ -190,43 +155,48 @@ def draw_order(features: Features, style: Style, units: np.ndarray) -> np.ndarra
     layer = np.array([row.layer for row in style.classes])[features.item_class]
     importance = np.where(features.item_kind == FILL, 0, -features.item_class)
     stage = np.array([2, 1, 0])[features.item_kind]  # POINT, LINE, FILL
-    area = np.where(features.item_kind == FILL, -_surface(features, units)[features.item_object], 0)
+    surface = np.zeros(len(features.osm_key))
+    if len(units):  # twice the area of each object in square units; holes count against it
+        local = units - np.repeat(units[features.point_start[:-1]], np.diff(features.point_start), axis=0)
+        following = np.roll(local, -1, axis=0)
+        cross = (local[:, 0] * following[:, 1] - local[:, 1] * following[:, 0]).astype(np.float64)
+        cross[features.point_start[1:] - 1] = 0  # rings repeat their first point; the next ring starts anywhere
+        surface = np.abs(np.add.reduceat(cross, features.point_start[features.ring_start[:-1]]))
+    area = np.where(features.item_kind == FILL, -surface[features.item_object], 0)
     return np.lexsort((features.item_class, features.osm_key[features.item_object], area, importance, stage, layer))
 
 
-def _surface(features: Features, units: np.ndarray) -> np.ndarray:
-    """Twice the area of each object in square units; holes count against it."""
-    if len(units) == 0:
-        return np.zeros(0)
-    local = units - np.repeat(units[features.point_start[:-1]], np.diff(features.point_start), axis=0)
-    following = np.roll(local, -1, axis=0)
-    cross = (local[:, 0] * following[:, 1] - local[:, 1] * following[:, 0]).astype(np.float64)
-    cross[features.point_start[1:] - 1] = 0  # rings repeat their first point; nothing crosses over to the next ring
-    return np.abs(np.add.reduceat(cross, features.point_start[features.ring_start[:-1]]))
+# --- tiles of an object ------------------------------------------------------------------------------------
 
 
 def _pairs(
-    features: Features, units: np.ndarray, first_point: np.ndarray, size: np.ndarray, area: TileArea
+    features: Features, units: np.ndarray, low: np.ndarray, high: np.ndarray, size: np.ndarray, area: TileArea
 ) -> np.ndarray:
-    """All `(tile, item)` where the item may leave a mark: exact to a piece of half a tile."""
+    """All `(tile, item)` where the item may leave a mark: exact to a piece of half a tile.
+
+    `low` and `high` `(M, 2)` are the bounds of the objects in units, `size` is the width or radius of the items.
+    """
     pad = np.where(features.item_kind == LINE, size / 2, size) * UNIT + 1
-    low, high = _bounds(units, first_point)
     low, high = low[features.item_object] - pad[:, None], high[features.item_object] + pad[:, None]
-    inside = _touches(low, high, area)
+    rows, columns = area.wanted.shape
+    start = np.array([area.x0, area.y0]) * UNIT
+    inside = ((high >= start) & (low < start + np.array([columns, rows]) * UNIT)).all(axis=1)
     spread = np.ceil((high - low) / UNIT).max(axis=1) > 2
     near = np.flatnonzero(inside & ~spread)
     found = [_cells(low[near], high[near], near, area)]
-    far = np.flatnonzero(inside & spread)
-    found += [_pairs_of_one(features, units, first_point, item, pad[item], area) for item in far]
+    for item in np.flatnonzero(inside & spread):  # what spreads over many tiles is cut into pieces
+        ends = segments(features, units, features.item_object[item])
+        if features.item_kind[item] == POINT:
+            found.append(_cells(low[[item]], high[[item]], np.array([item]), area))
+            continue
+        pieces, _ = cut_segments(ends, UNIT / 2)
+        whole = np.full(len(pieces), item)
+        found.append(_cells(pieces.min(axis=1) - pad[item], pieces.max(axis=1) + pad[item], whole, area))
+        if features.item_kind[item] == FILL:
+            inner = area.number(*centres_inside(ends, area.x0, area.y0, columns, rows))
+            found.append(np.stack([inner, np.full(len(inner), item)], axis=1)[inner >= 0])
     tile, item = np.concatenate(found).T
     return np.stack(np.divmod(np.unique(tile * len(size) + item), max(1, len(size))), axis=1)  # quicker than by rows
-
-
-def _touches(low: np.ndarray, high: np.ndarray, area: TileArea) -> np.ndarray:
-    rows, columns = area.wanted.shape
-    start = np.array([area.x0, area.y0]) * UNIT
-    end = start + np.array([columns, rows]) * UNIT
-    return ((high >= start) & (low < end)).all(axis=1)
 
 
 def _cells(low: np.ndarray, high: np.ndarray, item: np.ndarray, area: TileArea) -> np.ndarray:
@@ -238,23 +208,6 @@ def _cells(low: np.ndarray, high: np.ndarray, item: np.ndarray, area: TileArea) 
     step = np.arange(len(box)) - np.repeat(np.cumsum(count) - count, count)
     tile = area.number(first[box, 0] + step % across[box], first[box, 1] + step // across[box])
     return np.stack([tile, item[box]], axis=1)[tile >= 0]
-
-
-def _pairs_of_one(
-    features: Features, units: np.ndarray, first_point: np.ndarray, item: int, pad: float, area: TileArea
-) -> np.ndarray:
-    owner = features.item_object[item]
-    start, end = first_point[owner], first_point[owner + 1]
-    kind = features.item_kind[item]
-    if kind == POINT:
-        return _cells(units[start:end] - pad, units[start:end] + pad, np.array([item]), area)
-    ends = segments(features, units, owner)
-    pieces, _ = cut_segments(ends, UNIT / 2)
-    found = _cells(pieces.min(axis=1) - pad, pieces.max(axis=1) + pad, np.full(len(pieces), item), area)
-    if kind == FILL:
-        inner = area.number(*centres_inside(ends, area))
-        found = np.concatenate([found, np.stack([inner, np.full(len(inner), item)], axis=1)[inner >= 0]])
-    return found
 
 
 def segments(features: Features, units: np.ndarray, owner: int) -> np.ndarray:
@@ -275,17 +228,16 @@ def cut_segments(ends: np.ndarray, longest: float) -> tuple[np.ndarray, np.ndarr
     return start[:, None, :] + way[:, None, :] * share, segment
 
 
-def centres_inside(ends: np.ndarray, area: TileArea) -> tuple[np.ndarray, np.ndarray]:
-    """Tiles of `area` whose centre lies inside the rings made of the segments `ends` (even-odd), as x and y."""
-    rows, columns = area.wanted.shape
+def centres_inside(ends: np.ndarray, x0: int, y0: int, columns: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Tiles of a rectangle whose centre lies inside the rings made of the segments `ends` (even-odd), as x and y."""
     low, high = ends[:, :, 1].min(axis=1), ends[:, :, 1].max(axis=1)
-    xs, ys = [], []
-    for y in range(max(area.y0, int(low.min() // UNIT)), min(area.y0 + rows, int(high.max() // UNIT) + 1)):
+    xs, ys = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for y in range(max(y0, int(low.min() // UNIT)), min(y0 + rows, int(high.max() // UNIT) + 1)):
         centre = (y + 0.5) * UNIT
-        (x0, y0), (x1, y1) = ends[(low <= centre) & (high > centre)].transpose(1, 2, 0)
-        crossing = np.sort(x0 + (centre - y0) * (x1 - x0) / (y1 - y0))
-        x = np.arange(area.x0, area.x0 + columns)
+        (from_x, from_y), (to_x, to_y) = ends[(low <= centre) & (high > centre)].transpose(1, 2, 0)
+        crossing = np.sort(from_x + (centre - from_y) * (to_x - from_x) / (to_y - from_y))
+        x = np.arange(x0, x0 + columns)
         within = np.searchsorted(crossing, (x + 0.5) * UNIT) % 2 == 1
         xs.append(x[within])
         ys.append(np.full(int(within.sum()), y))
-    return (np.concatenate(xs), np.concatenate(ys)) if xs else (np.zeros(0, np.int64), np.zeros(0, np.int64))
+    return np.concatenate(xs), np.concatenate(ys)

@@ -9,15 +9,13 @@ import numpy as np
 import pyarrow as pa
 
 from layers import DRAWN_PREFIX, LAYERS
-from map_index import UNIT, DrawIndex, TileArea, centres_inside, cut_segments, draw_order, segments
+from map_index import UNIT, DrawIndex, centres_inside, cut_segments, draw_order, reaching_into, segments
 from map_style import FILL, LINE, POINT, Style
 from osm_extract import Features
+from tile_area import TileArea
 from tile_grid import tile_of_latlon
 
 _FINE = 8  # samples along the edge of a tile (three zoom levels) from which its majority land use is counted
-
-
-# --- labels ------------------------------------------------------------------------------------------------
 
 
 def labels_table(features: Features, style: Style, area: TileArea, index: DrawIndex) -> pa.Table:
@@ -33,22 +31,35 @@ def labels_table(features: Features, style: Style, area: TileArea, index: DrawIn
         "x": area.tile_xy[:, 0].astype(np.int32),
         "y": area.tile_xy[:, 1].astype(np.int32),
     }
-    tile, kept = _tiles_of(features.levels[:, :2], area)
+    tile, inside = _tiles_of(features.levels[:, :2], area)
     known = np.bincount(tile, minlength=count)
-    total = np.bincount(tile, features.levels[kept, 2], minlength=count)
+    total = np.bincount(tile, features.levels[inside, 2], minlength=count)
     columns["levels"] = pa.array(total / np.maximum(known, 1), mask=known == 0)
     columns["buildings_with_levels"] = known.astype(np.int32)
     columns["addresses"] = _count(_tiles_of(features.addresses, area)[0], count)
-    columns |= _poi_columns(features, style, area)
-    columns["landuse"] = _names(style, _majority_landuse(features, style, area))
-    columns["highway"] = _names(style, _dominant_highway(features, style, area))
+    # Points of interest by kind.
+    kinds = sorted({row.poi for row in style.classes if row.poi})
+    of_class = np.array([kinds.index(row.poi) if row.poi else -1 for row in style.classes])
+    items = np.flatnonzero((features.item_kind == POINT) & (of_class[features.item_class] >= 0))
+    place = features.lonlat[features.point_start[features.ring_start[features.item_object[items]]]]
+    tile, inside = _tiles_of(place, area)
+    kind = of_class[features.item_class[items[inside]]]
+    columns |= {f"poi_{name}": _count(tile[kind == i], count) for i, name in enumerate(kinds)}
+    # The names of the classes that prevail.
+    features = reaching_into(features, area)
+    names = np.array([row.name for row in style.classes], dtype=object)
+    for column, number in (
+        ("landuse", _majority_landuse(features, style, area)),
+        ("highway", _dominant_highway(features, style, area)),
+    ):
+        columns[column] = pa.array(names[np.maximum(number, 0)], type=pa.string(), mask=number < 0)
     return pa.table(columns | _drawn_columns(style, index, count))
 
 
 def _tiles_of(lonlat: np.ndarray, area: TileArea) -> tuple[np.ndarray, np.ndarray]:
     """Tile rows of the places that lie in the area, and which places these are."""
     x, y = np.floor(tile_of_latlon(lonlat[:, 1], lonlat[:, 0], area.zoom)).astype(np.int64).T
-    tile = area.number(x, y)
+    tile = area.number(area.unwrapped_x(x), y)
     return tile[tile >= 0], np.flatnonzero(tile >= 0)
 
 
@@ -56,39 +67,20 @@ def _count(tile: np.ndarray, count: int) -> np.ndarray:
     return np.bincount(tile, minlength=count).astype(np.int32)
 
 
-def _poi_columns(features: Features, style: Style, area: TileArea) -> dict[str, np.ndarray]:
-    kinds = sorted({row.poi for row in style.classes if row.poi})
-    of_class = np.array([kinds.index(row.poi) if row.poi else -1 for row in style.classes])
-    items = np.flatnonzero((features.item_kind == POINT) & (of_class[features.item_class] >= 0))
-    place = features.lonlat[features.point_start[features.ring_start[features.item_object[items]]]]
-    tile, kept = _tiles_of(place, area)
-    kind = of_class[features.item_class[items[kept]]]
-    return {f"poi_{name}": _count(tile[kind == i], len(area.tile_xy)) for i, name in enumerate(kinds)}
-
-
-def _names(style: Style, number: np.ndarray) -> pa.Array:
-    names = np.array([row.name for row in style.classes], dtype=object)
-    return pa.array(names[np.maximum(number, 0)], type=pa.string(), mask=number < 0)
-
-
 def _majority_landuse(features: Features, style: Style, area: TileArea) -> np.ndarray:
     """The class that covers most of each tile, -1 where none does; what is drawn on top counts."""
-    fine = TileArea(
-        area.zoom + 3, area.x0 * _FINE, area.y0 * _FINE, np.zeros(np.multiply(area.wanted.shape, _FINE), bool)
-    )
-    cover = np.full(fine.wanted.shape, -1, dtype=np.int16)
-    units = np.rint(tile_of_latlon(features.lonlat[:, 1], features.lonlat[:, 0], fine.zoom) * UNIT).astype(np.int64)
+    zoom, (rows, columns) = area.zoom + 3, np.multiply(area.wanted.shape, _FINE).tolist()
+    cover = np.full((len(area.tile_xy), _FINE * _FINE), -1, dtype=np.int16)
+    units = np.rint(tile_of_latlon(features.lonlat[:, 1], features.lonlat[:, 0], zoom) * UNIT).astype(np.int64)
     layer = np.array([row.layer for row in style.classes])[features.item_class]
     order = draw_order(features, style, units)
     chosen = order[(layer[order] == LAYERS.index("landcover")) & (features.item_kind[order] == FILL)]
     for item in chosen.tolist():
-        x, y = centres_inside(segments(features, units, features.item_object[item]), fine)
-        cover[y - fine.y0, x - fine.x0] = features.item_class[item]
-    rows, columns = area.wanted.shape
-    samples = cover.reshape(rows, _FINE, columns, _FINE).transpose(0, 2, 1, 3).reshape(rows, columns, -1)
-    x, y = area.tile_xy.T
-    samples = samples[y - area.y0, x - area.x0]
-    votes = np.stack([(samples == number).sum(axis=1) for number in range(len(style.classes))], axis=1)
+        ends = segments(features, units, features.item_object[item])
+        x, y = centres_inside(ends, area.x0 * _FINE, area.y0 * _FINE, columns, rows)
+        tile, sample = area.number(x // _FINE, y // _FINE), y % _FINE * _FINE + x % _FINE
+        cover[tile[tile >= 0], sample[tile >= 0]] = features.item_class[item]
+    votes = np.stack([(cover == number).sum(axis=1) for number in range(len(style.classes))], axis=1)
     return np.where(votes.any(axis=1), votes.argmax(axis=1), -1)
 
 
@@ -115,16 +107,15 @@ def _dominant_highway(features: Features, style: Style, area: TileArea) -> np.nd
 
 
 def _drawn_columns(style: Style, index: DrawIndex, count: int) -> dict[str, np.ndarray]:
+    """Objects drawn on each tile, by layer and by class."""
     tile = np.repeat(np.arange(count), np.diff(index.tile_start))
     number, owner = index.item_class[index.pair_item], index.osm_key[index.item_object[index.pair_item]]
     layer = np.array([row.layer for row in style.classes])[number]
-    columns = {}
-    for i, name in enumerate(LAYERS):
-        here = layer == i
-        once = np.unique(np.stack([tile[here], owner[here]], axis=1), axis=0)[:, 0]
-        columns[f"{DRAWN_PREFIX}{name}"] = _count(once, count)
+    chosen = {f"{DRAWN_PREFIX}{name}": layer == i for i, name in enumerate(LAYERS)}
     for i, row in enumerate(style.classes):
-        here = number == i
-        once = np.unique(np.stack([tile[here], owner[here]], axis=1), axis=0)[:, 0]
-        columns[f"{DRAWN_PREFIX}{LAYERS[row.layer]}:{row.name}"] = _count(once, count)
+        chosen[f"{DRAWN_PREFIX}{LAYERS[row.layer]}:{row.name}"] = number == i
+    columns = {}
+    for name, here in chosen.items():
+        once = np.unique(np.stack([tile[here], owner[here]], axis=1), axis=0)[:, 0]  # an object may be drawn twice
+        columns[name] = _count(once, count)
     return columns

@@ -1,13 +1,14 @@
-"""OpenStreetMap extracts: the style table, download, and reading what a style draws from a file.
+"""Read the objects of an OpenStreetMap extract that a style table draws, as flat arrays of coordinates.
 
-Not a command itself; `python render_tiles.py --city kyiv` shows it at work.
+Not a command; `python render_tiles.py --city kyiv` shows it at work. Separate from drawing, so that the renderer does
+not depend on OSM.
 """
 
 import dataclasses
-import struct
+import tempfile
 from array import array
-from collections import Counter
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,121 +19,35 @@ import shapely
 from cli import UserError
 from coastlines import sea_surfaces
 from map_style import FILL, LINE, POINT, Style
+from osm_file import (
+    CUT_MARGIN,
+    check_order,
+    cut_extract,
+    extract_info,
+    has_locations_on_ways,
+    read_objects,
+    sort_extract,
+    unreadable,
+)
+from osm_repair import repaired_surface, unwrap_objects
 from progress_bars import progress
-from tile_grid import Box
+from tile_grid import MAX_LATITUDE, Box
 
 ATTRIBUTION = "© OpenStreetMap contributors, Open Database License (ODbL) 1.0, https://www.openstreetmap.org/copyright"
 LEVELS_TAG, ADDRESS_TAG = "building:levels", "addr:housenumber"  # never drawn: labels are made of them
-CUT_MARGIN = 0.1  # degrees; what crosses the box without a node this near to it is not seen in a file that is cut
 CUT_ABOVE_BYTES = 96 << 20  # larger files are first cut to the box, so that memory follows the box, not the file
+_BATCH = 8192  # geometries that are decoded together
 
-
-# --- what a file holds -------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class ExtractInfo:
-    """What the header of an extract says."""
-
-    box: Box | None
-    date: str | None
-
-
-def extract_info(path: Path | str) -> ExtractInfo:
-    """Read the header of an extract. Raises `UserError` when the file is no whole OSM extract."""
-    path = Path(path)
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise UserError(f"{path} {what}; expected an OpenStreetMap extract such as CITY.osm.pbf")
-    if path.suffix == ".pbf":
-        check_whole_pbf(path)
-    try:
-        with osmium.io.Reader(str(path), osmium.osm.NOTHING) as reader:
-            header = reader.header()
-    except (RuntimeError, ValueError) as error:
-        raise UserError(unreadable(path, error)) from None
-    date = header.get("osmosis_replication_timestamp") or header.get("timestamp") or None
-    return ExtractInfo(_header_box(path), date)
-
-
-def _header_box(path: Path) -> Box | None:
-    with osmium.io.Reader(str(path), osmium.osm.NOTHING) as reader:
-        box = reader.header().box()
-    if not box.valid():
-        return None
-    return box.bottom_left.lon, box.bottom_left.lat, box.top_right.lon, box.top_right.lat
-
-
-def unreadable(path: Path, error: Exception) -> str:
-    """One sentence for an extract that pyosmium cannot read."""
-    return f"{path} is no readable OpenStreetMap extract ({error}); get it again, or name another file"
-
-
-def check_whole_pbf(path: Path) -> None:
-    """Walk the blobs of a PBF file from end to end. Raises `UserError` when it is not one, or is cut short."""
-    size = path.stat().st_size
-    with open(path, "rb") as file:
-        start = file.read(512)
-        file.seek(0)
-        if start[:1] == b"<" or b"<html" in start.lower():
-            raise UserError(
-                f"{path} is text (HTML or XML), not a PBF extract; a server's error page, perhaps: get it again"
-            )
-        position, kinds = 0, Counter()
-        while position < size:
-            kind, length = _blob(file, path, first=position == 0)
-            kinds[kind] += 1
-            position = file.tell() + length
-            if position > size:
-                raise UserError(f"{path} is cut short: {size:,} bytes, at least {position:,} expected; get it again")
-            file.seek(position)
-    if not kinds[b"OSMData"]:
-        raise UserError(f"{path} holds no map data ({size:,} bytes); expected an OpenStreetMap extract")
-
-
-def _blob(file: Any, path: Path, first: bool) -> tuple[bytes, int]:
-    """Read one blob header: its type and the length of the blob that follows."""
-    raw = file.read(4)
-    length = struct.unpack(">I", raw)[0] if len(raw) == 4 else 0
-    header = file.read(length) if 0 < length <= 1 << 16 else b""
-    if not header or len(header) < length:
-        where = "at its start" if first else f"at byte {file.tell():,}"
-        raise UserError(f"{path} is not a whole PBF extract (no block {where}); get it again, or name another file")
-    fields = dict(_protobuf_fields(header))
-    kind, size = fields.get(1), fields.get(3)
-    if not isinstance(kind, bytes) or not isinstance(size, int) or (first and kind != b"OSMHeader"):
-        raise UserError(f"{path} is not a PBF extract (its blocks have no OSM header); name another file")
-    return kind, size
-
-
-def _protobuf_fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    position = 0
-
-    def varint() -> int:
-        nonlocal position
-        value = shift = 0
-        while position < len(data):
-            byte = data[position]
-            position += 1
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                break
-            shift += 7
-        return value
-
-    while position < len(data):
-        key = varint()
-        value: int | bytes = varint()
-        if key & 7 == 2:
-            length, start = int(value), position
-            position += length
-            value = data[start:position]
-        elif key & 7 != 0:
-            return
-        yield key >> 3, value
-
-
-# --- reading -----------------------------------------------------------------------------------------------
+NO_SURFACE = "closed ways that are no valid surface"
+OPEN_WAY = "ways that should close and do not"
+MISSING_NODES = "ways with missing nodes, drawn in part"
+LOST_NODES = "closed ways with missing nodes, left out"
+NO_LENGTH = "ways without length"
+INCOMPLETE = "relations that are incomplete or do not close"
+NO_PLACE = "nodes without a place"
+BEYOND = "objects beyond Web Mercator (85.05 degrees north or south)"
+DOUBTFUL_SEA = "parts of the sea whose coastline has gaps"
+REPAIRED = "surfaces that crossed themselves"
 
 
 @dataclasses.dataclass
@@ -140,9 +55,11 @@ class Features:
     """Everything that a style draws from an extract, flat.
 
     Object i has the rings `ring_start[i]:ring_start[i + 1]`; ring r has the points `point_start[r]:point_start[r + 1]`
-    of `lonlat (P, 2) float64`. `osm_key (M,)` orders objects the same way in every run. Item j draws object
-    `item_object[j]` as `item_kind[j]` in the manner of class `item_class[j]`.
+    of `lonlat (P, 2) float64`. Every object is in one piece: one that crosses 180 degrees has longitudes above 180.
+    `osm_key (M,)` orders objects the same way in every run. Item j draws object `item_object[j]` as `item_kind[j]` in
+    the manner of class `item_class[j]`.
     `levels`, `addresses`: (lon, lat, value) rows that become labels and are never drawn.
+    `broken` and `repaired` name the objects with broken geometries: what is wrong -> `way 7`, ...
     """
 
     lonlat: np.ndarray
@@ -154,63 +71,69 @@ class Features:
     item_kind: np.ndarray
     levels: np.ndarray
     addresses: np.ndarray
-    broken: dict[str, int]
-    boundaries: list[tuple[str, bytes]]  # name and WKB of administrative areas
-    date: str | None = None
+    broken: dict[str, list[str]]
+    repaired: dict[str, list[str]]
+    boundaries: list[tuple[str, str]]  # name and hexadecimal WKB of administrative areas
+
+    def names(self, objects: Iterable[int]) -> list[str]:
+        """What OSM calls some objects: `node 7`, `way 7` or `relation 7`."""
+        kinds = ("node", "way", "relation")
+        keys = self.osm_key[objects].tolist()
+        return [f"{kinds[key % 4]} {key // 4}" if key >= 0 else "part of the sea" for key in keys]
+
+    def bounds(self) -> np.ndarray:
+        """West, south, east, north of each object, `(M, 4) float64`; east may be above 180."""
+        first = self.point_start[self.ring_start[:-1]]
+        if not len(first):
+            return np.zeros((0, 4))
+        return np.hstack([np.minimum.reduceat(self.lonlat, first), np.maximum.reduceat(self.lonlat, first)])
 
 
 def read_features(path: Path | str, style: Style, box: Box | None = None, scratch: Path | None = None) -> Features:
-    """Read all objects that `style` draws. Geometries that cannot be built are counted in `broken`, not fatal.
+    """Read all objects that `style` draws.
 
-    A large file is first cut to `box` and a margin, in the folder `scratch`, if both are given.
+    Geometries that cannot be built are repaired or named in `broken`; they are not fatal. A small file that is not
+    sorted is sorted first, and a large one is cut to `box` and a margin if `box` and a folder `scratch` are given.
+    Raises `UserError` for a file that is not a whole extract, is a history file, or is large and not sorted.
     """
     path = Path(path)
+    info = extract_info(path)
     try:
-        if box is not None and scratch is not None and path.stat().st_size > CUT_ABOVE_BYTES:
-            small = scratch / "box.osm.pbf"
-            box = box[0] - CUT_MARGIN, box[1] - CUT_MARGIN, box[2] + CUT_MARGIN, box[3] + CUT_MARGIN
-            cut_extract(path, box, small)
-            path = small
-        return _Reading(path, style, box).run()
+        with tempfile.TemporaryDirectory(dir=scratch) as folder:
+            source, frame = path, info.box or box
+            if box is not None and scratch is not None and path.stat().st_size > CUT_ABOVE_BYTES:
+                source = Path(folder, "box.osm.pbf")
+                margin = np.array([-CUT_MARGIN, -CUT_MARGIN, CUT_MARGIN, CUT_MARGIN])
+                frame = tuple((np.array(box) + margin).tolist())
+                cut_extract(path, frame, source)
+            elif not info.is_sorted and not check_order(path):
+                source = Path(folder, "sorted.osm.pbf")
+                sort_extract(path, source)
+            return _Reading(source, style, frame).run()
     except (RuntimeError, ValueError) as error:
         raise UserError(unreadable(path, error)) from None
 
 
-def cut_extract(path: Path, box: Box, out: Path) -> None:
-    """Write the objects that have a node in `box`, with every node and way they need, to `out`.
-
-    Two bits of memory per object id instead of the location of every node: what makes a country's file usable.
-    """
-    west, south, east, north = box
-    tracker = osmium.IdTracker()
-    areas = osmium.filter.TagFilter(("type", "multipolygon"), ("type", "boundary")).enable_for(osmium.osm.RELATION)
-    for found in progress(osmium.FileProcessor(str(path)).with_filter(areas), desc="cutting the box", unit=" objects"):
-        if found.is_node():
-            if west <= found.lon <= east and south <= found.lat <= north:
-                tracker.add_node(found.id)
-        elif tracker.contains_any_references(found):
-            (tracker.add_way if found.is_way() else tracker.add_relation)(found.id)
-    tracker.complete_backward_references(str(path), relation_depth=1)
-    with osmium.SimpleWriter(str(out)) as writer:
-        for found in osmium.FileProcessor(str(path)).with_filter(tracker.id_filter()):
-            writer.add(found)
-
-
 class _Reading:
-    """One pass over an extract; its lists become `Features`. The sea ends at `frame`, or where the header says."""
+    """One pass over an extract; what it collects becomes `Features`. The sea ends at `frame`."""
 
     def __init__(self, path: Path, style: Style, frame: Box | None):
-        self.path, self.style = path, style
-        self.frame = _header_box(path) or frame
-        self.coast: list[bytes] = []
-        self.lonlat, self.point_counts, self.ring_counts = array("d"), array("q"), array("q")
+        self.path, self.style, self.frame = path, style, frame
+        self.on_ways = has_locations_on_ways(path)
+        self.waiting: list[str] = []  # geometries as hexadecimal WKB, decoded by the batch
+        self.lonlat: list[np.ndarray] = []
+        self.point_counts: list[np.ndarray] = []
+        self.ring_counts: list[np.ndarray] = []
         self.osm_key = array("q")
         self.items = array("q")  # object, class, kind
         self.levels, self.addresses, self.addressed = array("d"), array("d"), array("q")
-        self.broken: Counter[str] = Counter()
-        self.boundaries: list[tuple[str, bytes]] = []
+        self.broken: defaultdict[str, list[str]] = defaultdict(list)
+        self.repaired: defaultdict[str, list[str]] = defaultdict(list)
+        self.boundaries: list[tuple[str, str]] = []
+        self.coast: list[str] = []
+        self.closed: dict[int, tuple[int, ...]] = {}  # classes of closed ways until their area comes
+        self.crossed: set[tuple[str, int]] = set()  # ways and relations that libosmium makes no surface of
         self._classes: dict[tuple, tuple[int, ...]] = {}
-        self._closed: dict[int, tuple[int, ...]] = {}
         self._wkb = osmium.geom.WKBFactory()
 
     def run(self) -> Features:
@@ -218,29 +141,24 @@ class _Reading:
         keys = self.style.member_keys
         areas = osmium.filter.KeyFilter(*keys)
         others = osmium.filter.KeyFilter(*keys, ADDRESS_TAG).enable_for(osmium.osm.NODE | osmium.osm.AREA)
-        reader = osmium.FileProcessor(str(self.path)).with_locations().with_areas(areas).with_filter(others)
-        for found in progress(reader, desc="reading the map", unit=" objects"):
+        objects = read_objects(self.path, areas, others, self.on_ways)
+        for found in progress(objects, desc="reading the map", unit=" objects"):
             if found.is_way():
                 self._way(found, member_lines.get(found.id, ()))
             elif found.is_area():
                 self._area(found, surfaces)
             elif found.is_node():
                 self._node(found)
-        self.broken["relations that are incomplete or do not close"] += len(surfaces)
+        for number, classes in self.closed.items():  # no surface came, because the locations of nodes are unknown
+            if any(self.style.classes[i].fill is True or self.style.classes[i].draws(POINT) for i in classes):
+                self.broken[LOST_NODES].append(f"way {number}")
+        if self.crossed:
+            self._repair(surfaces)
+        self.broken[INCOMPLETE] += [f"relation {number}" for number in sorted(surfaces)]
         self._sea()
         return self._features()
 
-    def _sea(self) -> None:
-        """Add the surfaces that the coastlines bound, as objects tagged `natural=sea`."""
-        classes = [i for i in self.style.classes_of({"natural": "sea"}) if self.style.classes[i].draws(FILL)]
-        lines = [shapely.linestrings(np.frombuffer(part).reshape(-1, 2)) for part in self.coast]
-        if not classes or not lines:
-            return
-        frame = self.frame or tuple(shapely.total_bounds(lines))
-        surfaces, doubtful = sea_surfaces(lines, frame)
-        self.broken["parts of the sea whose coastline has gaps"] += doubtful
-        for number, surface in enumerate(surfaces):
-            self._add(-1 - number, list(_wkb_rings(shapely.to_wkb(surface, byte_order=1))), classes, FILL)
+    # --- objects -------------------------------------------------------------------------------------------
 
     def _relations(self) -> tuple[dict[int, list[int]], set[int]]:
         """Classes that relations lend to their member ways as lines, and relations that should give surfaces."""
@@ -250,7 +168,7 @@ class _Reading:
         for relation in osmium.FileProcessor(str(self.path), osmium.osm.RELATION).with_filter(keys):
             if relation.tags.get("type") not in ("multipolygon", "boundary"):
                 continue
-            rows = [(number, self.style.classes[number]) for number in self._classes_of(relation)]
+            rows = [(number, self.style.classes[number]) for number in self._classes_of(relation.tags)]
             if any(row.fill for _, row in rows):
                 surfaces.add(relation.id)
             drawn = [number for number, row in rows if row.line is not None and not row.fill]
@@ -259,133 +177,201 @@ class _Reading:
                     lines.setdefault(member.ref, []).extend(drawn)
         return lines, surfaces
 
-    def _classes_of(self, found: Any) -> tuple[int, ...]:
-        values = tuple(map(found.tags.get, self.style.keys))
+    def _classes_of(self, tags: Any) -> tuple[int, ...]:
+        values = tuple(map(tags.get, self.style.keys))
         classes = self._classes.get(values)
         if classes is None:
-            tags = {key: value for key, value in zip(self.style.keys, values, strict=True) if value is not None}
-            classes = self._classes[values] = self.style.classes_of(tags)
+            known = {key: value for key, value in zip(self.style.keys, values, strict=True) if value is not None}
+            classes = self._classes[values] = self.style.classes_of(known)
         return classes
 
     def _node(self, node: Any) -> None:
         place = node.location
         if not place.valid():
-            self.broken["nodes without a place"] += 1
+            self.broken[NO_PLACE].append(f"node {node.id}")
             return
         if node.tags.get(ADDRESS_TAG):
             self.addresses.extend((place.lon, place.lat))
-        drawn = [number for number in self._classes_of(node) if self.style.classes[number].draws(POINT)]
+        drawn = [number for number in self._classes_of(node.tags) if self.style.classes[number].draws(POINT)]
         if drawn:
-            self._add(node.id * 4, [struct.pack("<2d", place.lon, place.lat)], drawn, POINT)
+            self._add(node.id * 4, self._wkb.create_point(node), drawn, POINT)
 
     def _way(self, way: Any, lent: list[int] | tuple[()]) -> None:
-        classes = self._classes_of(way)
+        classes = self._classes_of(way.tags)
         if not classes and not lent:
             return
         rows, closed, area = self.style.classes, way.is_closed(), way.tags.get("area")
         drawn = [number for number in classes if rows[number].draws(LINE, area, closed)]
-        if closed:
-            self._closed[way.id] = classes
-        elif classes and not drawn and any(rows[number].fill for number in classes):
-            self.broken["ways that should close and do not"] += 1
+        if closed and area != "no":
+            self.closed[way.id] = classes
+        elif not closed and classes and not drawn and any(rows[number].fill for number in classes):
+            self.broken[OPEN_WAY].append(f"way {way.id}")
         drawn.extend(number for number in lent if number not in drawn)
         if drawn:
             parts = self._line_parts(way)
             if way.tags.get("natural") == "coastline":
                 self.coast += parts
             for part in parts:
-                self._add(way.id * 4 + 1, [part], drawn, LINE)
+                self._add(way.id * 4 + 1, part, drawn, LINE)
 
-    def _line_parts(self, way: Any) -> list[bytes]:
-        """The way's points; where nodes are missing, what stands between the gaps."""
+    def _line_parts(self, way: Any) -> list[str]:
+        """The way's line as WKB; where nodes are missing, the lines between the gaps."""
         try:
-            return [bytes.fromhex(self._wkb.create_linestring(way))[9:]]
+            return [self._wkb.create_linestring(way)]
         except osmium.InvalidLocationError:
-            self.broken["ways with missing nodes, drawn in part"] += 1
+            self.broken[MISSING_NODES].append(f"way {way.id}")
         except RuntimeError:  # fewer than two different points
-            self.broken["ways without length"] += 1
+            self.broken[NO_LENGTH].append(f"way {way.id}")
             return []
-        parts: list[list[float]] = [[]]
+        parts: list[list[tuple[float, float]]] = [[]]
         for node in way.nodes:
             if node.location.valid():
-                parts[-1].extend((node.lon, node.lat))
+                parts[-1].append((node.lon, node.lat))
             elif parts[-1]:
                 parts.append([])
-        return [struct.pack(f"<{len(part)}d", *part) for part in parts if len(part) >= 4]
+        return [shapely.to_wkb(shapely.LineString(part), hex=True) for part in parts if len(part) >= 2]
 
     def _area(self, area: Any, surfaces: set[int]) -> None:
         from_way, osm_id = area.from_way(), area.orig_id()
-        classes = self._closed.pop(osm_id, ()) if from_way else self._classes_of(area)
-        rows, tag = self.style.classes, area.tags.get("area") if from_way else "yes"
-        filled = [number for number in classes if rows[number].draws(FILL, tag)]
-        marked = [number for number in classes if rows[number].draws(POINT)]
-        administrative = not from_way and area.tags.get("boundary") == "administrative"
-        if not (filled or marked or administrative):
+        classes = self.closed.pop(osm_id, ()) if from_way else self._classes_of(area.tags)
+        if not self._wanted(area.tags, classes, from_way):
             return
         if area.num_rings()[0] == 0:
-            if from_way:
-                self.broken["closed ways that are no valid surface"] += 1
+            self.crossed.add(("way" if from_way else "relation", osm_id))
             return
-        surfaces.discard(-1 if from_way else osm_id)
-        wkb = bytes.fromhex(self._wkb.create_multipolygon(area))
-        if administrative:
-            self.boundaries.append((area.tags.get("name") or "", wkb))
+        if not from_way:
+            surfaces.discard(osm_id)
+        self._add_surface(osm_id, from_way, area.tags, classes, self._wkb.create_multipolygon(area))
+
+    def _wanted(self, tags: Any, classes: tuple[int, ...], from_way: bool) -> bool:
+        """Whether a surface is drawn, marked with a point, or the boundary of a place."""
+        rows, area = self.style.classes, tags.get("area") if from_way else "yes"
+        return (not from_way and tags.get("boundary") == "administrative") or any(
+            rows[number].draws(FILL, area) or rows[number].draws(POINT) for number in classes
+        )
+
+    def _add_surface(self, osm_id: int, from_way: bool, tags: Any, classes: tuple[int, ...], wkb: str) -> None:
+        rows, area = self.style.classes, tags.get("area") if from_way else "yes"
+        filled = [number for number in classes if rows[number].draws(FILL, area)]
+        marked = [number for number in classes if rows[number].draws(POINT)]
+        if not from_way and tags.get("boundary") == "administrative":
+            self.boundaries.append((tags.get("name") or "", wkb))
         key = osm_id * 4 + (1 if from_way else 2)
         if filled:
-            self._add(key, list(_wkb_rings(wkb)), filled, FILL)
-            self._labels(area)
+            self._add(key, wkb, filled, FILL)
+            number, levels = len(self.osm_key) - 1, tags.get(LEVELS_TAG)
+            if tags.get(ADDRESS_TAG):
+                self.addressed.append(number)
+            if levels and tags.get("building", "no") != "no" and (value := _number(levels)) is not None:
+                self.levels.extend((number, value))
         if marked:
-            middle = shapely.get_coordinates(shapely.point_on_surface(shapely.from_wkb(wkb)))
-            self._add(key, [middle.tobytes()], marked, POINT)
+            middle = shapely.point_on_surface(shapely.from_wkb(wkb))
+            self._add(key, shapely.to_wkb(middle, hex=True), marked, POINT)
 
-    def _labels(self, area: Any) -> None:
-        """Note what the object just added says about levels and address; `_middles` turns it into a place."""
-        number = len(self.osm_key) - 1
-        levels = area.tags.get(LEVELS_TAG)
-        if area.tags.get(ADDRESS_TAG):
-            self.addressed.append(number)
-        if levels and area.tags.get("building", "no") != "no" and (value := _number(levels)) is not None:
-            self.levels.extend((number, value))
+    def _repair(self, surfaces: set[int]) -> None:
+        """Read again what libosmium made no surface of (rings that cross themselves) and repair what can be."""
+        ways = {number for kind, number in self.crossed if kind == "way"}
+        relations = {number for kind, number in self.crossed if kind == "relation"}
+        members, tags_of, lines = {}, {}, {}
+        chosen = osmium.filter.IdFilter(relations)
+        for found in osmium.FileProcessor(str(self.path), osmium.osm.RELATION).with_filter(chosen):
+            members[found.id] = [(member.ref, member.role) for member in found.members if member.type == "w"]
+            tags_of["relation", found.id] = dict(found.tags)
+        needed = ways.union(*({way for way, _ in found} for found in members.values()))
+        reader = osmium.FileProcessor(str(self.path))
+        reader = reader if self.on_ways else reader.with_locations()
+        only_ways = osmium.filter.EntityFilter(osmium.osm.WAY)
+        for found in reader.with_filter(only_ways).with_filter(osmium.filter.IdFilter(needed)):
+            tags_of["way", found.id] = dict(found.tags)
+            places = [(node.lon, node.lat) for node in found.nodes if node.location.valid()]
+            if len(places) >= 2:
+                lines[found.id] = np.array(places)
+        for kind, number in sorted(self.crossed):
+            parts = [(number, "outer")] if kind == "way" else members[number]
+            outer = [lines[way] for way, role in parts if role != "inner" and way in lines]
+            inner = [lines[way] for way, role in parts if role == "inner" and way in lines]
+            surface = repaired_surface(outer, inner) if outer else None
+            tags = tags_of[kind, number]
+            if surface is None:
+                if kind == "way":
+                    self.broken[NO_SURFACE].append(f"way {number}")
+                continue  # relations stay in `surfaces`
+            surfaces.discard(number if kind == "relation" else -1)
+            self.repaired[REPAIRED].append(f"{kind} {number}")
+            wkb = shapely.to_wkb(surface, hex=True)
+            self._add_surface(number, kind == "way", tags, self._classes_of(tags), wkb)
 
-    def _middles(self, lonlat: np.ndarray, objects: np.ndarray) -> np.ndarray:
-        """The middle of each object's bounding box."""
-        if not len(objects):
-            return np.zeros((0, 2))
-        first = _starts(self.point_counts)[_starts(self.ring_counts)]
-        low, high = np.minimum.reduceat(lonlat, first[:-1]), np.maximum.reduceat(lonlat, first[:-1])
-        return (low[objects] + high[objects]) / 2
+    def _sea(self) -> None:
+        """Add the surfaces that the coastlines bound, as objects tagged `natural=sea`."""
+        classes = [i for i in self.style.classes_of({"natural": "sea"}) if self.style.classes[i].draws(FILL)]
+        if not classes or not self.coast:
+            return
+        surfaces, doubtful = sea_surfaces(list(shapely.from_wkb(self.coast)), self.frame)
+        self.broken[DOUBTFUL_SEA] += [f"around {part.x:.4f}, {part.y:.4f} (lon, lat)" for part in doubtful]
+        for number, surface in enumerate(surfaces):
+            self._add(-1 - number, shapely.to_wkb(surface, hex=True), classes, FILL)
 
-    def _add(self, key: int, rings: list[bytes], classes: list[int], kind: int) -> None:
+    # --- arrays --------------------------------------------------------------------------------------------
+
+    def _add(self, key: int, wkb: str, classes: list[int], kind: int) -> None:
         for number in classes:
             self.items.extend((len(self.osm_key), number, kind))
         self.osm_key.append(key)
-        self.ring_counts.append(len(rings))
-        for ring in rings:
-            self.lonlat.frombytes(ring)
-            self.point_counts.append(len(ring) // 16)
+        self.waiting.append(wkb)
+        if len(self.waiting) >= _BATCH:
+            self._decode()
+
+    def _decode(self) -> None:
+        """Turn the geometries that wait into coordinates, in their order, outer and inner rings alike."""
+        shapes = shapely.from_wkb(self.waiting)
+        self.waiting.clear()
+        polygons, owner = shapely.get_parts(shapes, return_index=True)
+        surface = shapely.get_type_id(polygons) == shapely.GeometryType.POLYGON
+        rings, polygon = shapely.get_rings(polygons[surface], return_index=True)
+        owner = np.concatenate([owner[~surface], owner[surface][polygon]])
+        counts = shapely.get_num_coordinates(np.concatenate([polygons[~surface], rings]))
+        order = np.argsort(owner, kind="stable")
+        self.lonlat.append(shapely.get_coordinates(shapes))
+        self.point_counts.append(counts[order])
+        self.ring_counts.append(np.bincount(owner, minlength=len(shapes)))
 
     def _features(self) -> Features:
+        self._decode()
+        point_start, ring_start = _starts(self.point_counts), _starts(self.ring_counts)
         items = np.array(self.items, dtype=np.int64).reshape(-1, 3)
-        lonlat = np.frombuffer(self.lonlat, dtype=np.float64).reshape(-1, 2)
-        objects, levels = np.array(self.levels).reshape(-1, 2).T
-        addressed = self._middles(lonlat, np.array(self.addressed, dtype=np.int64))
-        return Features(
-            lonlat=lonlat,
-            point_start=_starts(self.point_counts),
-            ring_start=_starts(self.ring_counts),
+        features = Features(
+            lonlat=unwrap_objects(np.concatenate(self.lonlat), point_start, ring_start),
+            point_start=point_start,
+            ring_start=ring_start,
             osm_key=np.array(self.osm_key, dtype=np.int64),
             item_object=items[:, 0],
             item_class=items[:, 1].astype(np.int32),
             item_kind=items[:, 2].astype(np.int8),
-            levels=np.column_stack([self._middles(lonlat, objects.astype(np.int64)), levels]),
-            addresses=np.concatenate([np.array(self.addresses).reshape(-1, 2), addressed]),
-            broken={what: count for what, count in self.broken.items() if count},
+            levels=np.zeros((0, 3)),
+            addresses=np.array(self.addresses).reshape(-1, 2),
+            broken={},
+            repaired=dict(self.repaired),
             boundaries=self.boundaries,
         )
+        # Labels of surfaces belong to the middle of their bounding box.
+        bounds = features.bounds()
+        middles = (bounds[:, :2] + bounds[:, 2:]) / 2
+        objects, levels = np.array(self.levels).reshape(-1, 2).T
+        features.levels = np.column_stack([middles[objects.astype(np.int64)], levels])
+        addressed = np.array(self.addressed, dtype=np.int64)
+        features.addresses = np.concatenate([features.addresses, middles[addressed]])
+        # What lies wholly beyond the edge of the projection cannot be drawn.
+        beyond = np.flatnonzero((bounds[:, 1] > MAX_LATITUDE) | (bounds[:, 3] < -MAX_LATITUDE))
+        self.broken[BEYOND] += features.names(beyond)
+        seen = ~np.isin(features.item_object, beyond)
+        for name in ("item_object", "item_class", "item_kind"):
+            setattr(features, name, getattr(features, name)[seen])
+        features.broken = {what: names for what, names in self.broken.items() if names}
+        return features
 
 
-def _starts(counts: array) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(np.array(counts, dtype=np.int64))]).astype(np.int64)
+def _starts(counts: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(np.concatenate(counts))]).astype(np.int64)
 
 
 def _number(text: str) -> float | None:
@@ -394,15 +380,3 @@ def _number(text: str) -> float | None:
     except ValueError:
         return None
     return value if 0 < value < 200 else None
-
-
-def _wkb_rings(wkb: bytes) -> Iterator[bytes]:
-    """Yield the rings of a little-endian WKB multipolygon, outer and inner alike."""
-    polygons, position = struct.unpack_from("<I", wkb, 5)[0], 9
-    for _ in range(polygons):
-        rings = struct.unpack_from("<I", wkb, position + 5)[0]
-        position += 9
-        for _ in range(rings):
-            length = struct.unpack_from("<I", wkb, position)[0] * 16
-            yield wkb[position + 4 : position + 4 + length]
-            position += 4 + length

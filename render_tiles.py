@@ -7,18 +7,10 @@ python render_tiles.py CITY.osm.pbf --bbox 30.49,50.42,30.56,50.47 --tiles_root 
 
 import contextlib
 import dataclasses
-import functools
 import json
 import os
-import secrets
 import shutil
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from itertools import islice
-from multiprocessing import get_all_start_methods, get_context, parent_process, resource_tracker
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,36 +18,37 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cli import (
-    Parser,
-    StopSignal,
-    TilesFlags,
-    UserError,
-    WorkError,
-    add_flags,
-    flag,
-    positive_int,
-    read_flags,
-    run_main,
-)
+from cli import Parser, TilesFlags, UserError, add_flags, flag, positive_int, read_flags, run_main
 from extract_download import fetch_extract
 from files import atomic_path, atomic_write, digest, file_digest, locked
-from layers import LAYERS, MANIFEST_NAME, MAX_TILE_PX
-from map_index import STYLE_PX, DrawIndex, TileArea, build_index, clipped
+from layers import LAYERS, MANIFEST_NAME, MAX_TILE_PX, STYLE_PATH
+from map_index import STYLE_PX, DrawIndex, build_index
 from map_labels import labels_table
-from map_style import STYLE_PATH, Style, load_style
-from osm_extract import ATTRIBUTION, ExtractInfo, Features, extract_info, read_features
-from progress_bars import progress
-from tile_grid import Box
-from tile_painter import Painter
+from map_style import Style, load_style
+from osm_extract import ATTRIBUTION, Features, read_features
+from osm_file import extract_info
+from progress_bars import warn
+from tile_area import (
+    MAX_TILES,
+    TileArea,
+    box_text,
+    boxes_overlap,
+    clipped,
+    common_box,
+    data_box,
+    near_tiles,
+    tile_count,
+)
+from tile_grid import GRID_LIMIT, MAX_LATITUDE, Box
 from tile_previews import write_previews
-from tile_writer import PARTIAL, TileWriter, encode_png, inked_tiles, missing_tiles
+from tile_workers import DrawJob, draw_tiles, start_workers
+from tile_writer import PARTIAL, inked_tiles, missing_tiles
 
 SAMPLE_EXTRACT = Path(__file__).with_name("sample_data") / "astana.osm.pbf"
 # The 48 x 48 tiles of the sample on which the most buildings and roads are drawn (41,815 of 100,198 marks on tiles).
 SAMPLE_BBOX: Box = (71.3644409, 51.1224889, 71.4962769, 51.2051626)
-
-METATILE = 8  # tiles are drawn and handed to processes in blocks of 8 x 8
+NAMED_OBJECTS = 10  # broken objects that are named on the terminal; the manifest names up to MANIFEST_OBJECTS
+MANIFEST_OBJECTS = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,28 +66,17 @@ KNOWN_CITIES = {
 }
 
 
-def box_of(text: str) -> Box:
-    """Parse `W,S,E,N` in degrees."""
-    try:
-        west, south, east, north = (float(part) for part in text.split(","))
-    except ValueError:
-        raise UserError(
-            f"--bbox is {text!r}; expected west,south,east,north in degrees, such as 30.24,50.21,30.83,50.59"
-        ) from None
-    if not (-180 <= west < east <= 180 and -85.05 <= south < north <= 85.05):
-        raise UserError(
-            f"--bbox {text}: expected west < east within 180 degrees and south < north within 85; the order is W,S,E,N"
-        )
-    return west, south, east, north
-
-
 @dataclasses.dataclass(frozen=True)
 class RenderConfig(TilesFlags):
     """Rendering."""
 
     extract: Path | None = None
     tms: bool = False  # no flag: tiles are always written with y from the north
-    bbox: str | None = flag(None, "only this box: west,south,east,north in degrees", metavar="W,S,E,N")
+    bbox: str | None = flag(
+        None,
+        "only this box: west,south,east,north in degrees; west > east crosses 180 degrees",
+        metavar="W,S,E,N",
+    )
     city: str | None = flag(None, f"a city known by name: {', '.join(KNOWN_CITIES)}", metavar="NAME")
     source: str | None = flag(None, "extract to use instead of the city's own: a URL or a file", metavar="URL|FILE")
     downloads: Path = flag(Path("downloads"), "folder for downloaded extracts")
@@ -109,13 +91,18 @@ class RenderConfig(TilesFlags):
 
 @dataclasses.dataclass
 class RenderReport:
-    """What a run did: tiles in the area, tiles drawn now, broken geometries, objects and inked tiles by layer."""
+    """What a run did: tiles in the area, tiles drawn now, objects and inked tiles by layer, broken geometries.
 
-    area: "TileArea"
+    `broken` and `repaired` count objects by what is wrong with them, `named` names some of them.
+    """
+
+    area: TileArea
     drawn: int
     box: Box
-    broken: dict[str, int]
     layers: dict[str, dict[str, int]]
+    broken: dict[str, int]
+    repaired: dict[str, int]
+    named: dict[str, list[str]]
     outputs: list[Path] = dataclasses.field(default_factory=list)
 
     @property
@@ -124,104 +111,75 @@ class RenderReport:
         return len(self.area.tile_xy)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Job:
-    """What every drawing process needs to know; the index lies in `folder`."""
-
-    folder: Path
-    root: Path
-    zoom: int
-    tile_px: int
-    token: str = dataclasses.field(default_factory=lambda: secrets.token_hex(8))  # another run, another index
-
-
-@functools.lru_cache(maxsize=1)
-def _tools(job: _Job) -> tuple[Painter, TileWriter]:
-    """The painter and the writer of this process."""
-    return Painter(DrawIndex.load(job.folder), job.tile_px), TileWriter(job.root, job.zoom, job.tile_px)
-
-
-def _draw(
-    job: _Job, tiles: np.ndarray, tile_xy: np.ndarray, missing: np.ndarray
-) -> tuple[np.ndarray, list[tuple[int, int]]]:
-    """Draw the layers of the metatile `tiles (N,)` that are `missing (N, 12)`.
-
-    Returns `tiles` and the `(tile, layer)` that show something.
-    """
-    painter, writer = _tools(job)
-    painter.paths.clear()
-    inked = []
-    for tile, (x, y), absent in zip(tiles.tolist(), tile_xy.tolist(), missing.tolist(), strict=True):
-        for layer, plane in painter.layers(tile, x, y):
-            if absent[layer]:
-                writer.write(f"{writer.folders[layer]}/{x}/{y}.png", encode_png(plane))
-                absent[layer] = False
-                inked.append((tile, layer))
-        for layer in (layer for layer, left in enumerate(absent) if left):
-            writer.write_blank(f"{writer.folders[layer]}/{x}/{y}.png")
-    return tiles, inked
-
-
 # --- a run -------------------------------------------------------------------------------------------------
 
 
 def render(config: RenderConfig) -> RenderReport:
-    """Render what `config` asks for and return what was done; finished tiles are left alone."""
+    """Render what `config` asks for and return what was done; finished tiles are left alone.
+
+    Raises `UserError` for an extract, box or folder that cannot be used, `WorkError` when a process is lost.
+    """
     if config.tile_px > MAX_TILE_PX:
         raise UserError(f"--tile_px {config.tile_px} is too large for a tile; at most {MAX_TILE_PX} can be read")
-    path, box = locate(config)
-    style, info = load_style(config.style), extract_info(path)
-    _check_overlap(path, info, box)
+    # Locate the extract and the box.
+    extract, box = locate(config)
+    style, info = load_style(config.style), extract_info(extract)
+    if box and info.box and not boxes_overlap(box, info.box):
+        raise UserError(
+            f"--bbox {box_text(box)} lies outside of {extract}, which covers {box_text(info.box)} (W,S,E,N)"
+        )
     root = config.tiles_root
     root.mkdir(parents=True, exist_ok=True)
     with locked(root / ".render.lock", wait_s=1):
-        manifest = _manifest(config, path, style, info)
-        former = _claim(root, manifest, config.force)
-        box = box or info.box or former.get("bbox")
-        report = _finished(config, former, box) or _render(config, path, style, box, manifest)
+        identity = {
+            "extract": extract.name,
+            "extract_digest": file_digest(extract),
+            "date": info.date,
+            "zoom": config.zoom,
+            "tile_px": config.tile_px,
+            "style_version": style.version,
+            "style_digest": style.digest,
+            "attribution": ATTRIBUTION,
+        }
+        former = _former_manifest(root, identity, config.force)
+        box = box or info.box or former.get("asked_bbox")
+        report = _finished(config, former, box)
+        if report is None:
+            with _partial_folder(root) as scratch, start_workers(config.jobs) as pool:
+                # Read the objects, choose the tiles, find what lies on each tile.
+                features = read_features(extract, style, box, scratch)
+                area, found_box = choose_area(features, style, box, config.zoom, extract)
+                area = clipped(area, features.boundaries, extract) if config.clip_boundary else area
+                index = build_index(features, style, area)
+                # Draw what is missing.
+                missing = missing_tiles(root, area, config.force)
+                manifest = identity | {
+                    "bbox": found_box,
+                    "asked_bbox": box,
+                    "tiles": len(area.tile_xy),
+                    "clip_boundary": config.clip_boundary,
+                }
+                _write_manifest(root, manifest | {"complete": False})
+                job = DrawJob(scratch, root, config.zoom, config.tile_px)
+                inked = draw_tiles(job, area, index, missing, pool, config.jobs)
+            if not missing.all():  # what was there before this run
+                inked |= inked_tiles(root, area, config.tile_px)
+            # Labels and the manifest.
+            outputs = []
+            if config.labels:
+                write_labels(config.labels, labels_table(features, style, area, index), _labels_key(manifest))
+                outputs.append(config.labels)
+            manifest |= {"complete": True, "layers": _layer_counts(inked, style, index)} | _geometry_report(features)
+            _write_manifest(root, manifest)
+            report = _report(manifest, area, int(missing.any(axis=1).sum()), outputs)
         if config.preview:
             report.outputs += write_previews(root, report.area, config.tile_px, config.jobs)
     return report
 
 
-def _render(config: RenderConfig, path: Path, style: Style, box: Box | None, manifest: dict[str, Any]) -> RenderReport:
-    root = config.tiles_root
-    with _scratch(root) as scratch, _pool(config.jobs) as pool:
-        features = read_features(path, style, box, scratch)
-        box = box or _data_box(features, path)
-        area = TileArea.of_box(box, config.zoom)
-        area = clipped(area, features, path) if config.clip_boundary else area
-        index = build_index(features, style, area)
-        missing = missing_tiles(root, area, config.force)
-        manifest |= {"bbox": box, "tiles": len(area.tile_xy), "clip_boundary": config.clip_boundary}
-        _write_manifest(root, manifest | {"complete": False})
-        inked = _draw_all(config, area, index, missing, pool)
-    if not missing.all():  # what was there before this run
-        inked |= inked_tiles(root, area, config.tile_px)
-    layers = _layer_counts(inked, style, index)
-    report = RenderReport(area, int(missing.any(axis=1).sum()), box, features.broken, layers)
-    if config.labels:
-        write_labels(config.labels, labels_table(features, style, area, index), _labels_key(manifest))
-        report.outputs.append(config.labels)
-    _write_manifest(root, manifest | {"complete": True, "layers": layers, "broken_geometries": features.broken})
-    return report
-
-
-@contextlib.contextmanager
-def _scratch(root: Path) -> Iterator[Path]:
-    """A folder for files on their way; it goes whatever happens, so that a full disk is no fuller than it must be."""
-    scratch = root / PARTIAL
-    shutil.rmtree(scratch, ignore_errors=True)  # what a killed run left
-    scratch.mkdir()
-    try:
-        yield scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
 def locate(config: RenderConfig) -> tuple[Path, Box | None]:
-    """The extract to read, downloaded where it must be, and the box asked for."""
-    box = box_of(config.bbox) if config.bbox else None
+    """The extract to read, downloaded if necessary, and the box asked for."""
+    box = parse_box(config.bbox) if config.bbox else None
     source = config.source
     if config.city is not None:
         city = KNOWN_CITIES.get(config.city.lower())
@@ -242,21 +200,87 @@ def locate(config: RenderConfig) -> tuple[Path, Box | None]:
     return Path(source), box
 
 
-def _check_overlap(path: Path, info: ExtractInfo, box: Box | None) -> None:
-    if box is None or info.box is None:
-        return
-    if box[0] >= info.box[2] or box[2] <= info.box[0] or box[1] >= info.box[3] or box[3] <= info.box[1]:
-        raise UserError(f"--bbox {_box_text(box)} lies outside of {path}, which covers {_box_text(info.box)} (W,S,E,N)")
+def parse_box(text: str) -> Box:
+    """Parse `W,S,E,N` in degrees; W > E is a box across 180 degrees."""
+    try:
+        west, south, east, north = (float(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(
+            f"--bbox is {text!r}; expected west,south,east,north in degrees, such as 30.24,50.21,30.83,50.59"
+        ) from None
+    edge = MAX_LATITUDE + 1e-4  # written with four decimals
+    across = west < east or (east - west) % 360 < 180  # a wider box across 180 degrees is a mistake in the order
+    if not (-180 <= west <= 180 and -180 <= east <= 180 and across and -edge <= south < north <= edge):
+        raise UserError(
+            f"--bbox {text}: expected west < east within 180 degrees (or west > east for a box across 180 "
+            "degrees) and south < north within 85.05, where Web Mercator ends; the order is W,S,E,N"
+        )
+    return west, south, east, north
 
 
-def _box_text(box: Box) -> str:
-    return ",".join(f"{value:.7g}" for value in box)
+@contextlib.contextmanager
+def _partial_folder(root: Path) -> Iterator[Path]:
+    """A folder for unfinished files; removed at the end, also after an error, so that a full disk is not kept full."""
+    folder = root / PARTIAL
+    shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _data_box(features: Features, path: Path) -> Box:
-    if not len(features.lonlat):
-        raise UserError(f"{path} holds nothing that the style table draws")
-    return (*features.lonlat.min(axis=0).tolist(), *features.lonlat.max(axis=0).tolist())
+# --- which tiles -------------------------------------------------------------------------------------------
+
+
+def choose_area(features: Features, style: Style, box: Box | None, zoom: int, extract: Path) -> tuple[TileArea, Box]:
+    """The tiles to draw and the box that they fill: `box`, or the box of the objects if there is none.
+
+    A box of more than `MAX_TILES` tiles shrinks to the objects in it, and if that is not enough, tiles that hold
+    nothing are left out. Objects few and far from the rest are left out of the box; a warning names them.
+    """
+    drawn = np.unique(features.item_object)
+    if not len(drawn):
+        wrong = "; ".join(_geometry_lines(_geometry_report(features)))
+        reason = f": {wrong}" if wrong else " that the style table draws"
+        raise UserError(f"{extract} holds nothing{' that can be drawn' if wrong else ''}{reason}")
+    if box is not None and tile_count(box, zoom) <= MAX_TILES:
+        return TileArea.of_box(box, zoom), box
+    bounds = features.bounds()[drawn]
+    if box is not None:
+        inside = np.array([boxes_overlap(_wrapped_box(row), box) for row in bounds.tolist()], dtype=bool)
+        if not inside.any():
+            raise UserError(f"the box {box_text(box)} holds nothing of {extract} that the style table draws")
+        drawn, bounds = drawn[inside], bounds[inside]
+    data, far = data_box(bounds, zoom)
+    if len(far):
+        places = zip(features.names(drawn[far[:NAMED_OBJECTS]]), bounds[far].tolist(), strict=False)
+        names = ", ".join(f"{name} at {south:.5f}, {west:.5f} (lat, lon)" for name, (west, south, _, _) in places)
+        warn(
+            f"{len(far):,} objects lie far from the rest or reach far beyond it, and are left out of the box: {names}"
+            f"{', ...' if len(far) > NAMED_OBJECTS else ''}. --bbox W,S,E,N draws another box"
+        )
+    if box is not None:
+        data = common_box(data, box)
+        warn(
+            f"the box {box_text(box)} holds {tile_count(box, zoom):,} tiles at zoom {zoom}, more than {MAX_TILES:,}; "
+            f"drawing {box_text(data)}, where the objects are"
+        )
+    if tile_count(data, zoom) <= MAX_TILES:
+        return TileArea.of_box(data, zoom), data
+    area = TileArea.of_box(data, zoom, limit=GRID_LIMIT)
+    near = near_tiles(area, np.diff(build_index(features, style, area).tile_start) > 0)
+    warn(
+        f"the box {box_text(data)} holds {tile_count(data, zoom):,} tiles at zoom {zoom}; drawing the "
+        f"{len(near.tile_xy):,} that hold something or lie next to one that does"
+    )
+    return near, data
+
+
+def _wrapped_box(bounds: list[float]) -> Box:
+    west, south, east, north = bounds
+    tiny = 1e-9  # so that a point has an inside
+    return west - tiny, south - tiny, (east if east <= 180 else east - 360) + tiny, north + tiny
 
 
 # --- manifest ----------------------------------------------------------------------------------------------
@@ -264,27 +288,11 @@ def _data_box(features: Features, path: Path) -> Box:
 _IDENTITY = ("extract_digest", "zoom", "tile_px", "style_digest")  # tiles that differ in these do not mix
 
 
-def _manifest(config: RenderConfig, path: Path, style: Style, info: ExtractInfo) -> dict[str, Any]:
-    return {
-        "extract": path.name,
-        "extract_digest": file_digest(path),
-        "date": info.date,
-        "zoom": config.zoom,
-        "tile_px": config.tile_px,
-        "style_version": style.version,
-        "style_digest": style.digest,
-        "attribution": ATTRIBUTION,
-    }
+def _former_manifest(root: Path, identity: dict[str, Any], force: bool) -> dict[str, Any]:
+    """The manifest of the tiles that are there, {} if there are none.
 
-
-def _write_manifest(root: Path, manifest: dict[str, Any]) -> None:
-    with atomic_write(root / MANIFEST_NAME, "w") as file:
-        json.dump(manifest, file, indent=2, ensure_ascii=False)
-        file.write("\n")
-
-
-def _claim(root: Path, manifest: dict[str, Any], force: bool) -> dict[str, Any]:
-    """Return the manifest of the tiles that are there, {} if there are none. Refuses to mix with other tiles."""
+    Raises `UserError` if they are of another extract, style or size; with `force` they are removed.
+    """
     path = root / MANIFEST_NAME
     try:
         former = json.loads(path.read_text(encoding="utf-8"))
@@ -299,31 +307,74 @@ def _claim(root: Path, manifest: dict[str, Any], force: bool) -> dict[str, Any]:
     except (json.JSONDecodeError, UnicodeDecodeError):
         former = {}
     former = former if isinstance(former, dict) else {}
-    differing = [key for key in _IDENTITY if former.get(key) != manifest[key]]
+    differing = [key for key in _IDENTITY if former.get(key) != identity[key]]
     if not differing:
         return former
     if not force:
-        what = ", ".join(f"{key} {former.get(key)} there, {manifest[key]} now" for key in differing if former.get(key))
+        what = ", ".join(f"{key} {former.get(key)} there, {identity[key]} now" for key in differing if former.get(key))
         raise UserError(
-            f"{root} holds tiles drawn otherwise ({what}); name another --tiles_root, or --force redraws them"
+            f"{root} holds tiles drawn differently ({what}); name another --tiles_root, or --force redraws them"
         )
     for layer in LAYERS:
         shutil.rmtree(root / layer, ignore_errors=True)
     return {}
 
 
+def _write_manifest(root: Path, manifest: dict[str, Any]) -> None:
+    with atomic_write(root / MANIFEST_NAME, "w") as file:
+        json.dump(manifest, file, indent=2, ensure_ascii=False)
+        file.write("\n")
+
+
 def _finished(config: RenderConfig, former: dict[str, Any], box: Box | None) -> RenderReport | None:
-    """The report of the run before, when there is nothing left to do."""
-    if config.force or not former.get("complete") or box is None or list(box) != list(former["bbox"]):
+    """The report of the run before, if there is nothing left to do."""
+    asked = None if box is None else list(box)
+    if config.force or not former.get("complete") or asked not in (former.get("asked_bbox"), former["bbox"]):
         return None
-    if config.clip_boundary or former.get("clip_boundary"):
+    if config.clip_boundary or former.get("clip_boundary") or tile_count(former["bbox"], config.zoom) > MAX_TILES:
         return None
     if config.labels and not _labels_are_there(config.labels, _labels_key(former)):
         return None
-    area = TileArea.of_box(box, config.zoom)
+    area = TileArea.of_box(former["bbox"], config.zoom)
     if missing_tiles(config.tiles_root, area, False).any():
         return None
-    return RenderReport(area, 0, tuple(box), former["broken_geometries"], former["layers"])
+    return _report(former, area, 0, [])
+
+
+def _report(manifest: dict[str, Any], area: TileArea, drawn: int, outputs: list[Path]) -> RenderReport:
+    return RenderReport(
+        area,
+        drawn,
+        tuple(manifest["bbox"]),
+        manifest["layers"],
+        manifest["broken_geometries"],
+        manifest.get("repaired_geometries", {}),
+        manifest.get("named_objects", {}),
+        outputs,
+    )
+
+
+def _geometry_report(features: Features) -> dict[str, Any]:
+    """What the manifest says about broken geometries: counts, and names of objects."""
+    named = features.broken | features.repaired
+    return {
+        "broken_geometries": {what: len(names) for what, names in features.broken.items()},
+        "repaired_geometries": {what: len(names) for what, names in features.repaired.items()},
+        "named_objects": {what: names[:MANIFEST_OBJECTS] for what, names in named.items()},
+    }
+
+
+def _geometry_lines(manifest: dict[str, Any]) -> list[str]:
+    """One phrase for each kind of broken geometry, with the first objects."""
+    counts = manifest["broken_geometries"] | {
+        f"repaired: {what}": count for what, count in manifest["repaired_geometries"].items()
+    }
+    lines = []
+    for what, count in counts.items():
+        names = manifest["named_objects"].get(what.removeprefix("repaired: "), [])
+        more = ", ..." if count > NAMED_OBJECTS else ""
+        lines.append(f"{count:,} {what} ({', '.join(names[:NAMED_OBJECTS])}{more})" if names else f"{count:,} {what}")
+    return lines
 
 
 def _layer_counts(inked: np.ndarray, style: Style, index: DrawIndex) -> dict[str, dict[str, int]]:
@@ -336,15 +387,18 @@ def _layer_counts(inked: np.ndarray, style: Style, index: DrawIndex) -> dict[str
     return {name: {"objects": objects[i], "tiles": tiles[i]} for i, name in enumerate(LAYERS)}
 
 
-def _labels_key(manifest: dict[str, Any]) -> str:
-    return digest(*(manifest[key] for key in (*_IDENTITY, "bbox", "clip_boundary")))
+# --- labels ------------------------------------------------------------------------------------------------
 
 
 def write_labels(path: Path, table: pa.Table, key: str) -> None:
-    """Write the table as Parquet; `key` says of what it was made."""
+    """Write the table as Parquet; `key` identifies what it was made from."""
     table = table.replace_schema_metadata({"loc2vec": key, "attribution": ATTRIBUTION})
     with atomic_path(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
+
+
+def _labels_key(manifest: dict[str, Any]) -> str:
+    return digest(*(manifest[key] for key in (*_IDENTITY, "bbox", "clip_boundary")))
 
 
 def _labels_are_there(path: Path, key: str) -> bool:
@@ -354,107 +408,22 @@ def _labels_are_there(path: Path, key: str) -> bool:
         return False
 
 
-# --- processes ---------------------------------------------------------------------------------------------
-
-
-def _draw_all(
-    config: RenderConfig, area: TileArea, index: DrawIndex, missing: np.ndarray, pool: Executor
-) -> np.ndarray:
-    """Draw what is missing; which of it shows something: `(N, 12) bool`."""
-    inked = np.zeros_like(missing)
-    folder = config.tiles_root / PARTIAL
-    index.save(folder)
-    job = _Job(folder, config.tiles_root, config.zoom, config.tile_px)
-    tasks = ((job, block, area.tile_xy[block], missing[block]) for block in _metatiles(area, missing))
-    with progress(total=int(missing.any(axis=1).sum()), desc="drawing", unit=" tiles") as bar, StopSignal() as stop:
-        for tiles, shown in _in_order_of_completion(pool, tasks, 2 * config.jobs, stop):
-            inked[tuple(np.array(shown, dtype=np.int64).reshape(-1, 2).T)] = True
-            bar.update(len(tiles))
-        stop.raise_if_requested()
-    return inked
-
-
-def _metatiles(area: TileArea, missing: np.ndarray) -> list[np.ndarray]:
-    """Group the tiles that miss something into metatiles."""
-    tiles = np.flatnonzero(missing.any(axis=1))
-    block = area.tile_xy[tiles] // METATILE
-    order = np.lexsort((block[:, 1], block[:, 0]))
-    edges = np.flatnonzero(np.any(np.diff(block[order], axis=0) != 0, axis=1)) + 1
-    return [part for part in np.split(tiles[order], edges) if len(part)]
-
-
-class _HereAndNow(Executor):
-    """An executor that draws in this process."""
-
-    def submit(self, fn: Callable, /, *args: Any, **kwargs: Any) -> Future:
-        future: Future = Future()
-        future.set_result(fn(*args, **kwargs))
-        return future
-
-
-def _pool(jobs: int) -> Executor:
-    """Processes that draw; they get ready while the extract is read."""
-    if jobs == 1:
-        return _HereAndNow()
-    method = "forkserver" if "forkserver" in get_all_start_methods() else "spawn"
-    most = 61 if os.name == "nt" else 1 << 10  # Windows can wait for no more
-    pool = ProcessPoolExecutor(min(jobs, most), get_context(method), _start_worker)
-    with _deaf_children():
-        pool.submit(int)  # starts them all
-    return pool
-
-
-@contextlib.contextmanager
-def _deaf_children() -> Iterator[None]:
-    """Processes started here never hear the signals that a terminal sends to all: the parent decides when to stop."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    resource_tracker.ensure_running()  # it would lift the block
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _start_worker() -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent_process().join()
-    os._exit(1)
-
-
-def _in_order_of_completion(pool: Executor, tasks: Iterator[tuple], ahead: int, stop: StopSignal) -> Iterator[tuple]:
-    """Draw metatiles; only `ahead` of them are on their way at a time, so that memory is bounded and a stop prompt."""
-    running: set[Future] = {pool.submit(_draw, *task) for task in islice(tasks, ahead)}
-    try:
-        while running:
-            done, running = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
-            for future in done:
-                yield future.result()
-                running |= {pool.submit(_draw, *task) for task in islice(tasks, 0 if stop.requested else 1)}
-    except BrokenProcessPool:
-        raise WorkError(
-            "a drawing process was ended from outside (out of memory?); the same command goes on where it stopped, "
-            "--jobs 1 needs least memory"
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
 # --- command line ------------------------------------------------------------------------------------------
 
 
 def print_report(config: RenderConfig, report: RenderReport) -> None:
     """Say on stdout what was done."""
-    print(f"{report.tiles:,} tiles in {config.tiles_root}, {report.drawn:,} drawn now; box {_box_text(report.box)}")
+    print(f"{report.tiles:,} tiles in {config.tiles_root}, {report.drawn:,} drawn now; box {box_text(report.box)}")
     for name, counts in report.layers.items():
         print(f"  {name:17} {counts['objects']:>9,} objects on {counts['tiles']:>7,} tiles")
-    broken = "; ".join(f"{count:,} {what}" for what, count in report.broken.items())
-    print(f"broken geometries: {broken or 'none'}")
+    lines = _geometry_lines(
+        {
+            "broken_geometries": report.broken,
+            "repaired_geometries": report.repaired,
+            "named_objects": report.named,
+        }
+    )
+    print(f"broken geometries: {'; '.join(lines) or 'none'}")
     for path in report.outputs:
         print(f"wrote {path}")
     print(ATTRIBUTION)
@@ -464,7 +433,8 @@ def main() -> None:
     """Command line."""
     parser = Parser(__doc__)
     parser.add_argument("extract", nargs="?", type=Path, help="OpenStreetMap extract, such as CITY.osm.pbf")
-    add_flags(parser, RenderConfig, only=[f.name for f in dataclasses.fields(RenderConfig) if f.name != "cache_dir"])
+    hidden = ("cache_dir", "tms")
+    add_flags(parser, RenderConfig, only=[f.name for f in dataclasses.fields(RenderConfig) if f.name not in hidden])
     config = read_flags(RenderConfig, parser.parse_args())
     print_report(config, render(config))
 

@@ -19,18 +19,16 @@ except ImportError as error:  # the wheel is there, a system library is not
         f"error: the drawing library does not load ({error}).\n"
         "  On Debian and Ubuntu: apt-get install libegl1 libgl1; elsewhere: `make init` installs skia-python"
     ) from None
+
 LONG_PATH = 256  # points; longer ones are thinned to what a tile can see
-
-
-# --- drawing -----------------------------------------------------------------------------------------------
 
 
 class Painter:
     """Draws the 12 planes of one tile after the other with Skia on the CPU.
 
-    Every tile is drawn on its own canvas, and every path lives in the coordinates of its object's own origin tile:
-    a translation by whole pixels is all that lies between, so a pixel is a function of the tile and the objects on
-    it, whatever the metatile, the box or the number of processes.
+    Every tile is drawn on its own canvas, and every path has the coordinates of its object's own origin tile: the two
+    differ by whole pixels only. So a pixel depends on the tile and the objects on it alone, not on the metatile, the
+    box or the number of processes.
     """
 
     def __init__(self, index: DrawIndex, tile_px: int):
@@ -43,76 +41,71 @@ class Painter:
         self.stroke = skia.Paint(
             Style=skia.Paint.kStroke_Style, StrokeCap=skia.Paint.kRound_Cap, StrokeJoin=skia.Paint.kRound_Join
         )
-        self.paths: dict[int, Any] = {}
+        self.symbols: dict[int, tuple[int, int, int, Any]] = {}  # of items that look the same on every tile
 
     def layers(self, tile: int, x: int, y: int) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield `(layer, plane)` for the layers that show something; the plane is reused."""
+        """Yield `(layer, plane)` for the layers of a tile that show something; the plane is reused.
+
+        `x` and `y` are its column and row; columns go on beyond 180 degrees, as in `TileArea.number`.
+        """
         items = self.index.pair_item[self.index.tile_start[tile] : self.index.tile_start[tile + 1]]
-        layer_of = self.index.class_look[self.index.item_class[items], 0]
+        layer_of = self.index.class_style[self.index.item_class[items], 0]
         for layer in dict.fromkeys(layer_of.tolist()):
             self.plane.fill(0)
             for item in items[layer_of == layer].tolist():
-                self._draw(item, x, y)
+                gray, origin_x, origin_y, path = self.symbols.get(item) or self._symbol(item, x, y)
+                self.paint.setAlpha(gray)
+                self.canvas.save()
+                self.canvas.translate((origin_x - x) * self.px, (origin_y - y) * self.px)
+                self.canvas.drawPath(path, self.paint)
+                self.canvas.restore()
             if self.plane.any():
                 yield layer, self.plane
 
-    def _draw(self, item: int, x: int, y: int) -> None:
-        look = self.paths.get(item)
-        if look is None:
-            look, lasting = self._look(item, x, y)
-            if lasting:
-                self.paths[item] = look
-        gray, origin_x, origin_y, path = look
-        canvas = self.canvas
-        self.paint.setAlpha(gray)
-        canvas.save()
-        canvas.translate((origin_x - x) * self.px, (origin_y - y) * self.px)
-        canvas.drawPath(path, self.paint)
-        canvas.restore()
-
-    def _look(self, item: int, x: int, y: int) -> tuple[tuple[int, int, int, Any], bool]:
-        """Brightness, origin tile, and the outline in pixels from there; and whether they serve other tiles too."""
+    def _symbol(self, item: int, x: int, y: int) -> tuple[int, int, int, Any]:
+        """Brightness, origin tile, and the outline in pixels from there; kept if it serves other tiles too."""
         index = self.index
         owner, kind = index.item_object[item], int(index.item_kind[item])
-        gray = int(index.class_look[index.item_class[item], 1 + kind])
+        gray = int(index.class_style[index.item_class[item], 1 + kind])
         origin_x, origin_y = index.origin[owner].tolist()
         scale, size = self.px / UNIT, float(index.item_size[item])
-        path = skia.Path()
+        path, serves_all = skia.Path(), True
         if kind == POINT:
             px, py = (index.points[index.point_start[index.ring_start[owner]]] * scale).tolist()
             path.addCircle(px, py, size * self.px)
-            return (gray, origin_x, origin_y, path), True
-        path.setFillType(skia.PathFillType.kEvenOdd)
-        lasting, margin = True, 1 + math.ceil(size)
-        window = np.array([x - origin_x - margin, y - origin_y - margin, x - origin_x + margin, y - origin_y + margin])
-        for ring in range(index.ring_start[owner], index.ring_start[owner + 1]):
-            points = index.points[index.point_start[ring] : index.point_start[ring + 1]]
-            short = len(points) <= LONG_PATH
-            lasting &= short
-            for run in [points] if short else _thinned(points, window, kind):
-                _append(path, (run * scale).tolist(), close=kind == FILL)
+        else:
+            path.setFillType(skia.PathFillType.kEvenOdd)
+            margin = 1 + math.ceil(size)
+            window = np.array(
+                [x - origin_x - margin, y - origin_y - margin, x - origin_x + margin, y - origin_y + margin]
+            )
+            for ring in range(index.ring_start[owner], index.ring_start[owner + 1]):
+                points = index.points[index.point_start[ring] : index.point_start[ring + 1]]
+                short = len(points) <= LONG_PATH
+                serves_all &= short
+                for run in [points] if short else _thinned(points, window, kind):
+                    first, *others = (run * scale).tolist()
+                    path.moveTo(*first)
+                    for place in others:
+                        path.lineTo(*place)
+                    if kind == FILL:
+                        path.close()
         if kind == LINE:
             self.stroke.setStrokeWidth(size * self.px)
             outline = skia.Path()
             self.stroke.getFillPath(path, outline)
             path = outline
-        return (gray, origin_x, origin_y, path), lasting
-
-
-def _append(path: Any, points: list[list[float]], close: bool) -> None:
-    path.moveTo(*points[0])
-    for x, y in points[1:]:
-        path.lineTo(x, y)
-    if close:
-        path.close()
+        if serves_all:
+            self.symbols[item] = gray, origin_x, origin_y, path
+        return gray, origin_x, origin_y, path
 
 
 def _thinned(points: np.ndarray, window: np.ndarray, kind: int) -> list[np.ndarray]:
     """Leave out points that the tiles of `window` (first x, first y, last x, last y) cannot see.
 
-    What wanders beyond the same edge marks nothing inside: a ring keeps the ends of such a run, a line is cut there.
-    The window belongs to the tile that is drawn, never to the metatile: Skia's coverage depends a little on the
-    edges that lie outside, and a pixel shall depend on its tile alone.
+    Points beyond the same edge mark nothing inside: a ring keeps the ends of such a run, a line is cut there. The
+    window belongs to the tile that is drawn, not to the metatile: Skia's coverage depends a little on the edges that
+    lie outside, and a pixel must depend on its tile alone.
     """
     low, high = window[:2] * UNIT, (window[2:] + 1) * UNIT
     code = (points < low) @ np.array([1, 2]) + (points >= high) @ np.array([4, 8])

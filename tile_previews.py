@@ -1,4 +1,4 @@
-"""Pictures of rendered tiles: the whole city and contact sheets.
+"""Pictures of rendered tiles: the whole city, contact sheets of each layer, and an overview of all layers.
 
 Not a command; `python render_tiles.py --preview` writes them.
 """
@@ -12,14 +12,13 @@ from PIL import Image, ImageDraw
 
 from files import atomic_path
 from layers import LAYERS
-from map_index import TileArea
 from progress_bars import progress
+from tile_area import TileArea
 from tile_images import composite, layer_image
 from tile_writer import inked_tiles
 
-# --- preview -----------------------------------------------------------------------------------------------
-
 _CITY_PX = 2048  # the longer side of the picture of the city, at most
+_MANY_TILES = 1 << 22  # a rectangle of more tiles is shown with fewer than 4 pixels per tile
 _SHEET = (6, 4)  # tiles across and down a contact sheet
 _SHEET_PX = 256
 _SHEET_STEP = _SHEET_PX + 4, _SHEET_PX + 18  # from tile to tile: a gap, and a line of text below
@@ -33,19 +32,16 @@ def write_previews(root: Path, area: TileArea, tile_px: int, jobs: int = 1) -> l
     folder = root / "preview"
     folder.mkdir(exist_ok=True)
     inked = inked_tiles(root, area, tile_px)
-    edge = 1 << int(math.log2(max(4, min(128, _CITY_PX // max(area.wanted.shape)))))
-    mass = np.zeros(inked.shape)
+    least = 4 if area.wanted.size <= _MANY_TILES else 1
+    edge = 1 << int(math.log2(max(least, min(128, _CITY_PX // max(area.wanted.shape)))))
     with ThreadPoolExecutor(jobs) as pool:
-        city = _city(root, area, inked, mass, edge, pool)
-    sheets = [_contact_sheet(root, area, layer, mass[:, layer]) for layer in range(len(LAYERS))]
+        city, intensity = _city(root, area, inked, edge, pool)
+    sheets = [_contact_sheet(root, area, layer, intensity[:, layer]) for layer in range(len(LAYERS))]
     pictures = {"city": city, "layers": _overview(sheets)} | dict(zip(LAYERS, sheets, strict=True))
-    return [_save(picture, folder / f"{name}.png") for name, picture in pictures.items()]
-
-
-def _save(image: Image.Image, path: Path) -> Path:
-    with atomic_path(path) as temporary:
-        image.save(temporary)
-    return path
+    for name, picture in pictures.items():
+        with atomic_path(folder / f"{name}.png") as temporary:
+            picture.save(temporary)
+    return [folder / f"{name}.png" for name in pictures]
 
 
 def _plane(root: Path, area: TileArea, tile: int, layer: int) -> Image.Image:
@@ -56,9 +52,10 @@ def _plane(root: Path, area: TileArea, tile: int, layer: int) -> Image.Image:
 
 
 def _city(
-    root: Path, area: TileArea, inked: np.ndarray, mass: np.ndarray, edge: int, pool: ThreadPoolExecutor
-) -> Image.Image:
-    """The composite of the whole city with `edge` pixels per tile; fills `mass (N, 12)` with mean brightness."""
+    root: Path, area: TileArea, inked: np.ndarray, edge: int, pool: ThreadPoolExecutor
+) -> tuple[Image.Image, np.ndarray]:
+    """The composite of the whole city with `edge` pixels per tile, and the mean intensity `(N, 12)` of each tile."""
+    intensity = np.zeros(inked.shape)
     rows, columns = area.wanted.shape
     picture = np.full((rows, edge, columns, edge, 3), 255, dtype=np.uint8)
     fine = 2 * edge  # composed at twice the size, so that thin things keep their colour
@@ -72,17 +69,17 @@ def _city(
     groups = np.split(np.arange(len(inked)), np.flatnonzero(np.diff(area.tile_xy[:, 0])) + 1)
     for group in progress(groups, desc="preview", unit=" columns"):
         stack = np.stack(list(pool.map(planes, group.tolist())))
-        mass[group] = stack.mean(axis=(2, 3))
+        intensity[group] = stack.mean(axis=(2, 3))
         colours = composite(stack).reshape(len(group), edge, 2, edge, 2, 3).mean(axis=(2, 4))
-        x, y = area.tile_xy[group].T
-        picture[y - area.y0, :, x - area.x0] = colours.astype(np.uint8)
-    return Image.fromarray(picture.reshape(rows * edge, columns * edge, 3))
+        column, row = area.columns_rows[group].T
+        picture[row, :, column] = colours.astype(np.uint8)
+    return Image.fromarray(picture.reshape(rows * edge, columns * edge, 3)), intensity
 
 
-def _contact_sheet(root: Path, area: TileArea, layer: int, mass: np.ndarray) -> Image.Image:
+def _contact_sheet(root: Path, area: TileArea, layer: int, intensity: np.ndarray) -> Image.Image:
     """Tiles of one layer from the fullest to the emptiest, in even steps of rank."""
     across, down = _SHEET
-    order = np.argsort(-mass, kind="stable")[: np.count_nonzero(mass)]
+    order = np.argsort(-intensity, kind="stable")[: np.count_nonzero(intensity)]
     chosen = order[np.unique(np.linspace(0, len(order) - 1, across * down).astype(int))] if len(order) else order
     sheet = Image.new("RGB", (across * _SHEET_STEP[0] + 4, down * _SHEET_STEP[1] + 4), "white")
     draw = ImageDraw.Draw(sheet)

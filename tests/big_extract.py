@@ -12,7 +12,7 @@ import numpy as np
 import osmium
 
 from cli import Parser, run_main
-from osm_extract import extract_info
+from osm_file import extract_info
 
 HIGHEST_ID = 13_000_000_000  # ids of the copies spread as widely as those of real extracts
 SHIFT = 0.0007  # degrees between copies that lie on top of each other: some buildings' width

@@ -25,12 +25,14 @@ import shapely
 
 from cli import Parser, UserError, run_main
 from layers import LAYERS
-from map_index import STYLE_PX, TileArea, build_index, draw_order
+from map_index import STYLE_PX, build_index, draw_order
 from map_style import FILL, LINE, POINT, Style, load_style
-from osm_extract import Features, extract_info, read_features
-from render_tiles import METATILE, PARTIAL, TileWriter
+from osm_extract import Features, read_features
+from osm_file import extract_info
+from tile_area import TileArea
 from tile_grid import tile_of_latlon
-from tile_painter import encode_png
+from tile_workers import METATILE
+from tile_writer import PARTIAL, TileWriter, encode_png
 
 ZOOM = 17
 KINDS = {FILL: "fill", LINE: "line", POINT: "point"}  # in the order of drawing

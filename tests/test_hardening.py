@@ -31,7 +31,7 @@ from embeddings import load_city
 from flag_tables import SCRIPTS, parser_of
 from fork_host import REPO, Host, show
 from layers import LAYERS
-from osm_extract import cut_extract
+from osm_file import cut_extract
 from render_tiles import SAMPLE_EXTRACT
 from tile_files import read_tile
 from tile_store import open_store

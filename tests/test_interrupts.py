@@ -16,7 +16,7 @@ from cache_files import load_cache
 from checkpoint import load_checkpoint
 from conftest import make_tiles, save_untrained
 from fork_host import Host, show
-from osm_extract import cut_extract
+from osm_file import cut_extract
 from render_tiles import SAMPLE_EXTRACT
 
 pytestmark = pytest.mark.slow

@@ -21,17 +21,22 @@ import shapely
 from osmium.osm import mutable
 from PIL import Image
 
+import extract_download
 import map_index
 import osm_extract
 import render_tiles
+import tile_painter
+import tile_workers
 from cli import UserError, WorkError, run_main
 from conftest import REPO, script_env
 from extract_download import fetch_extract
 from layers import LAYERS
-from map_index import TileArea, build_index
+from map_index import build_index
 from map_style import FILL, STYLE_PATH, load_style
-from osm_extract import cut_extract, read_features
+from osm_extract import read_features
+from osm_file import cut_extract
 from render_tiles import SAMPLE_BBOX, SAMPLE_EXTRACT, RenderConfig, render
+from tile_area import TileArea
 from tile_grid import tile_of_latlon
 from tile_writer import TileWriter, encode_png
 
@@ -183,7 +188,7 @@ def test_pixels_do_not_depend_on_box_jobs_or_metatile(quarter, tmp_path, monkeyp
     whole, part, single = tmp_path / "whole", tmp_path / "part", tmp_path / "single"
     draw(quarter, whole, SMALL_BOX, jobs=2)
     report = draw(quarter, part, "71.4310,51.1560,71.4400,51.1600")
-    monkeypatch.setattr(render_tiles, "METATILE", 1)
+    monkeypatch.setattr(tile_workers, "METATILE", 1)
     draw(quarter, single, SMALL_BOX)
     drawn = content(whole)
     assert content(single) == drawn
@@ -204,14 +209,14 @@ def lake(map_file) -> Path:
 
 def test_long_paths_do_not_depend_on_the_metatile_either(lake, tmp_path, monkeypatch):
     draw(lake, tmp_path / "eight", box_text(-12, -1, 6, 2))
-    monkeypatch.setattr(render_tiles, "METATILE", 3)
+    monkeypatch.setattr(tile_workers, "METATILE", 3)
     draw(lake, tmp_path / "three", box_text(-12, -1, 6, 2))
     assert content(tmp_path / "eight") == content(tmp_path / "three")
 
 
 def test_thinning_a_long_path_leaves_the_picture_alone(lake, tmp_path, monkeypatch):
     for name, limit in (("thinned", 256), ("whole", 10**9)):
-        monkeypatch.setattr(render_tiles, "LONG_PATH", limit)
+        monkeypatch.setattr(tile_painter, "LONG_PATH", limit)
         draw(lake, tmp_path / name, box_text(-13, -1, 6, 2))
     far = [
         np.abs(plane(tmp_path / "thinned", "water", x, y).astype(int) - plane(tmp_path / "whole", "water", x, y)) > 8
@@ -365,16 +370,19 @@ def test_broken_geometries_are_counted_and_the_rest_is_drawn(map_file, tmp_path)
     map_file.relation([(part, "outer")], type="multipolygon", building="yes")  # does not close either
     report = draw(map_file.write(), tmp_path / "tiles", box_text(0, 0, 1, 1))
     assert report.broken == {
-        "closed ways that are no valid surface": 1,
         "ways that should close and do not": 1,
         "ways with missing nodes, drawn in part": 1,
         "relations that are incomplete or do not close": 1,
     }
-    assert plane(tmp_path / "tiles", "buildings", 0, 0)[50, 50] > 0
+    assert report.repaired == {"surfaces that crossed themselves": 1}
+    buildings = plane(tmp_path / "tiles", "buildings", 0, 0)
+    assert buildings[50, 50] > 0
+    assert buildings[140, 166] == 0 < buildings[166, 140] and buildings[166, 195] > 0  # the two halves of the bow
     road = plane(tmp_path / "tiles", "roads", 0, 0)
     assert road[154, 90] > 0 and road[154, 50] == 0
     manifest = json.loads((tmp_path / "tiles" / "manifest.json").read_text())
     assert manifest["broken_geometries"] == report.broken
+    assert manifest["named_objects"]["ways that should close and do not"] == ["way 3"]
 
 
 @pytest.mark.parametrize(
@@ -797,7 +805,7 @@ def test_a_download_arrives_whole_whatever_the_server_does(server, tmp_path, fau
 
 
 def test_a_broken_download_goes_on_where_it_stopped_also_in_the_next_run(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(osm_extract, "TRIES", 1)
+    monkeypatch.setattr(extract_download, "TRIES", 1)
     server.faults = ["breaks off", "error"]
     with pytest.raises(WorkError, match="503"):
         fetch_extract(server.url, tmp_path, pause_s=0)
