@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -33,25 +34,24 @@ from cli import (
     read_flags,
     run_main,
 )
+from colourings import COLOURINGS, Categories, Numbers, ShownTiles, cluster
 from embeddings import City, Embeddings, load_city
 from files import atomic_path
 from layers import LAYERS
 from progress_bars import progress
 from projections import ALGORITHMS, TITLES, Projection
 from similarity import Search, arithmetic, open_search, walk
-from tile_facts import ZONES, layer_prominence
+from tile_facts import ZONES
 from tile_files import read_manifest
 from tile_grid import farther_than, great_circle_km, latlon_of_tile
 from tile_images import (
-    LAYER_COLOURS,
+    BLANK_COLOUR,
     SEQUENTIAL_COLOURS,
-    category_palette,
     city_map,
     hex_to_rgb,
     pictures,
     principal_colours,
     sequential_colours,
-    zone_palette,
 )
 from vectors import centres
 
@@ -64,6 +64,7 @@ WALK_TILES = 10
 SHEET_EDGE, SHEET_STEP = 1.06, 1.28  # of a tile and a row on the sheet of neighbours, in inches
 ATLAS_COLUMNS = 36
 MOST_CLUSTERS = 100
+COLOURED_BY = ("layer", "zone", "density")  # of `COLOURINGS`, one panel each
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +74,7 @@ class PictureFlags:
     max_tiles: int = flag(10_000, "tiles with content that are shown, spread evenly over the city", type=positive_int)
     output_dir: Path = flag(Path("visualizations"), "folder for the pictures")
     format: str = flag("png", "file format of the pictures", choices=["png", "svg"])
-    clusters: int = flag(8, "kinds of places that k-means tells apart", type=positive_int)
+    clusters: int = flag(8, "number of k-means clusters", type=positive_int)
     save_embeddings: bool = flag(False, "also write the vectors and facts of the tiles as embeddings.npz")
 
 
@@ -82,7 +83,7 @@ class PictureFlags:
 
 @dataclasses.dataclass
 class Scene:
-    """A city, its projections and its clusters: everything the pictures are made of."""
+    """A city, its projections and its clusters: everything that the pictures show."""
 
     city: City
     views: dict[str, Projection]
@@ -94,9 +95,14 @@ class Scene:
         """The tiles that are shown."""
         return self.city.embeddings
 
+    @property
+    def shown(self) -> ShownTiles:
+        """The tiles that are shown, as `colourings` takes them."""
+        return ShownTiles(self.city, np.arange(len(self.places)), self.labels)
+
     @cached_property
     def centres(self) -> np.ndarray:
-        """The most typical tile of each kind, the commonest kind first."""
+        """The most typical tile of each cluster, the largest cluster first."""
         return centres(self.places.vectors, self.labels)
 
     @cached_property
@@ -111,7 +117,7 @@ class Scene:
 
     @cached_property
     def px_per_tile(self) -> int:
-        """Edge of a tile on the city map."""
+        """Edge of a tile on the city map, in pixels."""
         span = np.ptp(self.city.store.tile_xy, axis=0).max() + 1
         return int(np.clip(MAP_PX // span, 1, 32))
 
@@ -122,7 +128,7 @@ class Scene:
 
     @cached_property
     def nearest(self) -> np.ndarray:
-        """For each cell of the map the shown tile that is nearest, `(rows, columns) int64`; -1 on blank ground."""
+        """The nearest shown tile of each cell of the map, `(rows, columns) int64`; -1 on a blank tile."""
         store = self.city.store
         x, y = (store.tile_xy - store.tile_xy.min(axis=0)).T
         cells = np.full((y.max() + 1, x.max() + 1), -1, dtype=np.int64)
@@ -131,15 +137,15 @@ class Scene:
         return cells
 
     def painted(self, colours: np.ndarray) -> np.ndarray:
-        """The city map `(H, W, 3) uint8` with each tile washed in its colour `(N, 3)`: streets and water show through.
+        """The city map `(H, W, 3) uint8` with each tile tinted in its colour `(N, 3)`; streets and water show through.
 
-        Where only a sample is shown, the tiles between take the colour of the nearest.
+        If only a sample is shown, the tiles between take the colour of the nearest.
         """
-        washed = np.where((self.nearest >= 0)[..., None], colours[self.nearest], 255).astype(np.float32)
-        washed = washed.repeat(self.px_per_tile, axis=0).repeat(self.px_per_tile, axis=1)
+        tint = np.where((self.nearest >= 0)[..., None], colours[self.nearest], 255).astype(np.float32)
+        tint = tint.repeat(self.px_per_tile, axis=0).repeat(self.px_per_tile, axis=1)
         light = self.base.astype(np.float32) @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
         shade = np.clip((light[..., None] - 90) / 150, 0, 1)
-        return np.clip((0.14 * 255 + 0.86 * washed) * (0.5 + 0.5 * shade), 0, 255).astype(np.uint8)
+        return np.clip((0.14 * 255 + 0.86 * tint) * (0.5 + 0.5 * shade), 0, 255).astype(np.uint8)
 
     @cached_property
     def km_per_tile(self) -> float:
@@ -150,35 +156,6 @@ class Scene:
     def tiles(self, rows: np.ndarray, size: int) -> np.ndarray:
         """Colour pictures of shown tiles."""
         return pictures(self.city.pictures, self.city.rows[rows], size)
-
-
-@dataclasses.dataclass(frozen=True)
-class Colouring:
-    """One way to colour the tiles: colours `(N, 3)` 0 to 1, and how to read them.
-
-    `legend` holds (label, colour, count), most first; for a quantity it is empty and `top` is where the scale ends.
-    """
-
-    title: str
-    colours: np.ndarray
-    legend: list[tuple[str, str, int]]
-    top: float = 1.0
-
-
-def colourings(places: Embeddings) -> list[Colouring]:
-    """Dominant layer, geographic zone, content density."""
-    layers = _by_category("Dominant layer", places.dominant_layer, LAYERS, list(LAYER_COLOURS.values()))
-    zones = _by_category("Geographic zone", places.zone, ZONES, zone_palette(len(ZONES)))
-    top = max(0.05, float(np.percentile(places.density, 99)))
-    density = Colouring("Content density", sequential_colours(places.density / top) / 255, [], top)
-    return [layers, zones, density]
-
-
-def _by_category(title: str, category: np.ndarray, names: tuple[str, ...], palette: list[str]) -> Colouring:
-    table = np.array([hex_to_rgb(colour) for colour in palette]) / 255
-    counts = np.bincount(category[category >= 0], minlength=len(names))
-    shown = [i for i in np.argsort(-counts, kind="stable") if counts[i]]
-    return Colouring(title, table[category], [(names[i], palette[i], int(counts[i])) for i in shown])
 
 
 # --- pieces of pictures ------------------------------------------------------------------------------------
@@ -204,43 +181,52 @@ def add_panel(figure: Figure, box: tuple[float, float, float, float], title: str
 
 
 def scatter(axes: Axes, points: np.ndarray, colours: np.ndarray) -> None:
-    """Points in a square of their own; drawn in random order, so that no category covers the others."""
+    """Points with one scale on both axes, drawn in random order, so that no category covers the others."""
     order = np.random.default_rng(0).permutation(len(points))
     size = float(np.clip(24_000 / len(points), 1.5, 40))
-    axes.scatter(*points[order, :2].T, s=size, c=colours[order], linewidths=0, alpha=0.85, rasterized=True)
+    x, y = points[order, :2].T
+    axes.scatter(x, y, s=size, c=colours[order], linewidths=0, alpha=0.85, rasterized=True)
     low, high = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
     panel = np.array(axes.get_window_extent().size)
-    half = max(float(((high - low) / panel).max()), 1e-6) * 0.52 * panel  # one scale on both axes
+    half = max(float(((high - low) / panel).max()), 1e-6) * 0.52 * panel
     axes.set_xlim((low + high)[0] / 2 - half[0], (low + high)[0] / 2 + half[0])
     axes.set_ylim((low + high)[1] / 2 - half[1], (low + high)[1] / 2 + half[1])
 
 
-def add_legend(axes: Axes, colouring: Colouring) -> None:
-    """Names with counts below the panel, or a colour bar for a quantity."""
-    if not colouring.legend:
-        return add_colour_bar(axes, colouring.top)
-    look = {"marker": "o", "linestyle": "", "markersize": 6.5, "markeredgewidth": 0}
-    marks = [Line2D([], [], color=colour, label=f"{name}  {n:,}", **look) for name, colour, n in colouring.legend]
+def tile_colours(found: Categories | Numbers) -> np.ndarray:
+    """The colour of each tile, `(N, 3)` in 0..1."""
+    if isinstance(found, Categories):
+        table = np.array([hex_to_rgb(colour) for colour in (*found.colours, BLANK_COLOUR)])  # -1 is the last one
+        return table[found.values] / 255
+    low, high = found.data()["range"]
+    return sequential_colours((found.values - low) / (high - low)) / 255
+
+
+def add_legend(axes: Axes, found: Categories | Numbers) -> None:
+    """Names with counts below the panel, the most frequent first, or a colour bar for numbers."""
+    if isinstance(found, Numbers):
+        low, high = (value * found.scale for value in found.data()["range"])
+        ends = [f"{value:.{found.digits}f}{found.unit}" for value in (low, (low + high) / 2, high)]
+        bar = axes.inset_axes((0.02, -0.065, 0.62, 0.022))
+        colours = LinearSegmentedColormap.from_list("sequential", SEQUENTIAL_COLOURS)
+        bar.imshow(np.linspace(0, 1, 256)[None], aspect="auto", cmap=colours, extent=(0, 1, 0, 1))
+        bar.set_yticks([])
+        bar.set_xticks([0, 0.5, 1], [*ends[:2], f"{ends[2]} and more"], size=8.5, color=INK, family=FONT)
+        bar.tick_params(length=0, pad=4)
+        for spine in bar.spines.values():
+            spine.set_visible(False)
+        return
+    counts = np.bincount(found.values[found.values >= 0], minlength=len(found.names))
+    style: dict[str, Any] = {"marker": "o", "linestyle": "", "markersize": 6.5, "markeredgewidth": 0}
+    marks = [
+        Line2D([], [], color=found.colours[i], label=f"{found.names[i]}  {counts[i]:,}", **style)
+        for i in np.argsort(-counts, kind="stable").tolist()
+        if counts[i]
+    ]
     axes.legend(
         handles=marks, loc="upper left", bbox_to_anchor=(0, -0.01), ncols=3, frameon=False, labelcolor=INK,
         prop={"size": 8.5, "family": FONT}, handletextpad=0.2, columnspacing=1.4, borderaxespad=0.2,
     )  # fmt: skip
-    return None
-
-
-def add_colour_bar(axes: Axes, top: float) -> None:
-    """A slim bar from 0 to `top` below the panel."""
-    bar = axes.inset_axes((0.02, -0.065, 0.62, 0.022))
-    bar.imshow(np.linspace(0, 1, 256)[None], aspect="auto", cmap=_sequential_map(), extent=(0, 1, 0, 1))
-    bar.set_yticks([])
-    bar.set_xticks([0, 0.5, 1], ["0", f"{top / 2:.2f}", f"{top:.2f} and more"], size=8.5, color=INK, family=FONT)
-    bar.tick_params(length=0, pad=4)
-    for spine in bar.spines.values():
-        spine.set_visible(False)
-
-
-def _sequential_map() -> LinearSegmentedColormap:
-    return LinearSegmentedColormap.from_list("density", SEQUENTIAL_COLOURS)
 
 
 def show_map(axes: Axes, picture: np.ndarray, scene: Scene) -> None:
@@ -272,19 +258,19 @@ def mosaic(tiles: np.ndarray, columns: int, gap: int = 2) -> np.ndarray:
 
 
 def main_picture(scene: Scene) -> Figure:
-    """The city made of its own tiles, the same city in the colours of its vectors, and their UMAP."""
+    """The city as its tiles show it, coloured by the vectors, and the UMAP of the vectors."""
     tall = float(np.clip(5.5 * scene.base.shape[0] / scene.base.shape[1], 4.0, 8.0))
     figure = new_figure(
         17.7,
         tall + 1.75,
         f"{len(scene.places):,} places, one vector each",
-        "Equal colours are places that work alike: the first three principal components of a tile's vector are its "
-        "red, green and blue.",
+        "Places of similar colour have similar vectors: the first three principal components of a tile's vector are "
+        "its red, green and blue.",
         scene.credit,
     )
-    show_map(add_panel(figure, (0.35, 0.4, 5.5, tall), "What the network sees: the map's tiles"), scene.base, scene)
-    show_map(add_panel(figure, (6.1, 0.4, 5.5, tall), "What it makes of them"), scene.painted(scene.colours), scene)
-    axes = add_panel(figure, (11.95, 0.4, 5.4, tall), "The space it puts them in (UMAP)")
+    show_map(add_panel(figure, (0.35, 0.4, 5.5, tall), "The map tiles that the network sees"), scene.base, scene)
+    show_map(add_panel(figure, (6.1, 0.4, 5.5, tall), "The same tiles, coloured by their vectors"), scene.painted(scene.colours), scene)
+    axes = add_panel(figure, (11.95, 0.4, 5.4, tall), "Their vectors in two dimensions (UMAP)")
     scatter(axes, scene.views["UMAP"].points, scene.colours / 255)
     return figure
 
@@ -297,45 +283,48 @@ def projection_picture(scene: Scene, algorithm: str) -> Figure:
         how = f"the two axes hold {view.explained[:2].sum():.0%} of the variance; {how}"
     title = f"{TITLES[algorithm]} of {len(scene.places):,} tiles"
     figure = new_figure(17.7, 8.2, title, f"Each point is a tile; {how}.", scene.credit)
-    for i, colouring in enumerate(colourings(scene.places)):
-        axes = add_panel(figure, (0.35 + 5.8 * i, 1.45, 5.4, 5.4), colouring.title)
-        scatter(axes, view.points, colouring.colours)
-        add_legend(axes, colouring)
+    facts = [(colouring, colouring.values(scene.shown)) for colouring in COLOURINGS if colouring.key in COLOURED_BY]
+    for i, (colouring, found) in enumerate(facts):
+        assert isinstance(found, Categories | Numbers)
+        axes = add_panel(figure, (0.35 + 5.8 * i, 1.45, 5.4, 5.4), colouring.label)
+        scatter(axes, view.points, tile_colours(found))
+        add_legend(axes, found)
     return figure
 
 
 def cluster_picture(scene: Scene) -> Figure:
-    """The city by kind of place, with typical tiles of each and the layers that it has more of than others."""
-    count = int(scene.labels.max()) + 1
-    palette = category_palette(count)
+    """The city by kind of place, with typical tiles of each and the two layers that stand out."""
+    kinds = cluster(scene.shown)
+    count = len(kinds.names)
     ratio = scene.base.shape[0] / scene.base.shape[1]
     tall = max(min(8.6 * ratio, 9.5), 0.86 * count)
     figure = new_figure(
         17.7,
         tall + 1.5,
         f"{count} kinds of places",
-        "k-means of the vectors; beside each kind its most typical tiles and what it shows more of than the city does.",
+        "k-means of the vectors. Each kind is named after the two layers that it shows more of than the city does. "
+        "Beside it are its most typical tiles.",
         scene.credit,
     )
-    colours = np.array([hex_to_rgb(colour) for colour in palette], dtype=np.uint8)
-    show_map(add_panel(figure, (0.35, 0.35, 8.6, tall)), scene.painted(colours[scene.labels]), scene)
+    colours = np.round(tile_colours(kinds) * 255).astype(np.uint8)
+    show_map(add_panel(figure, (0.35, 0.35, 8.6, tall)), scene.painted(colours), scene)
     step = tall / count
     for label in range(count):
-        _cluster_row(figure, scene, label, palette[label], 0.35 + tall - (label + 1) * step, step)
+        _cluster_row(figure, scene, label, kinds, 0.35 + tall - (label + 1) * step, step)
     return figure
 
 
-def _cluster_row(figure: Figure, scene: Scene, label: int, colour: str, bottom: float, step: float) -> None:
-    """One kind of place: a swatch, its share, what it shows more of, its most typical tiles."""
+def _cluster_row(figure: Figure, scene: Scene, label: int, kinds: Categories, bottom: float, step: float) -> None:
+    """One kind of place: a swatch, its share, its name, its most typical tiles."""
     members = np.flatnonzero(scene.labels == label)
     edge = min(step - 0.1, 0.95)
     width, height = figure.get_size_inches()
     swatch = add_panel(figure, (9.3, bottom + (step - edge) / 2, 0.14, edge))
-    swatch.imshow(np.array(hex_to_rgb(colour), dtype=np.uint8)[None, None], aspect="auto")
+    swatch.imshow(np.array(hex_to_rgb(kinds.colours[label]), dtype=np.uint8)[None, None], aspect="auto")
     middle, share = (bottom + step / 2) / height, len(members) / len(scene.labels)
     for text, up, size, ink in (
         (f"{len(members):,} tiles, {share:.0%}", 0.11, 10.5, INK),
-        (_stands_out(scene, members), -0.13, 8.5, FAINT),
+        (kinds.names[label], -0.13, 8.5, FAINT),
     ):
         figure.text(9.62 / width, middle + up / height, text, size=size, color=ink, family=FONT, va="center")
     typical = members[_nearest_to_mean(scene.places.vectors[members], 6)]
@@ -344,23 +333,12 @@ def _cluster_row(figure: Figure, scene: Scene, label: int, colour: str, bottom: 
     tiles.set_anchor("E")
 
 
-def _stands_out(scene: Scene, members: np.ndarray) -> str:
-    """In a few words: the layers of which these tiles show most, compared with all tiles."""
-    prominence = layer_prominence(scene.city.store)[scene.city.rows]
-    more = prominence[members].mean(axis=0) - prominence.mean(axis=0)
-    standing = [LAYERS[i] for i in np.argsort(-more)[:2] if more[i] > 0.1]
-    if prominence[members].sum(axis=1).mean() < prominence.sum(axis=1).mean() / 3:
-        return "little drawn"
-    return f"more {', '.join(standing)}" if standing else "a common mix"
-
-
 def _nearest_to_mean(vectors: np.ndarray, count: int) -> np.ndarray:
     """Rows of the vectors nearest to their mean, distinct ones first."""
     away = ((vectors - vectors.mean(axis=0)) ** 2).sum(axis=1)
     order = np.argsort(away, kind="stable")
     _, first = np.unique(away[order], return_index=True)
-    chosen = order[np.sort(first)][:count]
-    return chosen
+    return order[np.sort(first)][:count]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -408,7 +386,7 @@ def neighbour_picture(scene: Scene) -> Figure:
 
 
 def arithmetic_picture(scene: Scene) -> Figure:
-    """A + B - C for the most typical tiles of the kinds, by a rule and not by choice."""
+    """A + B - C for the most typical tiles of the kinds, which a fixed rule chooses."""
     places, centres = scene.places, scene.centres
     strips = []
     for a, b in zip(centres[1:], np.roll(centres[1:], -1), strict=True):
@@ -445,10 +423,10 @@ def walk_picture(scene: Scene) -> Figure:
 
 
 def _tile_row(figure: Figure, scene: Scene, strip: Strip, rows: np.ndarray, corner: tuple[float, float]) -> None:
-    """Tiles side by side from `corner` (left, bottom) on; below each its likeness, and how far it is from the start."""
+    """Tiles side by side from `corner` (left, bottom) on; below each its similarity and distance."""
     places, (left, bottom) = scene.places, corner
     width, height = figure.get_size_inches()
-    text = {"size": 8, "color": FAINT, "family": FONT, "va": "center"}
+    text: dict[str, Any] = {"size": 8, "color": FAINT, "family": FONT, "va": "center"}
     if not len(rows):
         figure.text(left / width, (bottom + SHEET_EDGE / 2) / height, "no such tile", **text)
     for i, (row, tile) in enumerate(zip(rows, scene.tiles(rows, 128), strict=True)):
@@ -462,7 +440,7 @@ def _tile_row(figure: Figure, scene: Scene, strip: Strip, rows: np.ndarray, corn
 
 
 def atlas_picture(scene: Scene) -> Figure:
-    """t-SNE as a full sheet of tiles: a sample of them, each in a cell of a grid near to its point."""
+    """t-SNE as a full sheet of tiles: a sample of them, each in the grid cell near its point."""
     points = scene.views["TSNE"].points[:, :2].astype(np.float64)
     columns = int(min(ATLAS_COLUMNS, max(1, np.sqrt(len(points) * 1.5))))
     lines = max(1, min(round(columns / 1.5), len(points) // columns))
@@ -474,14 +452,14 @@ def atlas_picture(scene: Scene) -> Figure:
     order[linear_sum_assignment(cost)[1]] = sample
     picture = mosaic(scene.tiles(order, 48), columns)
     tall = 14.0 * picture.shape[0] / picture.shape[1]
-    note = f"{len(sample):,} tiles in the order of their t-SNE: what lies side by side here works alike in the city."
+    note = f"{len(sample):,} tiles in the order of their t-SNE. Tiles that are side by side here are alike in the city."
     figure = new_figure(14.7, tall + 1.5, "The atlas of places", note, scene.credit)
     add_panel(figure, (0.35, 0.35, 14.0, tall)).imshow(picture, interpolation="lanczos")
     return figure
 
 
 def all_pictures(scene: Scene) -> Iterator[tuple[str, Figure]]:
-    """Name and figure of every picture, the one that says most first."""
+    """Name and figure of every picture, the most informative first."""
     yield "city", main_picture(scene)
     yield "clusters", cluster_picture(scene)
     yield "neighbours", neighbour_picture(scene)
@@ -498,40 +476,35 @@ def all_pictures(scene: Scene) -> Iterator[tuple[str, Figure]]:
 
 def main() -> None:
     """Embed the city, project it, draw every picture and print its path."""
-    args = parse_args()
-    what = read_flags(PictureFlags, args)
-    scene = build_scene(args, what)
-    names = 6 + len(ALGORITHMS)
-    for name, figure in progress(all_pictures(scene), total=names, desc="pictures", unit="picture"):
-        print(save(figure, what.output_dir / f"{name}.{what.format}"))
-    if what.save_embeddings:
-        print(save_embeddings(scene, what.output_dir / "embeddings.npz"))
-
-
-def parse_args() -> argparse.Namespace:
-    """Read the flags."""
     parser = Parser(__doc__)
     for group in (ModelFlags, PictureFlags, TilesFlags, DeviceFlags):
         add_flags(parser, group)
-    return parser.parse_args()
+    args = parser.parse_args()
+    flags = read_flags(PictureFlags, args)
+    scene = build_scene(args, flags)
+    count = 6 + len(ALGORITHMS)
+    for name, figure in progress(all_pictures(scene), total=count, desc="pictures", unit="picture"):
+        print(save(figure, flags.output_dir / f"{name}.{flags.format}"))
+    if flags.save_embeddings:
+        print(save_embeddings(scene, flags.output_dir / "embeddings.npz"))
 
 
-def build_scene(args: argparse.Namespace, what: PictureFlags) -> Scene:
-    """Vectors, projections and clusters, from the caches where they are there."""
-    if what.clusters > MOST_CLUSTERS:
-        raise UserError(f"--clusters {what.clusters} do not fit into a picture; at most {MOST_CLUSTERS} do")
+def build_scene(args: argparse.Namespace, flags: PictureFlags) -> Scene:
+    """Vectors, projections and clusters, from the caches if they are there."""
+    if flags.clusters > MOST_CLUSTERS:
+        raise UserError(f"--clusters {flags.clusters} is too many for a picture; at most {MOST_CLUSTERS} fit")
     tiles = read_flags(TilesFlags, args)
-    city = load_city(tiles, args.model_path, device=args.device, max_tiles=what.max_tiles, seed=args.seed)
+    city = load_city(tiles, args.model_path, device=args.device, max_tiles=flags.max_tiles, seed=args.seed)
     vectors, cache = city.embeddings.vectors, {"seed": args.seed, "cache_dir": tiles.cache_dir}
     cache["key"] = city.embeddings.key
     views = {name: projections.project(vectors, name, 2, **cache) for name in ALGORITHMS}
-    labels = projections.clusters(vectors, what.clusters, **cache)
+    labels = projections.clusters(vectors, flags.clusters, **cache)
     credit = read_manifest(tiles.tiles_root).get("attribution", "")
     return Scene(city, views, labels, credit)
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a figure whole or not at all."""
+    """Write a figure; a failure leaves no partial file."""
     with atomic_path(path) as temporary:
         metadata = {"Date": None} if path.suffix == ".svg" else None  # equal pictures are equal files
         figure.savefig(temporary, dpi=130, facecolor=PAPER, metadata=metadata)
@@ -541,7 +514,7 @@ def save(figure: Figure, path: Path) -> Path:
 def save_embeddings(scene: Scene, path: Path) -> Path:
     """Write tile coordinates, vectors, facts and points as plain arrays that `numpy.load` reads."""
     places = scene.places
-    arrays = {f"{name.lower()}_2d": view.points for name, view in scene.views.items()}
+    arrays: dict[str, Any] = {f"{name.lower()}_2d": view.points for name, view in scene.views.items()}
     with atomic_path(path) as temporary:
         np.savez_compressed(
             temporary,

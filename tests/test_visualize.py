@@ -12,11 +12,12 @@ from PIL import Image
 import projections
 import visualize
 from cli import TilesFlags
+from colourings import dominant_layer
 from embeddings import load_city
-from layers import LAYERS
+from layers import LAYER_COLOURS, LAYERS
 from tile_facts import ZONES
-from tile_images import LAYER_COLOURS, hex_to_rgb, principal_colours
-from visualize import ALGORITHMS, Scene, all_pictures, colourings, save
+from tile_images import hex_to_rgb, principal_colours
+from visualize import ALGORITHMS, Scene, all_pictures, save, tile_colours
 
 NAMES = ["city", "clusters", "neighbours", "arithmetic", "walks", "atlas", "pca", "tsne", "umap"]
 
@@ -132,19 +133,17 @@ def test_sums_and_walks_are_those_of_the_search(scene, monkeypatch):
 
 
 def test_legends_count_every_tile(scene):
-    layers, zones, density = colourings(scene.places)
-    for colouring, names in ((layers, LAYERS), (zones, ZONES)):
-        counts = [count for _, _, count in colouring.legend]
-        assert sum(counts) == len(scene.places) and counts == sorted(counts, reverse=True)
-        assert {name for name, _, _ in colouring.legend} <= set(names)
+    shown = texts(visualize.projection_picture(scene, "PCA"))
+    for category, names in ((scene.places.dominant_layer, LAYERS), (scene.places.zone, ZONES)):
+        for i, name in enumerate(names):
+            count = int((category == i).sum())
+            assert (f"{name}  {count:,}" in shown) == (count > 0)
+    density = np.percentile(scene.places.density, 99)
+    assert f"{density:.0%} and more".replace("%", " %") in shown
+    assert f"{scene.views['PCA'].trustworthiness:.3f}" in shown and "© somebody" in shown
     row = 3
     expected = hex_to_rgb(LAYER_COLOURS[LAYERS[scene.places.dominant_layer[row]]])
-    assert np.allclose(layers.colours[row] * 255, expected)
-    assert not density.legend and 0 < density.top <= 1
-    shown = texts(visualize.projection_picture(scene, "PCA"))
-    for name, _, count in layers.legend:
-        assert f"{name}  {count:,}" in shown
-    assert f"{scene.views['PCA'].trustworthiness:.3f}" in shown and "© somebody" in shown
+    assert np.allclose(tile_colours(dominant_layer(scene.shown))[row] * 255, expected)
 
 
 def test_map_wears_the_colour_of_each_tile(scene):
