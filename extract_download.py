@@ -80,9 +80,9 @@ def _request(url: str, partial: Path) -> bool:
     memory = partial.with_suffix(".json")
     version = json.loads(memory.read_text()) if memory.is_file() and partial.is_file() else None
     start = partial.stat().st_size if version else 0
-    headers = {"User-Agent": "loc2vec", "Accept-Encoding": "identity"}
+    headers: dict[str, str] = {"User-Agent": "loc2vec", "Accept-Encoding": "identity"}
     if start:
-        headers |= {"Range": f"bytes={start}-", "If-Range": version}
+        headers |= {"Range": f"bytes={start}-", "If-Range": str(version)}
     try:
         response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=30)
     except urllib.error.HTTPError as error:

@@ -8,7 +8,6 @@ import dataclasses
 import tempfile
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +74,7 @@ class Features:
     repaired: dict[str, list[str]]
     boundaries: list[tuple[str, str]]  # name and hexadecimal WKB of administrative areas
 
-    def names(self, objects: Iterable[int]) -> list[str]:
+    def names(self, objects: np.ndarray) -> list[str]:
         """What OSM calls some objects: `node 7`, `way 7` or `relation 7`."""
         kinds = ("node", "way", "relation")
         keys = self.osm_key[objects].tolist()
@@ -140,7 +139,8 @@ class _Reading:
         member_lines, surfaces = self._relations()
         keys = self.style.member_keys
         areas = osmium.filter.KeyFilter(*keys)
-        others = osmium.filter.KeyFilter(*keys, ADDRESS_TAG).enable_for(osmium.osm.NODE | osmium.osm.AREA)
+        others = osmium.filter.KeyFilter(*keys, ADDRESS_TAG)
+        others.enable_for(osmium.osm.NODE | osmium.osm.AREA)
         objects = read_objects(self.path, areas, others, self.on_ways)
         for found in progress(objects, desc="reading the map", unit=" objects"):
             if found.is_way():
@@ -166,6 +166,8 @@ class _Reading:
         surfaces: set[int] = set()
         keys = osmium.filter.KeyFilter(*self.style.member_keys)
         for relation in osmium.FileProcessor(str(self.path), osmium.osm.RELATION).with_filter(keys):
+            if not isinstance(relation, osmium.osm.Relation):
+                continue
             if relation.tags.get("type") not in ("multipolygon", "boundary"):
                 continue
             rows = [(number, self.style.classes[number]) for number in self._classes_of(relation.tags)]
@@ -275,13 +277,16 @@ class _Reading:
         members, tags_of, lines = {}, {}, {}
         chosen = osmium.filter.IdFilter(relations)
         for found in osmium.FileProcessor(str(self.path), osmium.osm.RELATION).with_filter(chosen):
-            members[found.id] = [(member.ref, member.role) for member in found.members if member.type == "w"]
-            tags_of["relation", found.id] = dict(found.tags)
+            if isinstance(found, osmium.osm.Relation):
+                members[found.id] = [(member.ref, member.role) for member in found.members if member.type == "w"]
+                tags_of["relation", found.id] = dict(found.tags)
         needed = ways.union(*({way for way, _ in found} for found in members.values()))
         reader = osmium.FileProcessor(str(self.path))
         reader = reader if self.on_ways else reader.with_locations()
         only_ways = osmium.filter.EntityFilter(osmium.osm.WAY)
         for found in reader.with_filter(only_ways).with_filter(osmium.filter.IdFilter(needed)):
+            if not isinstance(found, osmium.osm.Way):
+                continue
             tags_of["way", found.id] = dict(found.tags)
             places = [(node.lon, node.lat) for node in found.nodes if node.location.valid()]
             if len(places) >= 2:

@@ -16,6 +16,7 @@ from progress_bars import progress, warn
 from tile_grid import Box
 
 CUT_MARGIN = 0.1  # degrees; what crosses the box without a node this near to it is not seen in a file that is cut
+_KINDS = {"n": 0, "w": 1, "r": 2}  # nodes come first in a sorted file
 SORT_BELOW_BYTES = 32 << 20  # sorting needs the whole file in memory, so larger files are refused
 
 
@@ -102,7 +103,6 @@ def check_order(path: Path) -> bool:
     Walks the whole file: about two seconds for a million objects. Raises `UserError` when the file holds several
     versions of an object, objects that were never uploaded (negative ids), or no objects at all.
     """
-    kinds = {"n": 0, "w": 1, "r": 2}
     before, version, in_order = (-1, 0), 0, True
     objects = osmium.FileProcessor(str(path), osmium.osm.NODE | osmium.osm.WAY | osmium.osm.RELATION)
     for found in progress(objects, desc="checking the order", unit=" objects"):
@@ -111,7 +111,7 @@ def check_order(path: Path) -> bool:
                 f"{path} holds objects with negative ids, which were never uploaded (such as {object_name(found)}); "
                 f"number them first: `osmium renumber {_quoted(path)} -o CITY.osm.pbf`"
             )
-        here = kinds[found.type_str()], found.id
+        here = _KINDS[found.type_str()], found.id
         if here == before and found.version != version:
             raise UserError(_history_message(path))
         in_order &= here > before
@@ -152,7 +152,7 @@ def has_locations_on_ways(path: Path) -> bool:
     Such files usually lack the untagged nodes. Looks at the first way only, as a file is of one kind.
     """
     for way in osmium.FileProcessor(str(path), osmium.osm.WAY):
-        return any(node.location.valid() for node in way.nodes)
+        return isinstance(way, osmium.osm.Way) and any(node.location.valid() for node in way.nodes)
     return False
 
 
@@ -171,7 +171,7 @@ def read_objects(path: Path, areas: Any, others: Any, locations_on_ways: bool) -
     with osmium.io.Reader(str(path), osmium.osm.RELATION) as reader:
         osmium.apply(reader, areas, manager.first_pass_handler())
     finished = osmium.BufferIterator(others)
-    handlers = [manager.second_pass_to_buffer(finished)]
+    handlers: list[Any] = [manager.second_pass_to_buffer(finished)]
     if not locations_on_ways:
         locations = osmium.NodeLocationsForWays(osmium.index.create_map("flex_mem"))
         locations.ignore_errors()
@@ -198,19 +198,21 @@ def cut_extract(path: Path, box: Box, out: Path) -> None:
         across = west <= place.lon <= east if west <= east else place.lon >= west or place.lon <= east
         return across and south <= place.lat <= north
 
-    tracker, on_ways, past_nodes = osmium.IdTracker(), has_locations_on_ways(path), False
-    areas = osmium.filter.TagFilter(("type", "multipolygon"), ("type", "boundary")).enable_for(osmium.osm.RELATION)
+    tracker, on_ways, latest = osmium.IdTracker(), has_locations_on_ways(path), 0
+    areas = osmium.filter.TagFilter(("type", "multipolygon"), ("type", "boundary"))
+    areas.enable_for(osmium.osm.RELATION)
     for found in progress(osmium.FileProcessor(str(path)).with_filter(areas), desc="cutting the box", unit=" objects"):
+        kind = _KINDS[found.type_str()]
+        if kind < latest:
+            raise UserError(
+                f"{path} is not sorted: {object_name(found)} comes after a way or relation. Sort it first: "
+                f"`osmium sort {_quoted(path)} -o CITY.osm.pbf`"
+            )
+        latest = kind
         if found.is_node():
-            if past_nodes:
-                raise UserError(
-                    f"{path} is not sorted: {object_name(found)} comes after a way. Sort it first: "
-                    f"`osmium sort {_quoted(path)} -o CITY.osm.pbf`"
-                )
             if found.location.valid() and inside(found.location):
                 tracker.add_node(found.id)
         elif found.is_way():
-            past_nodes = True
             places = (node.location for node in found.nodes) if on_ways else ()
             if tracker.contains_any_references(found) or any(place.valid() and inside(place) for place in places):
                 tracker.add_way(found.id)

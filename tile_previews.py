@@ -115,4 +115,4 @@ def _overview(sheets: list[Image.Image]) -> Image.Image:
 def _outlines(tile: Image.Image) -> int:
     """In how many pixels a tile differs from the pixel to the left or above."""
     pixels = np.asarray(tile.convert("L"))
-    return np.count_nonzero(np.diff(pixels)) + np.count_nonzero(np.diff(pixels, axis=0))
+    return int(np.count_nonzero(np.diff(pixels)) + np.count_nonzero(np.diff(pixels, axis=0)))

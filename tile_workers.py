@@ -56,10 +56,10 @@ def draw_tiles(
     order = np.lexsort((block[:, 1], block[:, 0]))
     edges = np.flatnonzero(np.any(np.diff(block[order], axis=0) != 0, axis=1)) + 1
     metatiles = [part for part in np.split(tiles[order], edges) if len(part)]
-    tasks = ((_draw_metatile, job, part, place[part], missing[part]) for part in metatiles)
+    tasks = ((job, part, place[part], missing[part]) for part in metatiles)
     inked = np.zeros_like(missing)
     with progress(total=len(tiles), desc="drawing", unit=" tiles") as bar, StopSignal() as stop:
-        running = {pool.submit(*task) for task in islice(tasks, 2 * jobs)}
+        running = {pool.submit(_draw_metatile, *task) for task in islice(tasks, 2 * jobs)}
         try:
             while running:
                 done, running = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
@@ -67,7 +67,9 @@ def draw_tiles(
                     drawn, shown = future.result()
                     inked[tuple(np.array(shown, dtype=np.int64).reshape(-1, 2).T)] = True
                     bar.update(len(drawn))
-                    running |= {pool.submit(*task) for task in islice(tasks, 0 if stop.requested else 1)}
+                    running |= {
+                        pool.submit(_draw_metatile, *task) for task in islice(tasks, 0 if stop.requested else 1)
+                    }
         except BrokenProcessPool:
             raise WorkError(
                 "a drawing process was ended from outside (out of memory?); the same command goes on where it "
@@ -151,9 +153,11 @@ def _signals_blocked() -> Iterator[None]:
 
 def _end_with_parent() -> None:
     """Start a thread that ends this process when its parent is gone."""
+    parent = parent_process()
 
     def watch() -> None:
-        parent_process().join()
-        os._exit(1)
+        if parent is not None:
+            parent.join()
+            os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
