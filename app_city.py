@@ -14,7 +14,7 @@ import streamlit as st
 import embeddings
 import projections
 import similarity
-from app_jobs import NotReady, as_markdown, jobs, run_job, show_warnings
+from app_jobs import NotReady, escape, jobs, run_job, show_warnings
 from cli import DeviceFlags, TilesFlags, UserError
 from embeddings import City
 from explorer_data import PAGE_FORMAT
@@ -23,6 +23,7 @@ from layers import LAYERS
 from progress_bars import progress_listener
 from projections import Projection
 from similarity import METRICS, Search
+from tile_files import layer_folders
 
 # --- checkpoint and tiles ----------------------------------------------------------------------------------
 
@@ -64,7 +65,10 @@ def checkpoint_digest(path: Path) -> str | None:
 @st.cache_data(max_entries=16, ttl=5, show_spinner=False)
 def folder_stamp(tiles_root: str, zoom: int) -> str:
     """Digest of the modification times of a tiles folder's columns: adding or removing a tile changes one of them."""
-    layers = [folder for layer in LAYERS if (folder := Path(tiles_root, layer, str(zoom))).is_dir()]
+    try:
+        layers = layer_folders(Path(tiles_root), zoom)
+    except UserError:  # some are missing; opening the city says which
+        layers = []
     columns = [column for folder in layers for column in os.scandir(folder)]  # far quicker than Path.glob and stat
     return digest(sorted((column.path, column.stat().st_mtime_ns) for column in columns))
 
@@ -78,7 +82,7 @@ def find_checkpoints(first: Path) -> list[str]:
 
 def find_tiles(first: Path) -> list[str]:
     """`first`, then every folder of tiles up to two levels below the working directory."""
-    found = sorted(path.parent for pattern in ("*/roads", "*/*/roads") for path in Path().glob(pattern))
+    found = sorted(path.parent for pattern in (f"*/{LAYERS[0]}", f"*/*/{LAYERS[0]}") for path in Path().glob(pattern))
     return list(dict.fromkeys(map(str, [first, *found])))
 
 
@@ -113,7 +117,7 @@ def open_city(source: Source) -> City:
             return cached_city(source)
         except NotReady as missing:
             step = str(missing)
-    tiles_root, model_path = as_markdown(str(source.tiles.tiles_root)), as_markdown(str(source.model_path))
+    tiles_root, model_path = escape(str(source.tiles.tiles_root)), escape(str(source.model_path))
     offer = (
         f"The vectors of {tiles_root} are not computed yet for {model_path}. First step: {step}. "
         "They are computed once and kept on disk. `python precompute_embeddings.py` computes everything in advance."
@@ -155,8 +159,8 @@ def show_heading(source: Source, city: City) -> None:
     checkpoint = city.checkpoint
     epoch = f"epoch {checkpoint.epoch}" if checkpoint.epoch else "untrained"
     st.markdown(
-        f"**{as_markdown(str(source.tiles.tiles_root))}** · {len(city.embeddings):,} tiles of {city.store.tile_size} px"
-        f" · **{as_markdown(source.model_path.name)}** ({epoch}, {city.embeddings.vectors.shape[1]} dimensions)"
+        f"**{escape(str(source.tiles.tiles_root))}** · {len(city.embeddings):,} tiles of {city.store.tile_size} px"
+        f" · **{escape(source.model_path.name)}** ({epoch}, {city.embeddings.vectors.shape[1]} dimensions)"
     )
 
 

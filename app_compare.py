@@ -48,10 +48,8 @@ def compare_page(source: Source) -> None:
     load_plotly()
     with left:
         shared, correlation = agreement(cities)
-        st.metric("Neighbours shared, this place", f"{len(np.intersect1d(near[0], near[1]))} of {NEIGHBOURS}")
-        st.metric(
-            "Neighbours shared, whole city", f"{shared:.0%}", help=f"Mean over a sample of {AGREEMENT_SAMPLE} tiles"
-        )
+        st.metric("Neighbours shared: place", f"{len(np.intersect1d(near[0], near[1]))} of {NEIGHBOURS}")
+        st.metric("Neighbours shared: city", f"{shared:.0%}", help=f"Mean over a sample of {AGREEMENT_SAMPLE} tiles")
         st.metric(
             "Similarities correlate",
             f"{correlation:.2f}",

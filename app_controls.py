@@ -16,6 +16,7 @@ from app_city import Source, View, find_checkpoints, find_tiles
 from cli import DeviceFlags, ModelFlags, TilesFlags, flag, positive_int
 from projections import ALGORITHMS, DEFAULT_SETTINGS
 
+
 @dataclasses.dataclass(frozen=True)
 class AppFlags:
     """App."""
@@ -64,9 +65,8 @@ def choose_view(where: Any = st.sidebar) -> View:
         dimensions = st.segmented_control(
             "Dimensions", [2, 3], default=2, key="dimensions", bind=URL, format_func=lambda d: f"{d}-D", required=True
         )
-        colouring = st.selectbox(
-            "Colour by", list(colourings.labels()), key="colour", bind=URL, format_func=colourings.labels().__getitem__
-        )
+        labels = colourings.labels()
+        colouring = st.selectbox("Colour by", list(labels), key="colour", bind=URL, format_func=labels.__getitem__)
         return View(algorithm, dimensions, choose_settings(algorithm), colouring)
 
 

@@ -138,22 +138,24 @@ def show_error(error: BaseException) -> None:
         error = WorkError(explain_os_error(error))
     if not isinstance(error, UserError | WorkError):
         raise error
-    st.error(as_markdown(str(error)), icon=":material/error:")
+    st.error(escape_message(str(error)), icon=":material/error:")
 
 
 def show_warnings() -> None:
     """Show, once, the warnings of the last job of this session."""
     for warning in st.session_state.pop("warnings", []):
-        st.warning(as_markdown(warning), icon=":material/warning:")
+        st.warning(escape_message(warning), icon=":material/warning:")
 
 
-def as_markdown(text: str) -> str:
-    r"""`text` as Markdown that shows every character as it is, except that `code` between backticks stays code.
+def escape(text: str) -> str:
+    """`text` as Markdown that shows it unchanged: a path may hold `*`, `_`, `$` or `[`, which would count as markup."""
+    return re.sub(r"[\\`*_\[\]$~<&]|:(?=\w)", r"\\\g<0>", text)
 
-    Messages hold paths, and a path may hold `*`, `_`, `$` or `[`, which Streamlit would take for markup.
-    """
+
+def escape_message(text: str) -> str:
+    """As `escape`, but commands between backticks stay code."""
     parts = text.split("`")
     if len(parts) % 2 == 0:  # a backtick without its partner
-        parts = ["\\`".join(parts)]
-    parts[::2] = [re.sub(r"[\\*_\[\]$~<&]|:(?=\w)", r"\\\g<0>", part) for part in parts[::2]]
+        return escape(text)
+    parts[::2] = map(escape, parts[::2])
     return "`".join(parts)

@@ -1,5 +1,6 @@
 """The live app in a real browser, with the network cut: point, pick, search, gallery, map, two visitors, a phone."""
 
+import contextlib
 import os
 import re
 import signal
@@ -40,9 +41,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     port = free_port()
     command = [sys.executable, str(REPO / "run_interactive_viz.py"), "streamlit", "--port", str(port)]
     command += ["--tiles_root", "tiles", "--cache_dir", "cache", "--device", "cpu"]
-    quiet = {"STREAMLIT_SERVER_HEADLESS": "true", "STREAMLIT_SERVER_FILE_WATCHER_TYPE": "none"}
+    headless = {"STREAMLIT_SERVER_HEADLESS": "true"}
     with open(folder / "log", "w") as log:
-        process = subprocess.Popen(command, cwd=folder, env=script_env(quiet), stdout=log, stderr=log)
+        process = subprocess.Popen(command, cwd=folder, env=script_env(headless), stdout=log, stderr=log)
     try:
         wait_until(lambda: is_healthy(port), folder / "log")
         yield f"http://localhost:{port}"
@@ -175,10 +176,43 @@ def test_a_click_on_the_map_picks_and_tells_the_very_point(visit):
     page.mouse.click(x, y)
     page.get_by_text(re.compile(r"^Tile \d+, \d+$")).first.wait_for()
     page.get_by_role("tab", name="Any place").click()
-    page.get_by_role("tabpanel", name="Any place").get_by_text("Most alike").wait_for()
+    page.get_by_role("tabpanel", name="Any place").get_by_text("Most similar tiles").wait_for()
     latitude = float(page.get_by_label(re.compile("^Latitude")).input_value())
     north = float(re.search(r"to ([\d.-]+)\)", page.get_by_text(re.compile("^Latitude")).first.inner_text())[1])
     assert latitude <= north + 0.01
+
+
+def test_pictures_come_when_their_tiles_come_into_view(visit):
+    page = visit()
+    view_of(page)
+    sheets = "Object.keys(Object.values(window.loc2vecPictures)[0].sheets ?? {}).length"
+    page.wait_for_function("Object.values(window.loc2vecPictures)[0].map")  # the base map, drawn in the background
+    assert page.evaluate(sheets) == 0
+    tile_under(page, "embedding", (0.4, 0.4))
+    page.wait_for_function(f"{sheets} > 0")
+    colours = """() => {
+      const { width, height } = document.querySelector(".card-tip canvas");
+      const pixels = document.querySelector(".card-tip canvas").getContext("2d").getImageData(0, 0, width, height).data;
+      return new Set(new Uint32Array(pixels.buffer)).size > 8;
+    }"""
+    page.wait_for_function(colours)
+    before = page.evaluate(sheets)
+    body = page.locator('.pane-body[data-pane="map"]').bounding_box()
+    page.mouse.move(body["x"] + body["width"] / 2, body["y"] + body["height"] / 2)
+    for _ in range(6):
+        page.mouse.wheel(0, -300)
+    page.wait_for_function(f"{sheets} > {before}")
+
+
+def test_no_folder_is_watched(visit, server):
+    """Streamlit's watcher took the whole working directory, tiles included: its queue of changes overflowed."""
+    view_of(visit())
+    port = server.rsplit(":", 1)[1]
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if port.encode() in (process / "cmdline").read_bytes().split(b"\0"):
+                watches = [line for info in (process / "fdinfo").iterdir() for line in info.read_text().splitlines()]
+                assert not [line for line in watches if line.startswith("inotify")]
 
 
 def test_switching_algorithm_dimensions_and_colour(visit):
@@ -215,7 +249,7 @@ def test_search_from_the_gallery_to_side_by_side(visit):
     first.click()
     x, y = first.get_attribute("data-id").split("/")
     page.get_by_text(f"Tile {x}, {y}").first.wait_for()
-    result = page.locator('[aria-label="most alike"] .card').nth(3)
+    result = page.locator('[aria-label="search results"] .card').nth(3)
     result.click()
     chosen = result.get_attribute("data-id").replace("/", ", ")
     page.get_by_text(f"Tile {chosen}").first.wait_for()
@@ -228,11 +262,11 @@ def test_search_from_the_gallery_to_side_by_side(visit):
 
 def test_a_query_answers_quickly_and_sends_little(visit):
     page = visit(f"?mode={SEARCH}")
-    page.locator('[aria-label="most alike"] .card').first.wait_for()
+    page.locator('[aria-label="search results"] .card').first.wait_for()
     received = []
     page.on("websocket", lambda socket: socket.on("framereceived", lambda frame: received.append(len(frame))))
     page.reload()
-    page.locator('[aria-label="most alike"] .card').first.wait_for()
+    page.locator('[aria-label="search results"] .card').first.wait_for()
     page.wait_for_timeout(1500)
     received.clear()
     page.get_by_role("button", name="Another random tile").click()

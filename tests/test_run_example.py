@@ -1,6 +1,9 @@
 """The whole chain in one command: its steps, its flags, its end by a signal."""
 
+import contextlib
+import io
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -9,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import run_example
 from conftest import REPO, make_tiles, script_env
 
 FLAGS = ["--tiles_root", "tiles", "--epochs", "1", "--device", "cpu"]
@@ -39,6 +43,40 @@ def test_a_failing_step_ends_the_chain_with_its_code(run_script, tmp_path: Path)
     assert "data_loader.py ended with exit code 2" in result.stderr
     assert "11 of 12 layers" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_paths_with_any_letters(run_script, tmp_path: Path, monkeypatch) -> None:
+    """Each step gets the paths unchanged, and the printed commands can be pasted into a shell."""
+    home = tmp_path / 'Київ it\'s "50%25" $HOME `e` *'
+    tiles = make_tiles(home / "tiles", nx=3, ny=3, px=32)
+    flags = ["--tiles_root", tiles, "--model_path", home / "ck pt" / "m.pth", "--output_dir", home / "out put"]
+    commands = []
+    monkeypatch.setattr(run_example.subprocess, "Popen", lambda command: commands.append(command) or Finished())
+    monkeypatch.setattr(sys, "argv", ["run_example.py", *map(str, flags)])
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        run_example.main()
+    assert [Path(command[1]).name for command in commands] == [
+        "data_loader.py",
+        "train.py",
+        "visualize.py",
+        "run_interactive_viz.py",
+    ]
+    assert all(command[command.index("--tiles_root") + 1] == str(tiles) for command in commands)
+    assert all(str(home / "ck pt" / "best_model.pth") in command for command in commands[2:])
+    printed = [line.partition("$ python ")[2] for line in said.getvalue().splitlines() if line.startswith("$ python ")]
+    assert [shlex.split(line)[1:] for line in printed] == [command[2:] for command in commands]
+    (live,) = (line for line in said.getvalue().splitlines() if line.startswith("live app"))
+    words = shlex.split(live)
+    assert words[words.index("--model_path") + 1] == str(home / "ck pt" / "best_model.pth")
+    assert words[words.index("--tiles_root") + 1] == str(tiles)
+
+
+class Finished:
+    """A process that ended well."""
+
+    def wait(self) -> int:
+        return 0
 
 
 @pytest.mark.slow

@@ -1,25 +1,30 @@
 """The live app without a browser: every mode, every failure, what is kept and what is never computed twice."""
 
+import base64
 import json
 import re
 import shutil
 import sys
 import time
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 import streamlit as st
+from PIL import Image
 from streamlit.testing.v1 import AppTest
 
+import app_city
+import app_pictures
 import cli
-import colourings
 import embeddings
 import inference
 import progress_bars
 import projections
 import similarity
+import tile_images
 from conftest import REPO, make_tiles, save_untrained
 from tile_grid import latlon_of_tile
 
@@ -124,10 +129,10 @@ def test_colouring_reaches_the_view(open_app):
         assert component(app, "loc2vec_view")["colour"] == colour
 
 
-def test_app_and_page_colour_alike():
-    text = (REPO / "web" / "colours.js").read_text(encoding="utf-8")
-    listed = re.findall(r'\["(\w+)", "([^"]+)"\]', text[: text.index("];")])
-    assert dict(listed) == colourings.labels() and len(listed) == 6
+def test_app_and_page_colour_alike(open_app):
+    app = open_app()
+    in_page = json.loads(components(app, "loc2vec_city")[0].bytes[32:])["colourings"]
+    assert len(in_page) == 6 and app.selectbox(key="colour").options == [entry["label"] for entry in in_page]
 
 
 def test_switching_algorithm_and_dimensions_computes_with_progress_and_keeps_it(open_app, cache):
@@ -178,6 +183,34 @@ def test_a_picked_tile_is_shown_with_the_tiles_most_like_it(open_app, tiny_tiles
     near = results(app)
     assert len(near) == 12 and (76606, 44206) not in near
     assert component(app, "loc2vec_view")["tile"] == "17/76606/44206"
+
+
+@pytest.mark.parametrize(
+    ("tab", "searches", "walks"),
+    [("Picked tile", 1, 0), ("Any place", 1, 0), ("A + B − C", 1, 0), ("Statistics", 1, 0), ("Walk", 1, 1)],
+)
+def test_a_click_searches_once(open_app, monkeypatch, tab, searches, walks):
+    slots = {"a_tile": "76606/44206", "b_tile": "76603/44206", "c_tile": "76608/44203"}
+    app = open_app(address={**slots, "below": tab, "projector_tile": "76606/44206"})
+    asked, walked = [], []
+    query, walk = similarity.Search.query, similarity.walk
+    monkeypatch.setattr(similarity.Search, "query", lambda *a, **k: asked.append(a) or query(*a, **k))
+    monkeypatch.setattr(similarity, "walk", lambda *a, **k: walked.append(a) or walk(*a, **k))
+    app.query_params["projector_tile"] = "76603/44203"
+    app.run()
+    assert component(app, "loc2vec_view")["tile"] == "17/76603/44203"
+    assert (len(asked), len(walked)) == (searches, walks)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_query_and_a_comparison_search_once_a_city(open_app, monkeypatch, tiny_checkpoint, side):
+    mode, address = (SEARCH, {"panel": "In the embedding"}) if side == "left" else (COMPARE, {"with": tiny_checkpoint})
+    app = open_app(mode, address={"query_tile": "76606/44206", **address})
+    asked, query = [], similarity.Search.query
+    monkeypatch.setattr(similarity.Search, "query", lambda *a, **k: asked.append(a) or query(*a, **k))
+    app.query_params["query_tile"] = "76603/44203"
+    app.run()
+    assert len(asked) == (1 if mode == SEARCH else 2)
 
 
 def test_arithmetic_of_picked_tiles(open_app):
@@ -320,12 +353,74 @@ def test_two_checkpoints_on_the_same_tiles(open_app, tmp_path, tiny_checkpoint, 
     embeddings.load_city(cli.TilesFlags(tiles_root=tiny_tiles, cache_dir=cache), other, device="cpu")
     app = open_app(COMPARE, address={"with": str(other), "query_tile": "76606/44206"})
     figures = {metric.label: metric.value for metric in app.metric}
-    assert 0 < int(figures["Neighbours shared, whole city"].rstrip("%")) < 100
+    assert 0 < int(figures["Neighbours shared: city"].rstrip("%")) < 100
     assert (
         "checkpoints/other.pth" in app.selectbox(key="with").options or str(other) in app.selectbox(key="with").options
     )
     app = open_app(COMPARE, address={"with": str(tiny_checkpoint)})
-    assert {metric.label: metric.value for metric in app.metric}["Neighbours shared, whole city"] == "100%"
+    assert {metric.label: metric.value for metric in app.metric}["Neighbours shared: city"] == "100%"
+
+
+# --- large cities, odd names ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", [PROJECTOR, SEARCH, COMPARE])
+def test_opening_a_city_reads_only_the_tiles_on_the_screen(open_app, monkeypatch, mode):
+    """No second pack at picture size, no picture of a tile that nobody sees: a province has 372,502 tiles."""
+    read, read_planes = [], app_pictures.read_planes
+    monkeypatch.setattr(app_pictures, "read_planes", lambda paths, *a: read.extend(paths) or read_planes(paths, *a))
+    monkeypatch.setattr(embeddings.City, "pictures", property(lambda _: pytest.fail("packed at picture size")))
+    app = open_app(mode, address={"query_tile": "76606/44206"})
+    assert component(app, "loc2vec_gallery" if mode != PROJECTOR else "loc2vec_view")
+    tiles = {tuple(path.rsplit("/", 2)[1:]) for path in read}
+    assert len(tiles) <= (0 if mode == PROJECTOR else 25)
+
+
+def test_a_sheet_of_pictures_comes_when_it_is_asked_for(open_app, tiny_tiles, tiny_checkpoint, cache):
+    app = open_app()
+    view, city = component(app, "loc2vec_view"), components(app, "loc2vec_city")[0]
+    data = json.loads(city.bytes[32:])
+    assert data["sprites"]["sheets"] == [] and not data["map"]["image"]
+    maps = [json.loads(found.json or found.mixed.json) for found in components(app, "loc2vec_pictures")]
+    assert any(found.get("map", "").startswith("data:image/webp") for found in maps)
+    source = app_city.Source(cli.TilesFlags(tiny_tiles, cache_dir=cache), tiny_checkpoint, None, cli.DeviceFlags("cpu"))
+    opened = app_city.compute_city(source)
+    count, order = len(opened.embeddings), app_pictures.view_order(opened)
+    assert sorted(order) == list(range(count)) and data["count"] == count
+    sheet = Image.open(BytesIO(base64.b64decode(app_pictures.sheet_uri(opened, 1).split(",")[1])))
+    assert sheet.size == (256, 256)
+    expected = tile_images.pictures(opened.pictures, opened.rows[order[16:17]], 64)[0].astype(int)
+    assert np.abs(np.asarray(sheet)[:64, :64] - expected).mean() < 4  # WebP loses a little
+    assert view["city"].encode() == city.bytes[:32]
+
+
+def test_a_tile_that_cannot_be_read_is_grey_and_the_others_are_shown(open_app, tmp_path, tiny_checkpoint, cache):
+    tiles = make_tiles(tmp_path / "tiles", nx=5, ny=5, px=32)
+    source = app_city.Source(cli.TilesFlags(tiles, cache_dir=cache), tiny_checkpoint, None, cli.DeviceFlags("cpu"))
+    city = app_city.compute_city(source)
+    row = city.rows[0]
+    for layer in np.flatnonzero(city.store.plane_of[row]):
+        Path(city.store.tile_path(int(row), int(layer))).write_bytes(b"damaged")
+    sharp = app_pictures.read_sharp_tiles(city, city.rows[:2])
+    first, second = tile_images.pictures(sharp, np.arange(2), 64)
+    assert np.array_equal(first, np.asarray(tile_images.placeholder(64))) and not np.array_equal(first, second)
+
+
+ODD = 'Київ it\'s "50%25" *a* _b_ $c$ [d] `e` :red'
+
+
+def test_paths_with_any_letters(open_app, tmp_path, tiny_checkpoint):
+    home = tmp_path / ODD
+    tiles = make_tiles(home / "tiles", nx=5, ny=5, px=32)
+    model = Path(shutil.copy(tiny_checkpoint, home / f"{ODD}.pth"))
+    app = open_app(tiles_root=tiles, model_path=model, cache_dir=home / "cache")
+    assert str(tiles) in said(app) and str(model) in said(app)
+    next(button for button in app.button if button.label == "Compute the vectors").click().run()
+    heading = settle(app).markdown[0].value
+    assert shown(heading).startswith(f"**{tiles}** · ") and f"**{ODD}.pth**" in shown(heading)
+    assert len(re.findall(r"(?<!\\)[*]", heading)) == 8 and not re.search(r"(?<!\\)[_$[`~]", heading)
+    app = open_app(tiles_root=home / "none", cache_dir=home / "cache")
+    assert f"no folder at {home / 'none'}" in error(app)
 
 
 # --- first visit, and what can go wrong --------------------------------------------------------------------
