@@ -1,4 +1,4 @@
-"""Draw the learning curves of several runs, and print their last figures as a Markdown table.
+"""Plot the learning curves of several runs, and print the metrics of their last epoch as a Markdown table.
 
 for loss in triplet softpn ntxent; do
     python train.py --preset recommended --profile_dims 0 --epochs 5 --loss_type $loss --run_name $loss
@@ -28,31 +28,31 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
 
 def main() -> None:
-    """Read the runs' metrics.jsonl, write the picture, print the table."""
+    """Read the metrics.jsonl of each run, write the picture, print the table."""
     parser = Parser(__doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="folders of runs, as train.py writes them")
     parser.add_argument("--output", type=Path, default=REPO / "docs/pictures/curves.png", help="the picture to write")
     args = parser.parse_args()
     runs = {folder.name: epochs_of(folder) for folder in args.runs}
     with atomic_path(args.output) as temporary:
-        drawn(runs).savefig(temporary, dpi=110)
+        plot(runs).savefig(temporary, dpi=110)
     print(table(runs))
 
 
 def epochs_of(folder: Path) -> list[dict]:
-    """The figures of each epoch of a run."""
+    """The metrics of each epoch of a run."""
     path = folder / "metrics.jsonl"
     if not path.is_file():
         raise UserError(f"no {path}; `python train.py --run_name {folder.name}` writes one")
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     epochs = [line for line in lines if line.get("kind") == "epoch"]
     if not epochs:
-        raise UserError(f"{path} holds no whole epoch; train longer")
+        raise UserError(f"{path} holds no complete epoch; train longer")
     return [line | {"val_separation": line["val_negative"] - line["val_positive"]} for line in epochs]
 
 
-def drawn(runs: dict[str, list[dict]]) -> Figure:
-    """One panel for each figure, one line for each run."""
+def plot(runs: dict[str, list[dict]]) -> Figure:
+    """A figure with one panel for each metric and one line for each run."""
     figure = Figure(figsize=(11, 6.4), layout="constrained")
     for axes, (name, title) in zip(figure.subplots(2, 2).flat, PANELS.items(), strict=True):
         for (run, epochs), colour in zip(runs.items(), COLOURS, strict=False):
@@ -67,7 +67,7 @@ def drawn(runs: dict[str, list[dict]]) -> Figure:
 
 
 def table(runs: dict[str, list[dict]]) -> str:
-    """The last epoch of each run."""
+    """A Markdown table of the last epoch of each run."""
     rows = ["| run | steps | " + " | ".join(PANELS.values()) + " |", "|---" * (len(PANELS) + 2) + "|"]
     for run, epochs in runs.items():
         last = epochs[-1]

@@ -1,5 +1,6 @@
 """Training as a user runs it: flags, files, resume to the bit, kills, full disks, several processes, plain words."""
 
+import contextlib
 import json
 import os
 import re
@@ -17,6 +18,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import data_loader
 import memory
@@ -449,7 +452,7 @@ def test_a_run_says_how_long_it_takes_and_what_is_faster_on_a_cpu(small, monkeyp
 
 
 def test_short_epochs_validate_on_fewer_triplets(small):
-    """Validation takes an eighth of an epoch at most; one triplet is up to three tiles, a forward pass a third of a step."""
+    """Validation takes an eighth of an epoch; a triplet is up to three tiles, a forward pass a third of a step."""
     for max_samples, expected in ((24, 20), (400, 150), (40_000, 1000)):
         run = build_run(small(max_samples=max_samples, val_samples=1000), CPU)
         run.recorder.close()
@@ -729,6 +732,48 @@ def test_a_batch_that_does_not_divide_is_refused(flags, tmp_path, monkeypatch):
         result.returncode != 0
         and "--batch_size 5 does not divide among 2 processes; try --batch_size 4" in result.stderr
     )
+
+
+# --- Apple silicon -----------------------------------------------------------------------------------------
+
+
+class LikeMPS(TorchDispatchMode):
+    """Lets tensors on the `meta` device stand for tensors on MPS, and raises for what MPS cannot do."""
+
+    missing = ("linalg_eigh", "linalg_svd", "nonzero", "_cholesky")
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        tensors = [value for value in tree_leaves((args, kwargs)) if isinstance(value, torch.Tensor)]
+        on_device = any(tensor.is_meta for tensor in tensors)
+        if on_device and str((kwargs or {}).get("device")) == "cpu":  # a copy to the host
+            return torch.ones(args[0].shape, dtype=(kwargs or {}).get("dtype") or args[0].dtype)
+        if func is torch.ops.aten.copy_.default and args[1].is_meta and not args[0].is_meta:
+            return args[0].fill_(1)
+        if on_device and func is torch.ops.aten._local_scalar_dense.default:
+            return 1.0
+        if on_device and any(name in str(func) for name in self.missing):
+            raise NotImplementedError(f"MPS has no {func}")
+        result = func(*args, **(kwargs or {}))
+        for value in tree_leaves(result):
+            if isinstance(value, torch.Tensor) and value.is_meta and value.dtype == torch.float64:
+                raise TypeError(f"MPS has no float64: {func}")
+        return result
+
+
+@pytest.mark.parametrize("recipe", ["ntxent", "softpn"])
+def test_training_asks_nothing_of_mps_that_it_lacks(small, recipe, monkeypatch):
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # knows no meta device
+    chosen = {"ntxent": {"profile_dims": 8, "reconstruction_weight": 1.0, "jitter": 1.0}, "softpn": {"mining": "hard"}}
+    config = small(loss_type=recipe, flip_rotate=True, channel_dropout=0.2, **chosen[recipe])
+    with LikeMPS():
+        run = build_run(config, ProcessGroup(torch.device("meta")))
+        for batch in prefetch(run.batches, first_step=4):
+            train_step(run, batch, run.batches.augmented(batch))
+        train.check_losses(run)
+        train.set_centre(run, StopSignal())
+        rows = np.unique(run.val_triplets)
+        assert train.embed_rows(run, run.encoder, rows, StopSignal()).shape == (len(rows), 16)
+    run.recorder.close()
 
 
 # --- a GPU -------------------------------------------------------------------------------------------------
