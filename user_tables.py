@@ -88,6 +88,10 @@ def read_frame(path: Path | str, *, encoding: str | None = None) -> pd.DataFrame
             raise UserError(f"{path} has the ending {suffix or '(none)'!r}; expected .csv, .geojson, .gpkg or .parquet")
     except (pa.ArrowInvalid, pa.ArrowTypeError, pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
         raise UserError(f"{path} cannot be read as {suffix.removeprefix('.')}: {str(error).splitlines()[0]}") from None
+    except OSError as error:  # pyarrow raises one without a number for a damaged file
+        if error.errno is not None:
+            raise
+        raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
     except (shapely.errors.GEOSException, pyproj.exceptions.CRSError, UnicodeDecodeError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
     if not len(frame):

@@ -269,7 +269,8 @@ def main_picture(scene: Scene) -> Figure:
         scene.credit,
     )
     show_map(add_panel(figure, (0.35, 0.4, 5.5, tall), "The map tiles that the network sees"), scene.base, scene)
-    show_map(add_panel(figure, (6.1, 0.4, 5.5, tall), "The same tiles, coloured by their vectors"), scene.painted(scene.colours), scene)
+    axes = add_panel(figure, (6.1, 0.4, 5.5, tall), "The same tiles, coloured by their vectors")
+    show_map(axes, scene.painted(scene.colours), scene)
     axes = add_panel(figure, (11.95, 0.4, 5.4, tall), "Their vectors in two dimensions (UMAP)")
     scatter(axes, scene.views["UMAP"].points, scene.colours / 255)
     return figure
