@@ -39,7 +39,7 @@ SETTLE_MS = 3_000  # pictures that fade in
 
 
 def main() -> None:
-    """Draw everything anew into docs/pictures."""
+    """Draw all pictures into docs/pictures again."""
     parser = Parser(__doc__)
     add_flags(parser, TilesFlags)
     add_flags(parser, ModelFlags)
@@ -63,7 +63,7 @@ def run(script: str, *arguments: object) -> None:
 
 
 def static_pictures(scratch: Path, place: list) -> None:
-    """What visualize.py draws, with as few colours as the eye needs."""
+    """The pictures of visualize.py, reduced to 256 colours so that the files stay small."""
     run("visualize.py", *place, "--output_dir", scratch)
     for name in STATIC:
         with Image.open(scratch / f"{name}.png") as image:
@@ -72,7 +72,7 @@ def static_pictures(scratch: Path, place: list) -> None:
 
 
 def previews(folder: Path) -> None:
-    """The whole city as the renderer's --preview shows it: in colour, single layers, a bit of all."""
+    """The whole city as `render_tiles.py --preview` shows it: in colour, as single layers, and a crop of all layers."""
     if not folder.is_dir():
         raise UserError(f"no previews in {folder}; `python render_tiles.py CITY.osm.pbf --preview` draws them")
     for name in ("city", *LAYERS_SHOWN):
@@ -110,7 +110,7 @@ def app_pictures(place: list) -> None:
 
 
 def compute(page: Page) -> None:
-    """Let the app compute its vectors where none are cached."""
+    """Let the app compute its vectors if none are cached."""
     button = page.get_by_role("button", name="Compute the vectors")
     button.or_(page.locator(VIEW)).first.wait_for()
     if button.is_visible():
@@ -118,7 +118,7 @@ def compute(page: Page) -> None:
 
 
 def keep(page: Page, name: str) -> None:
-    """Wait until the app has nothing left to compute, and keep what it shows."""
+    """Wait until the app has nothing left to compute, and save a screenshot."""
     page.wait_for_function("!document.querySelector('[data-testid=stStatusWidget]')")
     page.wait_for_timeout(SETTLE_MS)
     page.screenshot(path=FOLDER / name)
@@ -145,7 +145,7 @@ def served(place: list) -> Iterator[str]:
 
 
 def healthy(port: int) -> bool:
-    """Whether the app answers."""
+    """Whether the app answers a health check."""
     try:
         with urllib.request.urlopen(f"http://localhost:{port}/_stcore/health", timeout=1) as answer:
             return answer.status == 200

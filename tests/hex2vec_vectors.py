@@ -1,12 +1,12 @@
-"""Vectors that Hex2Vec learns from all tags of an extract, for `evaluate.py --vectors`: what the layers compete with.
+"""Hex2Vec vectors of all tags of an extract, to compare with in `evaluate.py --vectors`.
 
 python tests/hex2vec_vectors.py sample_data/astana.osm.pbf --tiles_root 12_layer_tiles/tiles --output hex2vec.parquet
 python evaluate.py --vectors hex2vec.parquet --labels labels.parquet
 
 After Wozniak and Szymanski 2021 (Hex2vec: Context-Aware Embedding H3 Hexagons with OpenStreetMap Tags): every value of
-its 15 keys is counted in each cell, three linear layers of 150, 75 and 50 with ReLUs make a vector of the counts, and
-a skip-gram loss tells neighbouring cells from cells drawn at random. Cells here are the map tiles, so that all vectors
-are judged on the same ground. A way counts in every tile that one of its nodes lies in.
+its 15 keys is counted in each cell, three linear layers of 150, 75 and 50 with ReLUs encode the counts, and a skip-gram
+loss separates neighbouring cells from random ones. Cells here are the map tiles, so that all vectors are evaluated on
+the same tiles. A way counts in every tile that one of its nodes lies in.
 """
 
 import sys
@@ -77,7 +77,7 @@ def tag_counts(extract: Path, tile_xy: np.ndarray, zoom: int) -> np.ndarray:
 
 
 def train(counts: np.ndarray, tile_xy: np.ndarray, epochs: int, seed: int) -> np.ndarray:
-    """Vectors `(N, 50)` whose products tell neighbours from tiles elsewhere."""
+    """Vectors `(N, 50)` whose dot products are large for neighbours and small for tiles elsewhere."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     grid, tags = TileGrid(tile_xy), torch.from_numpy(counts)

@@ -1,11 +1,11 @@
-"""How long Mapnik takes to draw the 12 layers of an extract as the renderer does; it is given all it can be given.
+"""How long Mapnik takes to draw the 12 layers of an extract as the renderer does, with every advantage.
 
 python bench.py render --mapnik      # after `uv pip install mapnik`
 python tests/mapnik_timing.py sample_data/astana.osm.pbf
 
-Counted are drawing metatiles of 8 x 8 tiles, encoding and writing the PNGs that show something, on all cores. Not
-counted, though the renderer's own time counts them: reading the extract (Mapnik gets shapefiles with an index, one
-per layer and kind, in the order of drawing), starting processes, and the tiles that show nothing.
+The time covers drawing metatiles of 8 x 8 tiles, and encoding and writing the PNGs that show something, on all cores.
+It leaves out some work that the renderer's own time includes: reading the extract (Mapnik gets indexed shapefiles, one
+per layer and kind, in drawing order), starting processes, and blank tiles.
 """
 
 import functools
@@ -37,7 +37,7 @@ from tile_writer import PARTIAL, TileWriter, encode_png
 ZOOM = 17
 KINDS = {FILL: "fill", LINE: "line", POINT: "point"}  # in the order of drawing
 EDGE = METATILE * STYLE_PX
-QUICKEST = "png8:z=1"  # of the formats that Mapnik writes
+FASTEST = "png8:z=1"  # of the formats that Mapnik writes
 BUFFER = 64  # pixels round a metatile within which objects are looked for; the widest line is narrower
 MAP = '<Map srs="epsg:3857" buffer-size="{buffer}">{body}</Map>'
 LAYER = """
@@ -58,7 +58,7 @@ SYMBOLIZER = {
 def measure(extract: Path, scratch: Path, jobs: int, own_encoder: bool = True) -> tuple[float, int]:
     """Seconds that Mapnik takes for the whole extract, and the number of PNGs it wrote.
 
-    With `own_encoder` Mapnik writes PNGs of 8-bit palettes, its quickest; else the renderer's encoder is lent to it.
+    With `own_encoder` Mapnik writes 8-bit palette PNGs, its fastest format; otherwise the renderer's encoder writes them.
     """
     try:
         import mapnik  # noqa: F401
@@ -172,7 +172,7 @@ def _draw(texts: tuple[tuple[int, str], ...], out: Path, area: TileArea, block: 
             view = image.view(x * STYLE_PX, y * STYLE_PX, STYLE_PX, STYLE_PX)
             blank = view.is_solid() and image.get_pixel(x * STYLE_PX, y * STYLE_PX) == 0
             if not blank and area.number(np.array([left + x]), np.array([top + y]))[0] >= 0:
-                png = view.to_string(QUICKEST) if own_encoder else encode_png(_red(view.to_string()))
+                png = view.to_string(FASTEST) if own_encoder else encode_png(_red(view.to_string()))
                 writer.write(f"{writer.folders[number]}/{left + x}/{top + y}.png", png)
                 written += 1
     return written
