@@ -46,7 +46,7 @@ INCOMPLETE = "relations that are incomplete or do not close"
 NO_PLACE = "nodes without a place"
 BEYOND = "objects beyond Web Mercator (85.05 degrees north or south)"
 DOUBTFUL_SEA = "parts of the sea whose coastline has gaps"
-REPAIRED = "surfaces that crossed themselves"
+REPAIRED = "surfaces whose rings cross, overlap or repeat"
 
 
 @dataclasses.dataclass
@@ -204,10 +204,10 @@ class _Reading:
             return
         rows, closed, area = self.style.classes, way.is_closed(), way.tags.get("area")
         drawn = [number for number in classes if rows[number].draws(LINE, area, closed)]
-        if closed and area != "no":
+        if closed and area != "no" and len(way.nodes) > 3:
             self.closed[way.id] = classes
-        elif not closed and classes and not drawn and any(rows[number].fill for number in classes):
-            self.broken[OPEN_WAY].append(f"way {way.id}")
+        elif area != "no" and not drawn and any(rows[number].fill for number in classes):
+            self.broken[NO_SURFACE if closed else OPEN_WAY].append(f"way {way.id}")
         drawn.extend(number for number in lent if number not in drawn)
         if drawn:
             parts = self._line_parts(way)

@@ -13,8 +13,8 @@ import shapely
 def repaired_surface(outer: Sequence[np.ndarray], inner: Sequence[np.ndarray] = ()) -> shapely.MultiPolygon | None:
     """What lies inside the rings that the lines `outer` form and outside those of `inner`; None if that is nothing.
 
-    Each line is `(N, 2) float64`, longitude and latitude. Lines are joined at their ends; what does not close is left
-    out. Rings that cross themselves are split there, as `osm2pgsql` and PostGIS do (GEOS `make_valid`).
+    Each line is `(N, 2) float64`, longitude and latitude. What does not close is left out. Rings that cross themselves
+    are split there, as `osm2pgsql` and PostGIS do (GEOS `make_valid`).
     """
     lines = [unwrapped_line(line) for line in (*outer, *inner)]
     lines = [line + np.array([360 * np.round((lines[0][0, 0] - line[0, 0]) / 360), 0]) for line in lines]
@@ -24,10 +24,12 @@ def repaired_surface(outer: Sequence[np.ndarray], inner: Sequence[np.ndarray] = 
 
 
 def _enclosed(lines: list[np.ndarray]) -> shapely.Geometry:
-    """The union of what each closed ring of `lines` encloses."""
+    """What `lines` enclose: the union of the rings that they form when they are joined at their ends."""
     distinct = {shapely.normalize(line).wkb: line for line in map(shapely.LineString, lines)}  # a way may come twice
     joined = shapely.get_parts(shapely.line_merge(shapely.MultiLineString(list(distinct.values()))))
     rings = [line for line in joined if line.is_closed and shapely.get_num_coordinates(line) >= 4]
+    if not rings:  # the lines overlap, or form a ring with something attached to it
+        return shapely.union_all(shapely.get_parts(shapely.polygonize([shapely.union_all(joined)])))
     return shapely.union_all([shapely.make_valid(shapely.Polygon(ring)) for ring in rings])
 
 

@@ -374,7 +374,7 @@ def test_broken_geometries_are_counted_and_the_rest_is_drawn(map_file, tmp_path)
         "ways with missing nodes, drawn in part": 1,
         "relations that are incomplete or do not close": 1,
     }
-    assert report.repaired == {"surfaces that crossed themselves": 1}
+    assert report.repaired == {"surfaces whose rings cross, overlap or repeat": 1}
     buildings = plane(tmp_path / "tiles", "buildings", 0, 0)
     assert buildings[50, 50] > 0
     assert buildings[140, 166] == 0 < buildings[166, 140] and buildings[166, 195] > 0  # the two halves of the bow
