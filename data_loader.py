@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from itertools import islice
 
 import numpy as np
@@ -73,10 +74,14 @@ WINDOW_GATHER_OVERHEAD = 25
 WINDOW_GATHER_CHUNK = 1 << 24  # bytes of windows that are cut at a time, which bounds that memory
 
 
+NEAR_TILES, FAR_TILES = 4, 16  # edges of the two windows of a place's surroundings, in tiles
+SURROUND_PX = 64  # edge of both windows, in pixels
+
+
 class TileDataset(Dataset):
     """A city's tiles as tensors on `device`; training, validation, embedding and the viewers all read this one.
 
-    `dataset[row]` is `(tile (12, S, S) float32 in 0..1, (x, y) int64)`. `tiles` and `windows` give many at once, as
+    `dataset[row]` is `(tile (12, S, S) float32 in 0..1, (x, y) int64)`. The methods give many tiles or windows at once, as
     `uint8`. If `resident`, the device holds the whole store; otherwise batches are copied to it. By default, a GPU
     holds the store if that fits into half of its free memory.
     """
@@ -87,9 +92,8 @@ class TileDataset(Dataset):
             resident = self.device.type == "cuda" and store.planes.nbytes < 0.5 * torch.cuda.mem_get_info(device)[0]
         self.resident = resident
         if self.resident:
-            blank_last = np.concatenate([store.plane_of, np.zeros((1, len(LAYERS)), np.int32)])
             self.planes = torch.from_numpy(np.array(store.planes)).to(device)
-            self.plane_of = torch.from_numpy(blank_last).to(device).long()
+            self.plane_of = self._plane_of
             self.table = torch.from_numpy(store.grid.table.copy()).to(device).long()
             self.origin = torch.from_numpy(store.grid.origin).to(device)
 
@@ -114,6 +118,37 @@ class TileDataset(Dataset):
         index = (self.planes, self.plane_of, self.table, self.origin)
         chunks = origin.split(max(1, WINDOW_GATHER_CHUNK // (len(LAYERS) * size**2)))
         return torch.cat([window_gather(*index, chunk, self.store.grid.columns_around) for chunk in chunks])
+
+    def surroundings(self, centre: np.ndarray, tiles: int) -> Tensor:
+        """Windows of `tiles` x `tiles` tiles around `centre (B, 2)`, as `(B, 2 L + 1, 64, 64) uint8`.
+
+        `centre` is in tiles (x + 0.5, y + 0.5 is the centre of a tile). The channels are the mean of each of the L
+        layers, the maximum of each, and 255 where there is a tile.
+        """
+        px = SURROUND_PX // tiles
+        level, plane_of = self._levels[px], self._plane_of
+        first, shift = np.divmod(np.rint(np.asarray(centre) * px).astype(np.int64) - SURROUND_PX // 2, px)
+        step, edge = np.arange(tiles + 1), (tiles + 1) * px
+        rows = copy_to(self.store.grid.rows(first[:, None, None] + np.stack(np.meshgrid(step, step), -1)), self.device)
+        blocks = level[plane_of[rows]].permute(0, 4, 3, 1, 5, 2, 6)  # (B, 2, L, rows, px, columns, px)
+        whole = blocks.reshape(len(rows), 2 * len(LAYERS), edge, edge)
+        exists = (rows >= 0).to(torch.uint8).mul(255)[:, None].repeat_interleave(px, 2).repeat_interleave(px, 3)
+        whole = torch.cat([whole, exists], dim=1)
+        windows = whole.new_empty(len(rows), whole.shape[1], SURROUND_PX, SURROUND_PX)
+        for x, y in np.unique(shift, axis=0).tolist():  # one shift for all windows around centres of tiles
+            chosen = copy_to(np.flatnonzero((shift == (x, y)).all(axis=1)), self.device)
+            windows[chosen] = whole[chosen, :, y : y + SURROUND_PX, x : x + SURROUND_PX]
+        return windows
+
+    @cached_property
+    def _levels(self) -> dict[int, Tensor]:
+        return {px: torch.from_numpy(np.array(level)).to(self.device) for px, level in self.store.levels.items()}
+
+    @cached_property
+    def _plane_of(self) -> Tensor:
+        """Planes `(N + 1, L) int64` of each row; the last row, which -1 reads, is blank."""
+        blank_last = np.concatenate([self.store.plane_of, np.zeros((1, len(LAYERS)), np.int32)])
+        return torch.from_numpy(blank_last).to(self.device).long()
 
 
 def copy_to(array: np.ndarray | Tensor, device: torch.device) -> Tensor:

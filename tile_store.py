@@ -30,13 +30,15 @@ from tile_files import (
     layer_folders,
     plane_digest,
     read_planes,
+    resize_tile,
     scan_tiles,
     tile_path,
 )
 from tile_grid import DEFAULT_ZOOM, TileGrid, unwrapped
 
 SHRINKS = ("mean", "max")  # ways to shrink a tile
-_STORE_KEY = f"store-2 {' '.join(LAYERS)}"  # the file format, and what the channels mean
+LEVELS = (16, 4)  # pixels per tile edge of the coarser levels, from which surroundings are cut
+_STORE_KEY = f"store-3 {' '.join(LAYERS)}"  # the file format, and what the channels mean
 _DECODE_CHUNK = 128
 _COPY_PLANES_FROM_PX = 128  # from this tile size on, copying plane by plane is faster than one np.take
 _EDGE_PAIRS = 400  # pairs of neighbouring tiles that are compared to find out from where y counts
@@ -60,7 +62,8 @@ class TileStore:
 
     With N tiles of L layers and S x S pixels: `tile_xy (N, 2) int32`; `planes (P, S, S) uint8`, memory-mapped, plane 0
     is blank; `plane_of (N, L) int32`; `plane_intensity (P,) float32`, mean intensity in 0..1; `plane_digest (P, 16)
-    uint8`. `content_key` depends on the pixels and coordinates only, not on where or when the tiles were written.
+    uint8`. `levels[px] (P, 2, px, px) uint8` are the planes at the resolutions of `LEVELS`: the mean and the maximum of
+    every cell. `content_key` depends on the pixels and coordinates only, not on where or when the tiles were written.
     """
 
     tiles_root: Path
@@ -72,6 +75,7 @@ class TileStore:
     plane_of: np.ndarray
     plane_intensity: np.ndarray
     plane_digest: np.ndarray
+    levels: dict[int, np.ndarray]
     meta: dict
     tms: bool = False
 
@@ -305,6 +309,7 @@ class _Pack:
             plane_of=arrays["plane_of"][kept],
             plane_intensity=arrays["plane_intensity"],
             plane_digest=arrays["plane_digest"],
+            levels={px: arrays[f"level_{px}"] for px in LEVELS},
             meta=meta,
             tms=self.tms,
         )
@@ -323,6 +328,7 @@ class _Packer:
         self.blank = np.zeros((pack.size, pack.size), dtype=np.uint8)
         self.plane_by_digest = {plane_digest(self.blank): 0}
         self.intensity = [0.0]
+        self.levels: dict[int, list[np.ndarray]] = {px: [coarse_level(self.blank, px)] for px in LEVELS}
         self.plane_of_source = np.full(len(scan.paths), -1, dtype=np.int32)
         self.failures: list[str] = []
         self.background = find_background(scan, pack.root)
@@ -396,6 +402,8 @@ class _Packer:
         if key not in self.plane_by_digest:
             self.plane_by_digest[key] = len(self.intensity)
             self.intensity.append(float(plane.mean()) / 255)
+            for px, level in self.levels.items():
+                level.append(coarse_level(plane, px))
             file.write(np.ascontiguousarray(plane))
         self.plane_of_source[source] = self.plane_by_digest[key]
 
@@ -411,7 +419,7 @@ class _Packer:
             "plane_digest": np.frombuffer(b"".join(self.plane_by_digest), dtype=np.uint8).reshape(-1, 16),
             "source_of": self.scan.source_of,
             "sources": self.scan.sources,
-        }
+        } | {f"level_{px}": np.stack(level) for px, level in self.levels.items()}
         meta = {
             "planes_file": planes_file,
             "folder_times": times.tolist(),
@@ -438,6 +446,11 @@ class _Packer:
                 "(`python render_tiles.py CITY.osm.pbf --force`) or remove the damaged files"
             )
         warn(f"{text}\nThese tiles are left out")
+
+
+def coarse_level(plane: np.ndarray, px: int) -> np.ndarray:
+    """A plane `(S, S) uint8` at `px` pixels per edge, `(2, px, px) uint8`: the mean and the maximum of every cell."""
+    return np.stack([resize_tile(plane, px, "mean"), resize_tile(plane, px, "max")])
 
 
 def _remove(planes: Path) -> None:

@@ -1,0 +1,226 @@
+"""The multiscale encoder: a tile at full resolution and its surroundings at two coarser scales, as one unit vector.
+
+Not a command. `python train.py --preset recommended` trains it; docs/recipe.md says how it was found.
+"""
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model import EncoderConfig
+
+SURROUND_PX = 64  # edge of a window of the surroundings, in pixels
+BRIGHTNESSES = 256
+THRESHOLDS = 16  # learned soft thresholds of brightness per layer
+PLANE_WIDTHS = (16, 24, 32, 48)  # channels of the convolutions on one layer of the tile
+SURROUND_WIDTHS = (24, 32, 48)  # channels of the convolutions on a window of the surroundings
+SCALE_FEATURES = 256  # numbers per scale that the head reads
+HIDDEN = 384
+ZONES = 3  # of a window: the middle, the ring around it, and the rest
+LOG_STEEPNESS = 16  # of log(1 + steepness * mean): nearly linear for a few objects, so that they can be counted
+
+
+class SoftHistogram(nn.Module):
+    """How much of a plane is brighter than each of a layer's learned thresholds, as logarithms of shares.
+
+    The sum over pixels of a function of their brightness is a product with the plane's histogram. So the thresholds are
+    learned at full resolution, at the cost of one count per pixel.
+    """
+
+    def __init__(self, layers: int):
+        super().__init__()
+        centres = torch.arange(THRESHOLDS) * (BRIGHTNESSES / THRESHOLDS) - 0.5
+        centres[0] = 0.5  # brightness 0 means that nothing is drawn
+        self.centres = nn.Parameter(centres.repeat(layers, 1))
+        self.log_widths = nn.Parameter(torch.full((layers, THRESHOLDS), -0.7))
+        self.register_buffer("brightness", torch.arange(BRIGHTNESSES).float(), persistent=False)
+
+    def forward(self, planes: Tensor, layer: Tensor) -> Tensor:
+        """`(M, 16)` for `planes (M, S, S) uint8` of the layers `layer (M,)`."""
+        index = planes.flatten(1).long()
+        counts = torch.zeros(len(planes), BRIGHTNESSES, device=planes.device)
+        counts.scatter_add_(1, index, counts.new_ones(()).expand(index.shape))
+        above = torch.sigmoid((self.brightness - self.centres[..., None]) / self.log_widths.exp()[..., None])
+        between = above - F.pad(above[:, 1:], (0, 0, 0, 1))  # (layers, 16, 256)
+        shares = torch.einsum("mv,mkv->mk", counts / index.shape[1], between[layer])
+        return (64 * shares.clamp(min=0)).log1p()
+
+
+class PatchConv(nn.Module):
+    """A convolution whose stride equals its kernel size, on `uint8` pixels, computed as one matrix product.
+
+    The rows of a patch are moved as integers of 16 or 32 bits, which is several times faster than moving single pixels.
+    With `occupied`, a second kernel sees for each pixel whether anything is drawn there.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, size: int, occupied: bool):
+        super().__init__()
+        self.size, self.row_type = size, {2: torch.int16, 4: torch.int32}[size]
+        inputs = in_channels * size**2
+        self.brightness = nn.Linear(inputs, out_channels)
+        self.occupied = nn.Linear(inputs, out_channels, bias=False) if occupied else None
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """`(M, out_channels, S / size, S / size)` in `channels_last` order, for `pixels (M, C, S, S) uint8`."""
+        count, channels, edge, _ = pixels.shape
+        cells = edge // self.size
+        rows = pixels.contiguous().view(self.row_type).view(count, channels, cells, self.size, cells)
+        patches = rows.permute(0, 2, 4, 1, 3).contiguous().view(torch.uint8)
+        values = patches.view(count * cells * cells, -1).float()
+        out = F.linear(values, self.brightness.weight / 255, self.brightness.bias)
+        if self.occupied is not None:
+            out = out + self.occupied(values.clamp(max=1))
+        return out.view(count, cells, cells, -1).permute(0, 3, 1, 2)
+
+
+class PlaneTrunk(nn.Module):
+    """Strided convolutions on one plane; the mean of every channel of every level is read, as a logarithm.
+
+    All layers share the detectors. Means count objects and measure edges, which max pooling cannot do.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        pairs = pairwise(PLANE_WIDTHS)
+        strided = [nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairs]
+        self.levels = nn.ModuleList([PatchConv(1, PLANE_WIDTHS[0], 4, occupied=True), *strided])
+
+    def forward(self, planes: Tensor) -> Tensor:
+        """`(M, sum of widths)` for `planes (M, S, S) uint8`."""
+        x, means = planes[:, None], []
+        for level in self.levels:
+            x = F.relu(level(x), inplace=True)
+            means.append((LOG_STEEPNESS * x.mean(dim=(2, 3)).float()).log1p())
+        return torch.cat(means, dim=1)
+
+
+class SurroundTrunk(nn.Module):
+    """Strided convolutions on a window of the surroundings; means are taken over three zones around the tile."""
+
+    def __init__(self, channels: int, size: int):
+        super().__init__()
+        pairs = pairwise(SURROUND_WIDTHS)
+        strided = [nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairs]
+        self.levels = nn.ModuleList([PatchConv(channels, SURROUND_WIDTHS[0], 2, occupied=False), *strided])
+        for i in range(len(self.levels)):
+            self.register_buffer(f"zones{i}", _zones(size >> (i + 1)), persistent=False)
+
+    def forward(self, window: Tensor) -> Tensor:
+        """`(B, 3 * sum of widths + 3)` for `window (B, C, S, S) uint8`, whose last channel is 255 where there is data.
+
+        Pixels without data do not count in any mean. The last three numbers are the share of each zone that has data.
+        """
+        valid = window[:, -1:].float() / 255
+        x, means = window, []
+        for i, level in enumerate(self.levels):
+            x = F.relu(level(x), inplace=True)
+            valid = F.avg_pool2d(valid, 2)
+            zones = getattr(self, f"zones{i}").flatten(1)  # (3, pixels)
+            weight = zones * valid.flatten(1)[:, None]  # (B, 3, pixels)
+            covered = weight.sum(dim=2, keepdim=True)
+            mean = weight @ x.permute(0, 2, 3, 1).flatten(1, 2).float() / covered.clamp(min=1e-3)
+            means.append((LOG_STEEPNESS * mean).log1p().flatten(1))
+        return torch.cat([*means, covered[..., 0] / zones.sum(dim=1)], dim=1)
+
+
+def _zones(size: int) -> Tensor:
+    """`(3, size, size)`: pixels in the middle quarter of the edge, in the ring up to half of it, and outside."""
+    offset = (torch.arange(size) + 0.5 - size / 2).abs() / (size / 2)
+    distance = torch.maximum(offset[:, None], offset[None])
+    return torch.stack([distance < 0.25, (distance >= 0.25) & (distance < 0.5), distance >= 0.5]).float()
+
+
+class MultiscaleEncoder(nn.Module):
+    """A tile and its surroundings to unit vectors `(B, embedding_dim)`.
+
+    The scales are the tile at full resolution, `near` (4 x 4 tiles around it) and `far` (16 x 16 tiles). Each is
+    summarised by its own trunk; a head joins the summaries. The last step is a fixed linear map, which `fit_map` sets:
+    after it, the cosine of two vectors says how alike the statistics of two places are.
+    """
+
+    uses_surroundings = True
+
+    def __init__(self, config: EncoderConfig):
+        super().__init__()
+        self.config = config
+        layers, plane_features = config.in_channels, THRESHOLDS + sum(PLANE_WIDTHS)
+        surround_features = ZONES * (sum(SURROUND_WIDTHS) + 1)
+        features = (layers * plane_features, surround_features, surround_features)
+        self.histogram, self.plane_trunk = SoftHistogram(layers), PlaneTrunk()
+        self.surround_trunks = nn.ModuleList(SurroundTrunk(2 * layers + 1, SURROUND_PX) for _ in range(2))
+        self.norms = nn.ModuleList(nn.BatchNorm1d(size, eps=1e-3, affine=False) for size in features)
+        self.scales = nn.ModuleList(nn.Linear(size, SCALE_FEATURES) for size in features)
+        self.missing = nn.Parameter(torch.zeros(len(features), SCALE_FEATURES))
+        joined = len(features) * SCALE_FEATURES
+        self.skip = nn.Linear(joined, config.embedding_dim)
+        self.head = nn.Sequential(
+            nn.GELU(), nn.Linear(joined, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, config.embedding_dim)
+        )
+        self.register_buffer("mean", torch.zeros(config.embedding_dim))
+        self.register_buffer("map", torch.eye(config.embedding_dim))
+
+    def forward(self, tile: Tensor, near: Tensor, far: Tensor) -> Tensor:
+        """Unit vectors of `tile (B, L, S, S)`, `near` and `far (B, 2 L + 1, 64, 64)`, all `uint8`.
+
+        The channels of `near` and `far` are the mean of every layer, the maximum of every layer, and 255 where there
+        is data.
+        """
+        return self.final(self.join(self.summaries(tile, near, far)))
+
+    def summaries(self, tile: Tensor, near: Tensor, far: Tensor) -> list[Tensor]:
+        """The summary of each scale, `(B, 256)`, for the arguments of `forward`."""
+        return self.scaled([self.tile_features(tile), self.surround_trunks[0](near), self.surround_trunks[1](far)])
+
+    def scaled(self, features: list[Tensor]) -> list[Tensor]:
+        """The summaries `(B, 256)` of the features of the three scales."""
+        parts = zip(self.scales, self.norms, features, strict=True)
+        return [scale(norm(x.float()).clamp(-8, 8)) for scale, norm, x in parts]
+
+    def tile_features(self, tile: Tensor) -> Tensor:
+        """Features `(B, L * 136)` of `tile (B, L, S, S) uint8`. Blank layers give zeros; on a CPU they are free."""
+        planes = tile.flatten(0, 1)
+        drawn = planes.flatten(1).amax(dim=1) > 0
+        layer = torch.arange(len(planes), device=tile.device) % tile.shape[1]
+        if tile.device.type == "cpu":
+            features = torch.zeros(len(planes), THRESHOLDS + sum(PLANE_WIDTHS))
+            if drawn.any():
+                features = features.index_copy(
+                    0, drawn.nonzero()[:, 0], self.plane_features(planes[drawn], layer[drawn])
+                )
+        else:  # selecting planes would make the host wait for the device
+            features = self.plane_features(planes, layer) * drawn[:, None]
+        return features.view(len(tile), -1)
+
+    def plane_features(self, planes: Tensor, layer: Tensor) -> Tensor:
+        """Features `(M, 136)` of `planes (M, S, S) uint8` of the layers `layer (M,)`."""
+        return torch.cat([self.histogram(planes, layer), self.plane_trunk(planes)], dim=1)
+
+    def join(self, summaries: list[Tensor], keep: Tensor | None = None) -> Tensor:
+        """The vectors `(B, embedding_dim)`, before the fixed map, of the summaries of the scales.
+
+        `keep (B, 3) bool` says which scales are used; the others are replaced by a learned "missing".
+        """
+        if keep is not None:
+            summaries = [torch.where(keep[:, i, None], x, self.missing[i]) for i, x in enumerate(summaries)]
+        joined = torch.cat(summaries, dim=1)
+        return self.skip(joined) + self.head(joined)
+
+    def final(self, vectors: Tensor) -> Tensor:
+        """Unit vectors after the fixed map of what `join` gives."""
+        return F.normalize((vectors.float() - self.mean) @ self.map, dim=1)
+
+    @torch.no_grad()
+    def fit_map(self, vectors: Tensor, decoder: Tensor) -> None:
+        """Set the fixed map from `vectors (N, D)` before it and the weights of a linear decoder `(targets, D)`.
+
+        The distance of two mapped vectors is the distance of the targets that the decoder reads from them. The map is
+        the symmetric square root of the decoder's Gram matrix, because it mixes the axes least. Principal axes would
+        give noise as much weight as signal once a user standardises the columns.
+        """
+        self.mean.copy_(vectors.mean(dim=0))
+        values, axes = torch.linalg.eigh((decoder.T @ decoder).cpu().double())
+        root = axes * values.clamp(min=0).sqrt() @ axes.T
+        length = ((vectors - self.mean).cpu().double() @ root).square().sum(dim=1).mean().sqrt()
+        self.map.copy_((root / length.clamp(min=1e-9)).to(self.map))

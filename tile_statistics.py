@@ -1,0 +1,175 @@
+"""Statistics of tiles and of the rings around them: what the multiscale encoder learns to tell from its vectors.
+
+Not a command. `python train.py --preset recommended` uses it.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import ndimage
+
+from layers import LAYERS
+from tile_store import TileStore
+
+CLASSES = 16  # of brightness
+SIZE_LIMITS = (0, 40, 100, 200, 400, 800, 1600, 3200, 6400, 1e9)  # of connected pieces, in pixels of a 256 px tile
+EROSIONS = (1, 3, 5)  # radius of each further erosion, in pixels
+RINGS = (0, 1, 3, 7)  # reach in tiles: the tile itself, then 3 x 3, 7 x 7 and 15 x 15 tiles without what is inside
+# Statistics of a plane, and how many numbers each has. All of them add up over tiles.
+FIELDS = {"shares": CLASSES, "edges": 1, "outlines": 1, "pieces": 1, "sizes": 9, "eroded": 3, "class_pieces": CLASSES}
+COMPONENTS = 256  # principal components of the targets that a vector must tell
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetWeights:
+    """How much each group of targets counts. Every group is first scaled to a total variance of one."""
+
+    amounts: tuple[float, ...] = (1.0, 0.5, 0.5, 0.3)  # of the tile and of each ring
+    composition: tuple[float, ...] = (0.7, 0.4, 0.4, 0.0)
+    brightness: float = 1.2  # the tile's shares of brightness, once more
+    amenities: float = 0.5  # those of the amenities layer, once more
+    pieces: float = 0.4  # the tile's number of pieces per layer, once more
+
+
+def plane_statistics(plane: np.ndarray) -> np.ndarray:
+    """The 47 statistics of one layer of a tile, `plane (S, S) uint8`, in the order of `FIELDS`.
+
+    Lengths and areas are those of a tile of 256 px, whatever the plane's size.
+    """
+    scale = 256 / len(plane)
+    drawn = plane > 0
+    counts = np.bincount(plane.ravel(), minlength=256)
+    counts[0] = 0
+    shares = counts.reshape(CLASSES, -1).sum(axis=1) * scale**2
+    edges = ((plane[:, 1:] != plane[:, :-1]).sum() + (plane[1:] != plane[:-1]).sum()) * scale
+    outlines = ((drawn[:, 1:] != drawn[:, :-1]).sum() + (drawn[1:] != drawn[:-1]).sum()) * scale
+    labels, pieces = ndimage.label(drawn)
+    sizes = np.histogram(np.bincount(labels.ravel())[1:] * scale**2, bins=SIZE_LIMITS)[0]
+    eroded, left = [], drawn
+    for radius in EROSIONS:
+        left = ndimage.minimum_filter(left, size=2 * max(1, round(radius / scale)) + 1)
+        eroded.append(left.sum() * scale**2 / 64)
+    class_of = np.where(drawn, plane >> 4, CLASSES)
+    class_pieces = [ndimage.label(class_of == c)[1] if shares[c] >= 100 else 0 for c in range(CLASSES)]
+    parts = [shares / 1024, [edges / 64, outlines / 64, pieces], sizes, eroded, class_pieces]
+    return np.concatenate(parts).astype(np.float32)
+
+
+def ring_means(store: TileStore, statistics: np.ndarray) -> list[np.ndarray]:
+    """Means of `statistics (N, F)` over each tile and over each ring around it, over the tiles that exist.
+
+    Sums over squares of tiles are differences of cumulative sums over the grid. A few columns are summed at a time.
+    """
+    edge = RINGS[-1] + 1
+    width, height = store.grid.shape + 2 * edge
+    column, row = (store.unwrapped_xy - store.unwrapped_xy.min(axis=0) + edge).T
+
+    def squares(values: np.ndarray) -> list[np.ndarray]:
+        table = np.zeros((height, width, values.shape[1]))
+        table[row, column] = values
+        total = np.pad(table.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0), (0, 0)))
+        found = []
+        for reach in RINGS:
+            top, left, below, right = row - reach, column - reach, row + reach + 1, column + reach + 1
+            found.append(total[below, right] - total[top, right] - total[below, left] + total[top, left])
+        return found
+
+    counts = squares(np.ones((len(statistics), 1)))
+    means = [np.empty_like(statistics) for _ in RINGS]
+    for first in range(0, statistics.shape[1], 32):
+        part = slice(first, first + 32)
+        sums = squares(statistics[:, part])
+        for i in range(len(RINGS)):
+            ring, count = (sums[i] - sums[i - 1], counts[i] - counts[i - 1]) if i else (sums[0], counts[0])
+            means[i][:, part] = (ring / np.maximum(count, 1)).clip(0)
+    return means
+
+
+def composition(fields: dict[str, np.ndarray]) -> np.ndarray:
+    """What each layer consists of, whatever its amount: shares of brightness, of sizes of pieces, of compact areas.
+
+    Where little is drawn, the values shrink to the mean over all tiles.
+    """
+    area = fields["shares"].sum(axis=2)
+
+    def per(part: np.ndarray, total: np.ndarray, prior: float) -> np.ndarray:
+        mean = part.sum(axis=0) / np.maximum(total.sum(axis=0), 1e-6)[:, None]
+        return ((part + prior * mean) / (total + prior)[..., None]).reshape(len(part), -1)
+
+    shape = np.concatenate([fields["outlines"], fields["pieces"]], axis=2)
+    parts = [
+        per(fields["shares"], area, 2.0),
+        per(fields["sizes"], fields["pieces"][..., 0], 1.0),
+        per(fields["eroded"] / 16, area, 2.0),
+        np.log1p(per(shape, area, 2.0)),
+    ]
+    return np.concatenate(parts, axis=1)
+
+
+def target_groups(store: TileStore, statistics: np.ndarray, weights: TargetWeights) -> list["TargetGroup"]:
+    """All groups of targets of a city's tiles; `statistics (N, L * 47)`."""
+    groups = []
+    for i, mean in enumerate(ring_means(store, statistics)):
+        groups.append(TargetGroup(np.log1p(mean), weights.amounts[i], limit=6.0, floor=0.01))
+        if weights.composition[i]:
+            groups.append(TargetGroup(composition(_fields(mean)), weights.composition[i], limit=3.0, floor=0.01))
+    own = _fields(statistics)
+    shares = np.log1p(own["shares"])
+    groups.append(TargetGroup(shares.reshape(len(shares), -1), weights.brightness, limit=3.0, floor=0.03))
+    if "amenities" in LAYERS:
+        amenities = shares[:, LAYERS.index("amenities")]
+        groups.append(TargetGroup(amenities, weights.amenities, limit=3.0, floor=0.03))
+    groups.append(TargetGroup(np.log1p(own["pieces"][..., 0]), weights.pieces, limit=3.0, floor=0.03))
+    return groups
+
+
+def _fields(statistics: np.ndarray) -> dict[str, np.ndarray]:
+    """`statistics (N, L * 47)` by name, each `(N, L, n)`."""
+    cuts = np.cumsum(list(FIELDS.values()))[:-1]
+    parts = np.split(statistics.reshape(len(statistics), len(LAYERS), -1), cuts, axis=2)
+    return dict(zip(FIELDS, parts, strict=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetGroup:
+    """Some targets `values (N, n)` of a city's tiles: their weight, and how they are standardised.
+
+    No value counts for more than `limit` deviations. `floor` is added to the deviation, so that what hardly ever occurs
+    does not outweigh everything else.
+    """
+
+    values: np.ndarray
+    weight: float
+    limit: float
+    floor: float
+
+
+class Targets:
+    """The principal components of all targets, standardised and weighted over the tiles of one or several cities."""
+
+    def __init__(self, groups: Sequence[list[TargetGroup]], rows: Sequence[np.ndarray], components: int = COMPONENTS):
+        """Fit on `rows` of each city, whose groups are `groups`."""
+        self.scales = []
+        for group in zip(*groups, strict=True):
+            values = np.concatenate([part.values[kept] for part, kept in zip(group, rows, strict=True)])
+            mean, deviation = values.mean(axis=0), values.std(axis=0)
+            scale, used = np.sqrt(deviation**2 + group[0].floor ** 2), deviation > 1e-4
+            standardised = np.clip((values - mean) / scale, -group[0].limit, group[0].limit)[:, used]
+            self.scales.append((mean, scale, used, group[0].weight / max(standardised.var(axis=0).sum(), 1e-9) ** 0.5))
+        fitted = np.concatenate([self._standardised(one)[kept] for one, kept in zip(groups, rows, strict=True)])
+        self.mean = fitted.mean(axis=0)
+        _, axes = np.linalg.eigh(np.cov((fitted - self.mean).T))
+        self.axes = np.ascontiguousarray(axes[:, ::-1][:, :components], dtype=np.float32)
+
+    def _standardised(self, groups: list[TargetGroup]) -> np.ndarray:
+        """All targets `(N, n)` of a city's tiles, each group scaled to its weight."""
+        parts = [
+            np.clip((group.values - mean) / scale, -group.limit, group.limit)[:, used] * factor
+            for group, (mean, scale, used, factor) in zip(groups, self.scales, strict=True)
+        ]
+        return np.concatenate(parts, axis=1).astype(np.float32)
+
+    def of(self, groups: list[TargetGroup]) -> np.ndarray:
+        """The targets `(N, components) float32` of a city's tiles."""
+        return ((self._standardised(groups) - self.mean) @ self.axes).astype(np.float32)
