@@ -58,7 +58,7 @@ SYMBOLIZER = {
 def measure(extract: Path, scratch: Path, jobs: int, own_encoder: bool = True) -> tuple[float, int]:
     """Seconds that Mapnik takes for the whole extract, and the number of PNGs it wrote.
 
-    With `own_encoder` Mapnik writes 8-bit palette PNGs, its fastest format; otherwise the renderer's encoder writes them.
+    With `own_encoder` Mapnik writes 8-bit palette PNGs, its fastest format; otherwise it uses the renderer's encoder.
     """
     try:
         import mapnik  # noqa: F401
