@@ -183,25 +183,35 @@ def test_a_click_on_the_map_picks_and_tells_the_very_point(visit):
 
 
 def test_pictures_come_when_their_tiles_come_into_view(visit):
-    page = visit()
-    view_of(page)
+    page = visit("?mode=Compare+checkpoints")  # no map, which would show all tiles of this small city
+    page.locator(".live-root[data-ready=true]").nth(1).wait_for()
     sheets = "Object.keys(Object.values(window.loc2vecPictures)[0].sheets ?? {}).length"
-    page.wait_for_function("Object.values(window.loc2vecPictures)[0].map")  # the base map, drawn in the background
+    page.wait_for_timeout(500)
     assert page.evaluate(sheets) == 0
-    tile_under(page, "embedding", (0.4, 0.4))
+    body = page.locator('.pane-body[data-pane="embedding"]').first.bounding_box()
+    card = page.locator(".card-tip").first
+    for step in range(300):
+        share = (0.4 + 0.037 * step) % 1, (0.4 + 0.0113 * step) % 1
+        page.mouse.move(body["x"] + body["width"] * share[0], body["y"] + body["height"] * share[1])
+        if card.is_visible():
+            break
     page.wait_for_function(f"{sheets} > 0")
+    assert page.evaluate(sheets) < 4
     colours = """() => {
       const { width, height } = document.querySelector(".card-tip canvas");
       const pixels = document.querySelector(".card-tip canvas").getContext("2d").getImageData(0, 0, width, height).data;
       return new Set(new Uint32Array(pixels.buffer)).size > 8;
     }"""
     page.wait_for_function(colours)
-    before = page.evaluate(sheets)
-    body = page.locator('.pane-body[data-pane="map"]').bounding_box()
-    page.mouse.move(body["x"] + body["width"] / 2, body["y"] + body["height"] / 2)
-    for _ in range(6):
-        page.mouse.wheel(0, -300)
-    page.wait_for_function(f"{sheets} > {before}")
+
+
+def test_the_map_is_drawn_in_the_background(visit):
+    page = visit()
+    view_of(page)
+    page.wait_for_function("Object.values(window.loc2vecPictures)[0].map")
+    sheets = "Object.keys(Object.values(window.loc2vecPictures)[0].sheets ?? {}).length"
+    count = "[...window.loc2vecCities.values()][0].count"
+    page.wait_for_function(f"{sheets} === Math.ceil({count} / 16)")  # all tiles of this small city are in view
 
 
 def test_no_folder_is_watched(visit, server):
