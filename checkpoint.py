@@ -20,12 +20,11 @@ from torch import Tensor, nn
 from cli import UserError
 from files import atomic_write, digest, remove_leftovers
 from layers import LAYERS
-from model import EncoderConfig
-from tile_encoder import TileEncoder
+from model import EncoderConfig, build_network
 from tile_grid import DEFAULT_ZOOM
 from tile_store import SHRINKS
 
-CHECKPOINT_FORMAT = 3  # 3: the learned part beside a summary is centred
+CHECKPOINT_FORMAT = 3
 
 
 @dataclasses.dataclass
@@ -50,6 +49,11 @@ class Checkpoint:
         """Edge of the tiles the encoder takes, in pixels."""
         return self.encoder_config["tile_size"]
 
+    @property
+    def uses_surroundings(self) -> bool:
+        """Whether the encoder also sees what is around a tile."""
+        return self.encoder_config.get("architecture") == "multiscale"
+
     def key(self) -> str:
         """Digest of the encoder's weights and settings: equal for equal vectors, whatever else was saved."""
         weights = [part for name, tensor in self.encoder_state.items() for part in (name, tensor.cpu().numpy())]
@@ -61,24 +65,13 @@ def library_versions() -> dict[str, str]:
     return {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__}
 
 
-def plain_state(module: nn.Module) -> dict[str, Tensor]:
-    """Its weights under plain names: without those of wrappers (compiled, DDP, the `network` of a `TileEncoder`)."""
-    wrappers = {"_orig_mod", "module", "network"}
-    named = module.state_dict().items()
-    return {".".join(part for part in name.split(".") if part not in wrappers): weights for name, weights in named}
-
-
 def encoder_state(encoder: nn.Module) -> dict[str, Tensor]:
-    """The encoder's weights on the CPU, under plain names, as a checkpoint holds them."""
-    return {name: weights.detach().cpu().contiguous() for name, weights in plain_state(encoder).items()}
-
-
-def load_encoder_state(encoder: TileEncoder, state: dict[str, Tensor]) -> None:
-    """Set the encoder's weights from `state`, which has the names that `encoder_state` gives."""
-    own = {"centre", "summary"}
-    encoder.load_state_dict(
-        {name if name.split(".")[0] in own else f"network.{name}": tensor for name, tensor in state.items()}
-    )
+    """The encoder's weights on the CPU, under plain names: without those of wrappers (compiled, DDP)."""
+    wrappers = {"_orig_mod", "module"}
+    return {
+        ".".join(part for part in name.split(".") if part not in wrappers): weights.detach().cpu().contiguous()
+        for name, weights in encoder.state_dict().items()
+    }
 
 
 def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
@@ -136,9 +129,14 @@ def _check_content(path: Path, checkpoint: Checkpoint) -> None:
             f"{path} was trained on tiles of zoom {checkpoint.zoom!r} shrunk by {checkpoint.shrink!r}, which this "
             "version does not know; train again with `python train.py`"
         )
+    if isinstance(checkpoint.encoder_config, dict) and checkpoint.encoder_config.pop("profile_dims", 0):
+        raise UserError(
+            f"{path} was trained with --profile_dims, which this version no longer has; "
+            "train again with `python train.py --preset recommended`"
+        )
     try:
         with torch.device("meta"):
-            expected = plain_state(TileEncoder(EncoderConfig(**checkpoint.encoder_config)))
+            expected = build_network(EncoderConfig(**checkpoint.encoder_config)).state_dict()
         found = checkpoint.encoder_state
         fits = {name: weights.shape for name, weights in found.items()} == {
             name: weights.shape for name, weights in expected.items()
@@ -177,14 +175,14 @@ def newest_good_checkpoint(folder: Path, skip: Path | None = None) -> Path | Non
     return None
 
 
-def build_encoder(checkpoint: Checkpoint, device: torch.device | str = "cpu") -> TileEncoder:
+def build_encoder(checkpoint: Checkpoint, device: torch.device | str = "cpu") -> nn.Module:
     """The checkpoint's encoder, ready to embed: weights loaded, evaluation mode, `channels_last`."""
-    encoder = TileEncoder(EncoderConfig(**checkpoint.encoder_config))
-    load_encoder_state(encoder, checkpoint.encoder_state)
+    encoder = build_network(EncoderConfig(**checkpoint.encoder_config))
+    encoder.load_state_dict(checkpoint.encoder_state)
     return encoder.to(device).to(memory_format=torch.channels_last).eval()
 
 
-def load_encoder(path: Path | str, device: torch.device | str = "cpu") -> tuple[TileEncoder, Checkpoint]:
+def load_encoder(path: Path | str, device: torch.device | str = "cpu") -> tuple[nn.Module, Checkpoint]:
     """Read a checkpoint and rebuild its encoder on `device`: `(encoder, checkpoint)`."""
     checkpoint = load_checkpoint(path)
     return build_encoder(checkpoint, device), checkpoint

@@ -7,7 +7,7 @@ python data_loader.py --tiles_root 12_layer_tiles/tiles --tile_size 128 --batch_
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from itertools import islice
@@ -30,6 +30,7 @@ from cli import (
     read_flags,
     run_main,
 )
+from devices import network_input
 from distributed import ProcessGroup
 from layers import LAYERS
 from tile_grid import TileGrid
@@ -81,7 +82,7 @@ SURROUND_PX = 64  # edge of both windows, in pixels
 class TileDataset(Dataset):
     """A city's tiles as tensors on `device`; training, validation, embedding and the viewers all read this one.
 
-    `dataset[row]` is `(tile (12, S, S) float32 in 0..1, (x, y) int64)`. The methods give many tiles or windows at once, as
+    `dataset[row]` is `(tile (12, S, S) float32 in 0..1, (x, y) int64)`. The methods give many tiles at once, as
     `uint8`. If `resident`, the device holds the whole store; otherwise batches are copied to it. By default, a GPU
     holds the store if that fits into half of its free memory.
     """
@@ -118,6 +119,19 @@ class TileDataset(Dataset):
         index = (self.planes, self.plane_of, self.table, self.origin)
         chunks = origin.split(max(1, WINDOW_GATHER_CHUNK // (len(LAYERS) * size**2)))
         return torch.cat([window_gather(*index, chunk, self.store.grid.columns_around) for chunk in chunks])
+
+    def inputs(self, centre: np.ndarray, surroundings: bool) -> tuple[Tensor, ...]:
+        """What an encoder takes for the windows around `centre (B, 2)`, in tiles: see `surroundings`.
+
+        The window of one tile's size `(B, L, S, S)` and, with `surroundings`, the two windows around it.
+        """
+        origin_px = np.rint((np.asarray(centre) - 0.5) * self.store.tile_size).astype(np.int64)
+        tile = self.windows(origin_px)
+        return (
+            (tile, self.surroundings(centre, NEAR_TILES), self.surroundings(centre, FAR_TILES))
+            if surroundings
+            else (tile,)
+        )
 
     def surroundings(self, centre: np.ndarray, tiles: int) -> Tensor:
         """Windows of `tiles` x `tiles` tiles around `centre (B, 2)`, as `(B, 2 L + 1, 64, 64) uint8`.
@@ -157,11 +171,6 @@ def copy_to(array: np.ndarray | Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
-
-
-def network_input(tiles: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """`uint8` tiles `(B, 12, S, S)` as a network takes them: 0 to 1 in `dtype`, in `channels_last` order."""
-    return tiles.contiguous(memory_format=torch.channels_last).to(dtype).div_(255)
 
 
 def window_gather(
@@ -293,20 +302,23 @@ class TripletSampler:
 
 # --- the Dataset of training batches -----------------------------------------------------------------------
 
+CITY_OFFSET = 1_000_000  # tiles; far enough apart that tiles of two cities are never near each other
+
 
 @dataclasses.dataclass
 class Batch:
-    """One training step's data: this process's tiles, and where all tiles of the batch lie.
+    """One training step's data: the encoder's inputs of this process, and where all tiles of the batch are.
 
     B samples of K tiles (anchor, positive and, for K = 3, negative) in all processes, b of them in this one.
     """
 
     epoch: int
     step: int
-    tiles: Tensor  # (b * K, 12, S, S) uint8, sample after sample
+    inputs: tuple[Tensor, ...]  # (b * K, ...) uint8 each, sample after sample; see `TileDataset.inputs`
     tile_xy: Tensor  # (B, K, 2) float32, in tiles from the area's corner
-    rows: np.ndarray  # (B, K) rows of the store
-    ready: torch.cuda.Event | None = None  # on a GPU: recorded when both tensors are there
+    city: np.ndarray  # (B,) which dataset each sample is from
+    rows: np.ndarray  # (B, K) rows of that dataset's store
+    ready: torch.cuda.Event | None = None  # on a GPU: recorded when the tensors are there
     waited: float = 0.0  # seconds that training waited for this batch
 
 
@@ -314,35 +326,47 @@ class TripletDataset(Dataset):
     """The training batches of an epoch: `len` is its steps, `dataset[step]` a `Batch`.
 
     A batch depends on seed, epoch and step alone, whatever the number of threads and processes. `views` is the number
-    of tiles per sample: 3, or 2 for a loss that takes its negatives from the batch.
+    of tiles per sample: 3, or 2 for a loss that takes its negatives from the batch, or 1. With several cities, every
+    batch has equally many samples of each. `rows` are the training rows of each city.
     """
 
     def __init__(
         self,
-        dataset: TileDataset,
+        datasets: Sequence[TileDataset],
         sample: SampleFlags,
         augmentation: AugmentFlags = AugmentFlags(),
         *,
-        rows: np.ndarray | None = None,
+        rows: Sequence[np.ndarray | None] = (None,),
         seed: int = 0,
         views: int = 3,
+        surroundings: bool = False,
         group: ProcessGroup | None = None,
     ):
-        self.dataset, self.sample, self.augmentation = dataset, sample, augmentation
-        self.seed, self.views = seed, views
-        self.group = group or ProcessGroup(dataset.device)
-        self.sampler = TripletSampler(dataset.store, sample.pos_radius, sample.neg_radius, seed, rows)
+        self.datasets, self.sample, self.augmentation = datasets, sample, augmentation
+        self.seed, self.views, self.surroundings = seed, views, surroundings
+        self.device = datasets[0].device
+        self.group = group or ProcessGroup(self.device)
+        self.samplers = [
+            TripletSampler(dataset.store, sample.pos_radius, sample.neg_radius, seed, own)
+            for dataset, own in zip(datasets, rows, strict=True)
+        ]
+        size, cities = sample.batch_size, len(datasets)
+        if size < cities:
+            raise UserError(f"--batch_size {size} is less than one sample for each of {cities} cities")
+        self.city = np.sort(np.arange(size) % cities)  # (B,), the same in every batch
         # A GPU assembles batches on a stream of its own, beside the training step.
-        self.stream = torch.cuda.Stream(dataset.device) if dataset.device.type == "cuda" else None
+        self.stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
         """Draw the triplets of another epoch."""
-        threshold = self.sample.anchor_subsampling
-        anchors = self.sampler.subsampled_anchors(epoch, threshold) if threshold else None
-        triplets = self.sampler.epoch(epoch, len(self) * self.sample.batch_size, anchors)
-        self.epoch = epoch
-        self.triplets = triplets[:, : self.views].reshape(len(self), self.sample.batch_size, -1)
+        threshold, parts = self.sample.anchor_subsampling, []
+        for city, sampler in enumerate(self.samplers):
+            share = int((self.city == city).sum())
+            anchors = sampler.subsampled_anchors(epoch, threshold) if threshold else None
+            triplets = sampler.epoch(epoch, len(self) * share, anchors)
+            parts.append(triplets[:, : self.views].reshape(len(self), share, -1))
+        self.epoch, self.triplets = epoch, np.concatenate(parts, axis=1)  # (steps, B, K)
 
     def __len__(self) -> int:
         return max(1, self.sample.max_samples // self.sample.batch_size)
@@ -356,34 +380,43 @@ class TripletDataset(Dataset):
             return dataclasses.replace(self._load(step), ready=self.stream.record_event())
 
     def _load(self, step: int) -> Batch:
-        rows = self.triplets[step]
+        rows, jitter = self.triplets[step], self.augmentation.jitter
         share = self.sample.batch_size // self.group.size
-        own = slice(self.group.rank * share, (self.group.rank + 1) * share)
-        store, jitter = self.dataset.store, self.augmentation.jitter
-        if jitter:
-            rng = np.random.default_rng([self.seed, self.epoch, step])
-            origin_px = self.sampler.windows(rows, jitter, store.tile_size, rng)
-            tiles = self.dataset.windows(origin_px[own].reshape(-1, 2))
-            tile_xy = origin_px / store.tile_size
-        else:
-            tiles = self.dataset.tiles(rows[own].reshape(-1))
-            tile_xy = store.unwrapped_xy[rows].astype(np.float64)
-        tile_xy = (tile_xy - store.grid.origin).astype(np.float32)
-        return Batch(self.epoch, step, tiles, copy_to(tile_xy, self.dataset.device), rows)
+        own = np.arange(self.sample.batch_size) // share == self.group.rank
+        rng = np.random.default_rng([self.seed, self.epoch, step])
+        tile_xy = np.empty((*rows.shape, 2), dtype=np.float32)
+        parts = []
+        for city, (dataset, sampler) in enumerate(zip(self.datasets, self.samplers, strict=True)):
+            chosen, store = self.city == city, dataset.store
+            if jitter:
+                centre = sampler.windows(rows[chosen], jitter, store.tile_size, rng) / store.tile_size + 0.5
+            else:
+                centre = store.unwrapped_xy[rows[chosen]] + 0.5
+            tile_xy[chosen] = centre - 0.5 - store.grid.origin + city * CITY_OFFSET
+            mine = centre[own[chosen]]
+            if len(mine):
+                parts.append(dataset.inputs(mine.reshape(-1, 2), self.surroundings))
+        inputs = tuple(torch.cat(column) if len(column) > 1 else column[0] for column in zip(*parts, strict=True))
+        return Batch(self.epoch, step, inputs, copy_to(tile_xy, self.device), self.city, rows)
 
-    def augmented(self, batch: Batch) -> Tensor:
-        """The batch as the network takes it: augmented, `(b * K, 12, S, S) float32` in 0..1, `channels_last`."""
-        chosen, tiles = self.augmentation, batch.tiles
-        if chosen.flip_rotate or chosen.channel_dropout:
-            entropy = np.random.SeedSequence([self.seed, batch.epoch, batch.step]).generate_state(1, np.uint64)[0]
-            tiles = augment(
-                tiles,
-                torch.Generator().manual_seed(int(entropy >> 1)),
-                flip_rotate=chosen.flip_rotate,
-                channel_dropout=chosen.channel_dropout,
-                part=(self.group.rank, self.group.size),
-            )
-        return network_input(tiles)
+    def augmented(self, batch: Batch) -> tuple[Tensor, ...]:
+        """The batch's inputs, augmented: every window of a place in the same way."""
+        chosen = self.augmentation
+        if not (chosen.flip_rotate or chosen.channel_dropout):
+            return batch.inputs
+        return augment(
+            batch.inputs,
+            self.generator(batch),
+            flip_rotate=chosen.flip_rotate,
+            channel_dropout=chosen.channel_dropout,
+            part=(self.group.rank, self.group.size),
+        )
+
+    def generator(self, batch: Batch, stream: int = 0) -> torch.Generator:
+        """Random numbers for a batch, equal in every process; `stream` tells several uses apart."""
+        entropy = [self.seed, batch.epoch, batch.step, *([stream] if stream else [])]
+        state = np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]
+        return torch.Generator().manual_seed(int(state >> 1))
 
 
 def prefetch(dataset: TripletDataset, first_step: int = 0, num_threads: int = 0) -> Iterator[Batch]:
@@ -399,9 +432,9 @@ def prefetch(dataset: TripletDataset, first_step: int = 0, num_threads: int = 0)
                 batch = pending.popleft().result()
                 batch.waited = time.perf_counter() - started
                 if batch.ready is not None:  # the step that follows waits for the data, the host does not
-                    stream = torch.cuda.current_stream(batch.tiles.device)
+                    stream = torch.cuda.current_stream(batch.tile_xy.device)
                     stream.wait_event(batch.ready)
-                    for tensor in (batch.tiles, batch.tile_xy):
+                    for tensor in (*batch.inputs, batch.tile_xy):
                         tensor.record_stream(stream)
                 yield batch
         finally:
@@ -410,35 +443,44 @@ def prefetch(dataset: TripletDataset, first_step: int = 0, num_threads: int = 0)
 
 
 def augment(
-    tiles: Tensor,
+    inputs: tuple[Tensor, ...],
     generator: torch.Generator,
     *,
     flip_rotate: bool = True,
     channel_dropout: float = 0.0,
     part: tuple[int, int] = (0, 1),
-) -> Tensor:
-    """Flip and rotate each tile at random (the 8 symmetries of the square), and blank each of its layers by chance.
+) -> tuple[Tensor, ...]:
+    """Flip and rotate the windows of each place at random (the 8 symmetries of the square), and blank layers by chance.
 
-    `tiles (B, 12, S, S)` of any dtype, on any device. `generator` is on the CPU, so that every device draws alike.
-    With `part=(i, n)` the tiles are part i of n of a larger batch, for which the random numbers are drawn as a whole.
-    Blanking layers keeps the network from matching two windows by what they share in one layer (Sentiance, loc2vec).
+    `inputs` are `(B, C, S, S)` each, of any dtype, on any device: the tile and perhaps its surroundings, whose channels
+    are the layers once or twice and a mask. `generator` is on the CPU, so that every device draws alike. With
+    `part=(i, n)` they are part i of n of a larger batch, for which the random numbers are drawn as a whole. Blanking
+    layers keeps the network from matching two windows by what they share in one layer (Sentiance, loc2vec).
 
     torchvision.transforms.v2 does not fit: it draws one transform per call, from the global generator.
     """
+    count, layers, device = len(inputs[0]), inputs[0].shape[1], inputs[0].device
     part_index, parts = part
-    own = slice(part_index * len(tiles), (part_index + 1) * len(tiles))
+    own = slice(part_index * count, (part_index + 1) * count)
     if flip_rotate:
-        symmetry = torch.randint(8, (parts * len(tiles),), generator=generator)[own]
-        by_symmetry = copy_to(symmetry.argsort(stable=True), tiles.device)
-        flipped = torch.empty_like(tiles)
-        for kind, index in enumerate(by_symmetry.split(symmetry.bincount(minlength=8).tolist())):
-            image = tiles[index].rot90(kind % 4, dims=(2, 3))
-            flipped[index] = image.flip(3) if kind >= 4 else image
-        tiles = flipped
+        symmetry = torch.randint(8, (parts * count,), generator=generator)[own]
+        by_symmetry = copy_to(symmetry.argsort(stable=True), device)
+        places = by_symmetry.split(symmetry.bincount(minlength=8).tolist())
+        flipped = tuple(torch.empty_like(tensor) for tensor in inputs)
+        for tensor, out in zip(inputs, flipped, strict=True):
+            for kind, index in enumerate(places):
+                image = tensor[index].rot90(kind % 4, dims=(2, 3))
+                out[index] = image.flip(3) if kind >= 4 else image
+        inputs = flipped
     if channel_dropout > 0:
-        chance = torch.rand((parts * len(tiles), tiles.shape[1], 1, 1), generator=generator)[own]
-        tiles = tiles * copy_to((chance >= channel_dropout).to(tiles.dtype), tiles.device)
-    return tiles
+        chance = torch.rand((parts * count, layers, 1, 1), generator=generator)[own]
+        kept = copy_to((chance >= channel_dropout).to(inputs[0].dtype), device)
+        masks = [torch.cat([kept] * (t.shape[1] // layers), dim=1) for t in inputs]
+        inputs = tuple(
+            torch.cat([t[:, : mask.shape[1]] * mask, t[:, mask.shape[1] :]], dim=1)
+            for t, mask in zip(inputs, masks, strict=True)
+        )
+    return inputs
 
 
 # --- the command -------------------------------------------------------------------------------------------
@@ -456,8 +498,9 @@ def main() -> None:
     store = open_configured(read_flags(TilesFlags, args), read_flags(StoreFlags, args))
     print_store(store, time.perf_counter() - started)
     sample = read_flags(SampleFlags, args, max_samples=args.batch_size)
-    batches = TripletDataset(TileDataset(store), sample, seed=args.seed)
-    triplets = batches.augmented(batches[0]).view(args.batch_size, 3, *batches[0].tiles.shape[1:])
+    batches = TripletDataset([TileDataset(store)], sample, seed=args.seed)
+    tiles = network_input(batches[0].inputs[0])
+    triplets = tiles.view(args.batch_size, 3, *tiles.shape[1:])
     for name, tiles in zip(("anchor", "positive", "negative"), triplets.unbind(1), strict=True):
         print(f"sample batch, {name}: {tuple(tiles.shape)} {tiles.dtype}, {tiles.min():.2f} to {tiles.max():.2f}")
 

@@ -4,6 +4,7 @@ Not a command.
 """
 
 import torch
+from torch import Tensor
 
 from cli import UserError
 
@@ -27,3 +28,8 @@ def compute_dtype(device: torch.device) -> torch.dtype:
         usable = device.type == "cpu" and torch.backends.mkldnn.is_available()
         native = usable and any(getattr(torch.cpu, name, bool)() for name in checks)
     return torch.bfloat16 if native else torch.float32
+
+
+def network_input(tiles: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """`uint8` tiles `(B, 12, S, S)` as a network takes them: 0 to 1 in `dtype`, in `channels_last` order."""
+    return tiles.contiguous(memory_format=torch.channels_last).to(dtype).div_(255)

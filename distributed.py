@@ -128,8 +128,8 @@ def init_distributed(device: str) -> Iterator[ProcessGroup]:
 # --- layers that see the batch of all processes ------------------------------------------------------------
 
 
-class _SyncBatchNormCPU(nn.BatchNorm2d):
-    """Batch norm over the tiles of all processes (torch's SyncBatchNorm needs a GPU)."""
+class _SyncBatchNormCPU(nn.modules.batchnorm._BatchNorm):
+    """Batch norm over the samples of all processes (torch's SyncBatchNorm needs a GPU)."""
 
     running_mean: Tensor
     running_var: Tensor
@@ -137,20 +137,28 @@ class _SyncBatchNormCPU(nn.BatchNorm2d):
     momentum: float
 
     @override
-    def forward(self, tiles: Tensor) -> Tensor:
+    def forward(self, features: Tensor) -> Tensor:
         if not self.training:
-            return super().forward(tiles)
-        values = tiles.to(self.weight.dtype)
+            return super().forward(features)
+        values = features.to(self.running_mean.dtype)
+        others = [axis for axis in range(values.dim()) if axis != 1]
+        shape = [-1] + [1] * (values.dim() - 2)
         count = values.numel() // values.shape[1] * dist.get_world_size()
-        mean = all_reduce(values.sum(dim=(0, 2, 3))) / count
-        centred = values - mean[:, None, None]
-        variance = all_reduce(centred.square().sum(dim=(0, 2, 3))) / count
+        mean = all_reduce(values.sum(dim=others)) / count
+        centred = values - mean.view(shape)
+        variance = all_reduce(centred.square().sum(dim=others)) / count
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * count / (count - 1), self.momentum)
-        scale = self.weight * (variance + self.eps).rsqrt()
-        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(tiles.dtype)
+        scale = (variance + self.eps).rsqrt()
+        if not self.affine:
+            return (centred * scale.view(shape)).to(features.dtype)
+        return (centred * (self.weight * scale).view(shape) + self.bias.view(shape)).to(features.dtype)
+
+    @override
+    def _check_input_dim(self, input: Tensor) -> None:
+        pass
 
 
 class _SyncDropout(nn.Dropout):
@@ -168,7 +176,7 @@ def distribute(network: nn.Module, group: ProcessGroup) -> nn.Module:
     cuda = group.device.type == "cuda"
     for module in list(network.modules()):
         for name, child in module.named_children():
-            if isinstance(child, nn.BatchNorm2d) and not cuda:
+            if isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d) and not cuda:
                 child.__class__ = _SyncBatchNormCPU
             elif isinstance(child, nn.Dropout):
                 setattr(module, name, _SyncDropout(child.p))

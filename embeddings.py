@@ -12,16 +12,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from cache_files import DamagedFile, load_cache, save_cache
 from checkpoint import Checkpoint, build_encoder, load_checkpoint
 from cli import TilesFlags, UserError
+from data_loader import FAR_TILES
 from devices import pick_device
 from distributed import ProcessGroup
 from files import digest, locked
 from inference import Embedder
 from progress_bars import warn
-from tile_encoder import TileEncoder
 from tile_facts import compass_zones, content_density, dominant_layers
 from tile_grid import hilbert_order, latlon_of_tile, tile_codes
 from tile_store import TileStore, open_store
@@ -123,7 +124,7 @@ class City:
         return sharp if np.array_equal(sharp.tile_xy, own.tile_xy) else own
 
     @cached_property
-    def encoder(self) -> TileEncoder:
+    def encoder(self) -> nn.Module:
         """The encoder, built when it is first needed."""
         return build_encoder(self.checkpoint, self.device)
 
@@ -171,7 +172,7 @@ def load_city(
         store = open_store_for(checkpoint, tiles, quick=quick)
     cache = VectorCache(tiles, checkpoint)
     rows = pick_rows(store, max_tiles, seed)
-    content = tile_contents(store, rows)
+    content = cache.contents(store, rows)
     todo = group.broadcast_array(content if force else cache.missing(content))
 
     # the vectors that are missing
@@ -186,7 +187,7 @@ def load_city(
             with group.main_process_first():
                 store = open_store_for(checkpoint, tiles, verify=True)
             rows = pick_rows(store, max_tiles, seed)
-            content = tile_contents(store, rows)
+            content = cache.contents(store, rows)
         embedder = Embedder(build_encoder(checkpoint, group.device), store, batch_size=batch_size)
         computed = int(np.isin(content, embed_missing(cache, embedder, rows, content, group, force)).sum())
 
@@ -244,8 +245,21 @@ def pick_rows(store: TileStore, max_tiles: int | None = None, seed: int = 42) ->
     return np.sort(along[chosen.astype(np.int64)])
 
 
-def tile_contents(store: TileStore, rows: np.ndarray) -> np.ndarray:
-    """Digest of each tile's pixels, `(n,) uint64`: tiles that look alike in all layers share one."""
+def tile_contents(store: TileStore, rows: np.ndarray, surroundings: bool = False) -> np.ndarray:
+    """Digest of each tile's pixels, `(n,) uint64`: tiles that look alike in all layers share one.
+
+    With `surroundings` it also depends on the tiles around, as far as an encoder that uses them can see.
+    """
+    if surroundings:
+        reach = FAR_TILES // 2
+        step = np.arange(-reach, reach + 1)
+        offsets = np.stack(np.meshgrid(step, step), axis=-1).reshape(-1, 2)
+        own = np.append(tile_contents(store, np.arange(len(store))), np.uint64(0))  # the last one: no tile
+        factors = np.random.default_rng(0).integers(1 << 63, size=len(offsets), dtype=np.uint64) * 2 + 1
+        total = np.zeros(len(rows), dtype=np.uint64)
+        for offset, factor in zip(offsets, factors, strict=True):  # sums of 64-bit products, modulo 2^64
+            total += own[store.grid.rows(store.tile_xy[rows] + offset)] * factor
+        return total
     planes = store.plane_digest[store.plane_of[rows]].reshape(len(rows), -1)
     digests = (hashlib.blake2b(row, digest_size=8).digest() for row in planes)
     return np.frombuffer(b"".join(digests), dtype=np.uint64)
@@ -267,6 +281,7 @@ class VectorCache:
         name = digest([str(Path(tiles.tiles_root).resolve()), tiles.zoom, self.model_key])[:16]
         self.path = Path(tiles.cache_dir) / f"vectors-{name}.l2v"
         self.dimension = checkpoint.encoder_config["embedding_dim"]
+        self.surroundings = checkpoint.uses_surroundings
         self.warned = False
         self.read()
 
@@ -283,6 +298,10 @@ class VectorCache:
         else:
             if loaded is not None:
                 self.content, self.vectors = loaded[0]["content"], loaded[0]["vectors"]
+
+    def contents(self, store: TileStore, rows: np.ndarray) -> np.ndarray:
+        """Digest of what the encoder sees of each of the store's `rows`; see `tile_contents`."""
+        return tile_contents(store, rows, self.surroundings)
 
     def missing(self, content: np.ndarray) -> np.ndarray:
         """The distinct ones among `content` that have no vector."""
@@ -307,7 +326,7 @@ class VectorCache:
         If the work was stopped there are fewer `vectors` than `content`: they belong to the first ones.
         """
         content = content[: len(vectors)]
-        kept = np.isin(self.content, tile_contents(store, np.arange(len(store)))) & ~np.isin(self.content, content)
+        kept = np.isin(self.content, self.contents(store, np.arange(len(store)))) & ~np.isin(self.content, content)
         content = np.concatenate([self.content[kept], content])
         vectors = np.concatenate([self.vectors[kept], vectors])
         order = np.argsort(content)

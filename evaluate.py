@@ -31,7 +31,7 @@ from devices import pick_device
 from embeddings import load_city
 from inference import Embedder
 from label_tables import Target, read_labels, read_vectors
-from model import EncoderConfig
+from model import EncoderConfig, build_network
 from probes import (
     FOLDS,
     Candidate,
@@ -46,7 +46,6 @@ from probes import (
 )
 from progress_bars import progress
 from quality_report import Figure, Report, print_report, write_report
-from tile_encoder import TileEncoder
 from tile_grid import latlon_of_tile
 from tile_store import TileStore, open_store
 from train_config import unseen_tiles
@@ -168,7 +167,7 @@ def untrained_encoder(
 ) -> Candidate:
     """Vectors of an encoder with random weights."""
     torch.manual_seed(seed)
-    encoder = TileEncoder(EncoderConfig(embedding_dim=size, tile_size=store.tile_size)).to(device).eval()
+    encoder = build_network(EncoderConfig(embedding_dim=size, tile_size=store.tile_size)).to(device).eval()
     return Candidate("untrained encoder", Embedder(encoder, store, device, batch_size).embed_tiles(rows), "cosine")
 
 

@@ -13,14 +13,15 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cli import UserError
-from data_loader import TileDataset, network_input
-from devices import compute_dtype
+from data_loader import TileDataset
+from devices import compute_dtype, network_input
+from layers import LAYERS
 from model import Encoder
 from progress_bars import progress
-from tile_encoder import TileEncoder
 from tile_grid import MAX_LATITUDE, area_bounds, tile_of_latlon
 from tile_store import TileStore
 
+SMALL_MAPS = 16  # the multiscale encoder keeps this many times less per pixel
 BATCH_PIXELS = {"cpu": 1 << 18, "cuda": 1 << 23, "mps": 1 << 21}  # pixels of one layer per batch, unless --batch_size
 
 
@@ -33,16 +34,16 @@ class Embedder:
 
     def __init__(
         self,
-        encoder: TileEncoder,
+        encoder: nn.Module,
         store: TileStore,
         device: torch.device | str | None = None,
         batch_size: int | None = None,
     ):
         if device is not None:
             encoder.to(device)
-        self.store, self.dimension = store, encoder.config.embedding_dim
+        self.store, self.encoder, self.dimension = store, encoder, encoder.config.embedding_dim
         self.device = next(encoder.parameters()).device
-        self.batch_size = batch_size or default_batch_size(self.device, store.tile_size)
+        self.batch_size = batch_size or default_batch_size(encoder, self.device, store.tile_size)
         self.tiles = TileDataset(store, self.device)
         self.network = fast_forward(encoder)
 
@@ -53,14 +54,17 @@ class Embedder:
     def embed_batches(self, rows: np.ndarray) -> Iterator[np.ndarray]:
         """The vectors of the store's `rows`, one batch at a time, so that memory stays small. Shows progress."""
         with progress(total=len(rows), desc="embedding tiles", unit="tile") as bar:
-            for vectors in self.forward(self.tiles.tiles, np.asarray(rows)):
+            for vectors in self.forward(lambda rows: self._inputs(self.store.tile_xy[rows] + 0.5), np.asarray(rows)):
                 yield vectors
                 bar.update(len(vectors))
+
+    def _inputs(self, centre: np.ndarray) -> tuple[Tensor, ...]:
+        return self.tiles.inputs(centre, self.encoder.uses_surroundings)
 
     def embed_places(self, latlon: np.ndarray) -> np.ndarray:
         """The vectors `(M, D) float32` of any places `latlon (M, 2)` in degrees.
 
-        Each vector is that of a window, one tile wide, whose centre is the place; it is cut from up to four tiles.
+        Each vector is that of a window, one tile wide, whose centre is the place, and of its surroundings.
         Raises `UserError` for coordinates that are not on the map and for a place where there is no tile.
         """
         latlon = np.asarray(latlon, dtype=np.float64).reshape(-1, 2)
@@ -80,38 +84,45 @@ class Embedder:
                 f"no tile lies at latitude {lat:g}, longitude {lon:g}; the tiles of {self.store.tiles_root} cover "
                 f"latitude {south:.4f} to {north:.4f}, longitude {west:.4f} to {east:.4f}"
             )
-        origin_px = np.round((centre - 0.5) * self.store.tile_size).astype(np.int64)
-        return self._joined(self.forward(self.tiles.windows, origin_px))
+        return self._joined(self.forward(self._inputs, centre))
 
-    def embed_without_layer(self, pairs: np.ndarray) -> np.ndarray:
-        """The vectors `(M, D) float32` of tiles with one layer blanked; `pairs (M, 2)` are row and layer."""
+    def embed_without(self, pairs: np.ndarray) -> np.ndarray:
+        """The vectors `(M, D) float32` of tiles without a part; `pairs (M, 2)` are the store's row and the part.
 
-        def load(pairs: np.ndarray) -> Tensor:
-            tiles = self.tiles.tiles(pairs[:, 0])
-            tiles[torch.arange(len(pairs)), torch.from_numpy(pairs[:, 1])] = 0
-            return tiles
+        Parts 0 to L - 1 are the layers, which are blanked, also in the surroundings. For an encoder that sees the
+        surroundings, part L is the tile itself and part L + 1 its surroundings.
+        """
+        count = len(LAYERS)
+
+        def load(pairs: np.ndarray) -> tuple[Tensor, ...]:
+            rows, part = pairs.T
+            inputs = self._inputs(self.store.tile_xy[rows] + 0.5)
+            layered = np.flatnonzero(part < count)
+            for tensor in inputs:
+                for first in range(0, tensor.shape[1] - 1, count):  # the last channel of surroundings is a mask
+                    tensor[layered, part[layered] + first] = 0
+            if not self.encoder.uses_surroundings:
+                return inputs
+            keep = np.stack([part != count, part != count + 1, part != count + 1], axis=1)
+            return (*inputs, torch.from_numpy(keep).to(self.device))
 
         return self._joined(self.forward(load, np.asarray(pairs)))
 
-    def forward(self, load: Callable[[np.ndarray], Tensor], items: np.ndarray) -> Iterator[np.ndarray]:
-        """The vectors of `items`, one batch at a time; `load` gives the tiles `(B, 12, S, S) uint8` of a batch.
+    def forward(self, load: Callable[[np.ndarray], tuple[Tensor, ...]], items: np.ndarray) -> Iterator[np.ndarray]:
+        """The vectors of `items`, one batch at a time; `load` gives the encoder's inputs for a batch of them.
 
         A thread loads the next batch while the network runs. Results are copied back one batch late, because a copy
         waits for the GPU, which by then already works on the next batch.
         """
-
-        def prepare(batch: np.ndarray) -> Tensor:
-            return network_input(load(batch), compute_dtype(self.device))
-
         previous = None
         with ThreadPoolExecutor(1) as pool:
             starts = range(0, len(items), self.batch_size)
-            batches = (pool.submit(prepare, items[start : start + self.batch_size]) for start in starts)
+            batches = (pool.submit(load, items[start : start + self.batch_size]) for start in starts)
             loading = next(batches, None)
             while loading is not None:
-                tiles = loading.result()
+                inputs = loading.result()
                 loading = next(batches, None)
-                current = self.network(tiles)
+                current = self.network(*inputs)
                 if previous is not None:
                     yield previous.cpu().numpy()
                 previous = current
@@ -122,38 +133,40 @@ class Embedder:
         return np.concatenate([np.empty((0, self.dimension), np.float32), *batches])
 
 
-def default_batch_size(device: torch.device, tile_size: int) -> int:
+def default_batch_size(encoder: nn.Module, device: torch.device, tile_size: int) -> int:
     """Tiles per batch that keep the device busy without much memory (about 0.2 GB on a CPU)."""
-    return max(1, BATCH_PIXELS[device.type] // tile_size**2)
+    pixels = BATCH_PIXELS[device.type] * (SMALL_MAPS if encoder.uses_surroundings else 1)
+    return max(1, pixels // tile_size**2)
 
 
-def fast_forward(encoder: TileEncoder) -> Callable[[Tensor], Tensor]:
-    """The encoder's forward pass for embedding: unit vectors `(B, D) float32` of what `network_input` gives.
+def fast_forward(encoder: nn.Module) -> Callable[..., Tensor]:
+    """The encoder's forward pass for embedding: unit vectors `(B, D) float32` of what `TileDataset.inputs` gives.
 
-    Batch norm is folded into the convolutions, which run in the device's precision (`compute_dtype`): in bfloat16 the
-    vectors have a cosine of more than 0.9999 with those in float32. The head runs in float32: rounding there would
-    blur the distances between near neighbours, and float32 costs nothing there. Other architectures than the loc2vec
-    `Encoder` run as they are, in float32.
+    The published network runs with batch norm folded into its convolutions, which use the device's precision
+    (`compute_dtype`): in bfloat16 the vectors have a cosine of more than 0.9999 with those in float32. Its head runs in
+    float32: rounding there would blur the distances between near neighbours. Other encoders run as they are; one that
+    sees the surroundings also takes `keep (B, 3) bool`, which of its scales to use.
     """
-    network = encoder.network
-    if not isinstance(network, Encoder):
+    if not isinstance(encoder, Encoder):
 
-        def plain(tiles: Tensor) -> Tensor:
+        def plain(*inputs: Tensor) -> Tensor:
             with torch.inference_mode():
-                return encoder(tiles.float())
+                if len(inputs) == 4:
+                    return encoder.final(encoder(*inputs[:3], keep=inputs[3][None])[:, 0])
+                return encoder(*inputs)
 
         return plain
-    blocks = copy.deepcopy(network.blocks).eval()
+    blocks, dtype = copy.deepcopy(encoder.blocks).eval(), compute_dtype(next(encoder.parameters()).device)
     for block in blocks:
         assert isinstance(block, nn.Sequential)
         convolution, norm = block[0], block[1]
         assert isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
         block[0], block[1] = fuse_conv_bn_eval(convolution, norm), nn.Identity()
-    blocks = blocks.to(compute_dtype(next(encoder.parameters()).device))
+    blocks = blocks.to(dtype)
 
     def folded(tiles: Tensor) -> Tensor:
         with torch.inference_mode():
-            return encoder.complete(network.unit_vectors(blocks(tiles).float()), tiles)
+            return encoder.unit_vectors(blocks(network_input(tiles, dtype)).float())
 
     return folded
 

@@ -214,7 +214,7 @@ def _vectors_without(city: City, pairs: np.ndarray, key: str, cache_dir: Path) -
     parts = [np.empty((0, city.embeddings.vectors.shape[1]), np.float32)]
     with progress(total=len(pairs), desc="measuring layers", unit="layer") as bar:
         for start in range(0, len(pairs), PAIRS_AT_ONCE):
-            parts.append(city.embedder.embed_without_layer(pairs[start : start + PAIRS_AT_ONCE]))
+            parts.append(city.embedder.embed_without(pairs[start : start + PAIRS_AT_ONCE]))
             bar.update(len(parts[-1]))
     vectors = np.concatenate(parts)
     save_cache(path, key, {"vectors": vectors})

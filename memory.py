@@ -12,7 +12,7 @@ import torch
 
 from data_loader import WINDOW_GATHER_CHUNK, WINDOW_GATHER_OVERHEAD
 from distributed import ProcessGroup
-from model import ENCODERS, EncoderConfig
+from model import EncoderConfig, build_network
 from train_config import TrainConfig, network_dtype
 
 # Bytes that a step holds per pixel of one layer of one tile; the peak of the resident size on the CPU at 64 and 128 px.
@@ -43,7 +43,7 @@ def memory_need(
 def weight_count(config: EncoderConfig) -> int:
     """Number of an encoder's weights."""
     with torch.device("meta"):
-        return sum(weights.numel() for weights in ENCODERS[config.architecture](config).parameters())
+        return sum(weights.numel() for weights in build_network(config).parameters())
 
 
 def free_memory(device: torch.device) -> int:

@@ -12,10 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cli import UserError, count_float, count_int, flag, fraction, positive_float, positive_int
+from cli import UserError, count_float, flag, fraction, positive_float, positive_int
+from devices import network_input
 from layers import LAYERS
-from profiles import PROFILE_CLASSES
+from multiscale import MultiscaleEncoder
 
+ARCHITECTURES = ("loc2vec", "multiscale")
 BLOCK_CHANNELS = (64, 128, 256, 512, 512)
 FC_SIZES = (1024, 512)
 
@@ -29,38 +31,28 @@ class EncoderConfig:
 
     embedding_dim: int = flag(128, "length of a tile's vector", type=positive_int)
     dropout: float = flag(0.5, "share of the hidden features dropped while training", type=fraction)
-    profile_dims: int = flag(
-        0, "how many of a vector's numbers are not trained but summarise how bright its layers are", type=count_int
+    architecture: str = flag(
+        "loc2vec", "loc2vec: the published network; multiscale: it also sees the surroundings", choices=ARCHITECTURES
     )
     tile_size: int = 256
     in_channels: int = len(LAYERS)
-    architecture: str = "loc2vec"  # a key of ENCODERS
 
     def __post_init__(self) -> None:
-        most = min(self.embedding_dim - 1, self.in_channels * PROFILE_CLASSES)
-        if self.profile_dims > most:
-            raise UserError(
-                f"--profile_dims {self.profile_dims} does not fit into vectors of --embedding_dim {self.embedding_dim};"
-                f" at most {most} do"
-            )
         if self.tile_size % 32:
             nearest = max(32, round(self.tile_size / 32) * 32)
             raise UserError(f"--tile_size {self.tile_size} is not a multiple of 32; try --tile_size {nearest}")
         if self.architecture not in ENCODERS:
             raise UserError(f"no encoder is named {self.architecture!r}; this version has {', '.join(ENCODERS)}")
 
-    @property
-    def learned_dims(self) -> int:
-        """How many of a vector's numbers the encoder computes: all but those of the profile summary."""
-        return self.embedding_dim - self.profile_dims
-
 
 class Encoder(nn.Module):
-    """The loc2vec CNN: `(B, 12, S, S)` in 0..1 to unit vectors `(B, learned_dims)`.
+    """The loc2vec CNN: `(B, 12, S, S)`, `uint8` or in 0..1, to unit vectors `(B, embedding_dim)`.
 
     Five blocks of convolution, batch norm, ReLU and 2 x 2 max pooling; then 512 * (S / 32)^2 -> 1024 -> 512 ->
-    learned_dims, with dropout after each hidden layer (Sentiance, loc2vec).
+    embedding_dim, with dropout after each hidden layer (Sentiance, loc2vec).
     """
+
+    uses_surroundings = False
 
     def __init__(self, config: EncoderConfig):
         super().__init__()
@@ -72,19 +64,27 @@ class Encoder(nn.Module):
             nn.Sequential(nn.Linear(a, b), nn.ReLU(inplace=True), nn.Dropout(config.dropout))
             for a, b in pairwise(sizes)
         ]
-        self.head = nn.Sequential(nn.Flatten(), *hidden, nn.Linear(sizes[-1], config.learned_dims))
+        self.head = nn.Sequential(nn.Flatten(), *hidden, nn.Linear(sizes[-1], config.embedding_dim))
         self.apply(_init_weights)
 
     def forward(self, tiles: Tensor) -> Tensor:
         """Vectors of unit length, in the weights' precision (float32), for `tiles (B, 12, S, S)`."""
-        return self.unit_vectors(self.blocks(tiles))
+        return self.unit_vectors(self.blocks(network_input(tiles) if tiles.dtype == torch.uint8 else tiles))
 
     def unit_vectors(self, features: Tensor) -> Tensor:
         """The vectors that the head reads from the blocks' output `(B, 512, S / 32, S / 32)`."""
         return F.normalize(self.head(features).to(self.head[-1].weight.dtype), dim=1)
 
 
-ENCODERS: dict[str, Callable[[EncoderConfig], nn.Module]] = {"loc2vec": Encoder}
+ENCODERS: dict[str, Callable[[EncoderConfig], nn.Module]] = {"loc2vec": Encoder, "multiscale": MultiscaleEncoder}
+
+
+def build_network(config: EncoderConfig) -> nn.Module:
+    """The untrained encoder that `config` describes. Its `uses_surroundings` says what it takes.
+
+    Called with the tensors that `TileDataset.inputs` gives, it returns unit vectors `(B, embedding_dim)`.
+    """
+    return ENCODERS[config.architecture](config)
 
 
 def _block(channels_in: int, channels_out: int) -> nn.Sequential:
@@ -213,7 +213,14 @@ class Loss:
     nearest_of_pair: bool = False  # mining: a negative's distance is that to the anchor or the positive
 
 
+def no_loss(vectors: Tensor) -> TripletTerms:
+    """Terms of 0, for training by reconstruction alone."""
+    zero = vectors.new_zeros(len(vectors))
+    return TripletTerms(zero, zero, zero, zero)
+
+
 LOSSES: dict[str, Loss] = {
+    "reconstruction": Loss(lambda batch, _: no_loss(batch.vectors), views=1),
     "triplet": Loss(lambda batch, config: triplet_loss(*batch.triplets, config.margin)),
     "softpn": Loss(
         lambda batch, config: softpn_loss(*batch.triplets, config.margin, config.softpn_scale),
@@ -243,7 +250,7 @@ class LossConfig:
     vicreg_weight: float = flag(0.0, "weight of the variance/covariance term against collapse", type=count_float)
     reconstruction_weight: float = flag(
         0.0,
-        "weight of reconstructing a tile's brightness profile from its vector",
+        "weight of telling the statistics of a tile and of its surroundings from its vector",
         type=count_float,
         aliases=["profile_weight"],
     )

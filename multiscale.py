@@ -4,12 +4,14 @@ Not a command. `python train.py --preset recommended` trains it; docs/recipe.md 
 """
 
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model import EncoderConfig
+if TYPE_CHECKING:
+    from model import EncoderConfig  # it imports this file
 
 SURROUND_PX = 64  # edge of a window of the surroundings, in pixels
 BRIGHTNESSES = 256
@@ -19,6 +21,7 @@ SURROUND_WIDTHS = (24, 32, 48)  # channels of the convolutions on a window of th
 SCALE_FEATURES = 256  # numbers per scale that the head reads
 HIDDEN = 384
 ZONES = 3  # of a window: the middle, the ring around it, and the rest
+CONSTANT = 1.2  # constant part of a vector before it gets unit length; the rest has an average length of 1
 LOG_STEEPNESS = 16  # of log(1 + steepness * mean): nearly linear for a few objects, so that they can be counted
 
 
@@ -142,7 +145,7 @@ class MultiscaleEncoder(nn.Module):
 
     uses_surroundings = True
 
-    def __init__(self, config: EncoderConfig):
+    def __init__(self, config: "EncoderConfig"):
         super().__init__()
         self.config = config
         layers, plane_features = config.in_channels, THRESHOLDS + sum(PLANE_WIDTHS)
@@ -158,16 +161,24 @@ class MultiscaleEncoder(nn.Module):
         self.head = nn.Sequential(
             nn.GELU(), nn.Linear(joined, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, config.embedding_dim)
         )
+        for last in (self.skip, self.head[-1]):  # a start near zero, as the targets have different sizes
+            nn.init.normal_(last.weight, std=0.1 * last.in_features**-0.5)
+            nn.init.zeros_(last.bias)
         self.register_buffer("mean", torch.zeros(config.embedding_dim))
         self.register_buffer("map", torch.eye(config.embedding_dim))
+        self.register_buffer("offset", torch.zeros(config.embedding_dim))
 
-    def forward(self, tile: Tensor, near: Tensor, far: Tensor) -> Tensor:
-        """Unit vectors of `tile (B, L, S, S)`, `near` and `far (B, 2 L + 1, 64, 64)`, all `uint8`.
+    def forward(self, tile: Tensor, near: Tensor, far: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Unit vectors `(B, D)` of `tile (B, L, S, S)`, `near` and `far (B, 2 L + 1, 64, 64)`, all `uint8`.
 
         The channels of `near` and `far` are the mean of every layer, the maximum of every layer, and 255 where there
-        is data.
+        is data. For training, `keep (V, B, 3) bool` asks for V vectors of every place, of some scales each, before the
+        fixed map: `(B, V, D)`.
         """
-        return self.final(self.join(self.summaries(tile, near, far)))
+        summaries = self.summaries(tile, near, far)
+        if keep is None:
+            return self.final(self.join(summaries))
+        return torch.stack([self.join(summaries, scales) for scales in keep], dim=1)
 
     def summaries(self, tile: Tensor, near: Tensor, far: Tensor) -> list[Tensor]:
         """The summary of each scale, `(B, 256)`, for the arguments of `forward`."""
@@ -209,18 +220,41 @@ class MultiscaleEncoder(nn.Module):
 
     def final(self, vectors: Tensor) -> Tensor:
         """Unit vectors after the fixed map of what `join` gives."""
-        return F.normalize((vectors.float() - self.mean) @ self.map, dim=1)
+        return F.normalize((vectors.float() - self.mean) @ self.map + self.offset, dim=1)
 
     @torch.no_grad()
     def fit_map(self, vectors: Tensor, decoder: Tensor) -> None:
         """Set the fixed map from `vectors (N, D)` before it and the weights of a linear decoder `(targets, D)`.
 
-        The distance of two mapped vectors is the distance of the targets that the decoder reads from them. The map is
-        the symmetric square root of the decoder's Gram matrix, because it mixes the axes least. Principal axes would
-        give noise as much weight as signal once a user standardises the columns.
+        The distance of two mapped vectors is the distance of the targets that the decoder reads from them: their
+        principal components are kept, all but the smallest. A constant replaces that one: without it, vectors of unit
+        length would forget how much there is at a place and keep only what kind it is. An orthogonal matrix then
+        spreads the components evenly over all numbers. It changes no cosine, but whoever standardises the numbers
+        afterwards, as for a linear probe, does not give noise as much weight as signal.
         """
-        self.mean.copy_(vectors.mean(dim=0))
-        values, axes = torch.linalg.eigh((decoder.T @ decoder).cpu().double())
-        root = axes * values.clamp(min=0).sqrt() @ axes.T
-        length = ((vectors - self.mean).cpu().double() @ root).square().sum(dim=1).mean().sqrt()
-        self.map.copy_((root / length.clamp(min=1e-9)).to(self.map))
+        vectors, decoder, size = vectors.cpu().double(), decoder.cpu().double(), len(self.mean)
+        mean = vectors.mean(dim=0)
+        told = (vectors - mean) @ decoder.T
+        variances, axes = torch.linalg.eigh(told.T @ told / len(told))  # ascending
+        variances, axes = variances.clamp(min=0).flip(0)[: size - 1], axes.flip(1)[:, : size - 1]
+        spread = _spreading_matrix(size)
+        length = variances.sum().sqrt().clamp(min=1e-9)
+        self.mean.copy_(mean)
+        self.map.copy_(decoder.T @ axes @ spread[1 : 1 + axes.shape[1]] / length)
+        self.offset.copy_(CONSTANT * spread[0])
+
+
+def _spreading_matrix(size: int) -> Tensor:
+    """An orthogonal matrix `(size, size) float64` whose first row is constant and whose entries have similar sizes.
+
+    A Hadamard matrix, all of whose entries have the same size, if `size` is a power of two.
+    """
+    if size & (size - 1) == 0:
+        matrix = torch.ones(1, 1, dtype=torch.float64)
+        while len(matrix) < size:
+            matrix = torch.cat([torch.cat([matrix, matrix], dim=1), torch.cat([matrix, -matrix], dim=1)])
+        return matrix / size**0.5
+    columns = torch.randn(size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    columns[:, 0] = 1
+    basis = torch.linalg.qr(columns)[0].T
+    return basis * basis[0, 0].sign()

@@ -21,6 +21,6 @@ def layer_contributions(embedder: Embedder, row_a: int | np.ndarray, row_b: int 
     whole = embedder.embed_tiles(rows)  # (R, D)
     without = np.repeat(whole[:, None], len(LAYERS), axis=1)  # (R, 12, D): the same where the layer is blank anyway
     at, layer = np.nonzero(embedder.store.plane_of[rows])
-    without[at, layer] = embedder.embed_without_layer(np.column_stack([rows[at], layer]))
+    without[at, layer] = embedder.embed_without(np.column_stack([rows[at], layer]))
     similarity = (whole[a] * whole[b]).sum(axis=-1)
     return similarity[..., None] - (without[a] * without[b]).sum(axis=-1)

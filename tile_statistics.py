@@ -5,11 +5,17 @@ Not a command. `python train.py --preset recommended` uses it.
 
 import dataclasses
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
 
+from cache_files import DamagedFile, load_cache, save_cache
+from files import digest
 from layers import LAYERS
+from progress_bars import progress, warn
 from tile_store import TileStore
 
 CLASSES = 16  # of brightness
@@ -18,6 +24,7 @@ EROSIONS = (1, 3, 5)  # radius of each further erosion, in pixels
 RINGS = (0, 1, 3, 7)  # reach in tiles: the tile itself, then 3 x 3, 7 x 7 and 15 x 15 tiles without what is inside
 # Statistics of a plane, and how many numbers each has. All of them add up over tiles.
 FIELDS = {"shares": CLASSES, "edges": 1, "outlines": 1, "pieces": 1, "sizes": 9, "eroded": 3, "class_pieces": CLASSES}
+STATISTICS_FORMAT = 1
 COMPONENTS = 256  # principal components of the targets that a vector must tell
 
 
@@ -25,10 +32,11 @@ COMPONENTS = 256  # principal components of the targets that a vector must tell
 class TargetWeights:
     """How much each group of targets counts. Every group is first scaled to a total variance of one."""
 
-    amounts: tuple[float, ...] = (1.0, 0.5, 0.5, 0.3)  # of the tile and of each ring
-    composition: tuple[float, ...] = (0.7, 0.4, 0.4, 0.0)
-    brightness: float = 1.2  # the tile's shares of brightness, once more
-    amenities: float = 0.5  # those of the amenities layer, once more
+    amounts: tuple[float, ...] = (1.0, 0.7, 0.7, 0.4)  # of the tile and of each ring
+    composition: tuple[float, ...] = (0.7, 0.5, 0.5, 0.0)
+    buildings: tuple[float, ...] = (0.8, 0.4, 0.4, 0.0)  # amounts of the buildings layer, once more
+    brightness: float = 1.0  # the tile's shares of brightness, once more
+    amenities: float = 0.4  # those of the amenities layer, once more
     pieces: float = 0.4  # the tile's number of pieces per layer, once more
 
 
@@ -111,17 +119,22 @@ def target_groups(store: TileStore, statistics: np.ndarray, weights: TargetWeigh
     """All groups of targets of a city's tiles; `statistics (N, L * 47)`."""
     groups = []
     for i, mean in enumerate(ring_means(store, statistics)):
-        groups.append(TargetGroup(np.log1p(mean), weights.amounts[i], limit=6.0, floor=0.01))
-        if weights.composition[i]:
-            groups.append(TargetGroup(composition(_fields(mean)), weights.composition[i], limit=3.0, floor=0.01))
+        fields = _fields(mean)
+        groups.append(TargetGroup(np.log1p(mean), weights.amounts[i], limit=6.0, floor=0.1))
+        groups.append(TargetGroup(composition(fields), weights.composition[i], limit=3.0, floor=0.05))
+        if "buildings" in LAYERS:
+            layer = LAYERS.index("buildings")
+            parts = [fields[name][:, layer] for name in ("shares", "edges", "pieces", "sizes", "eroded")]
+            amounts = np.log1p(np.concatenate(parts, axis=1))
+            groups.append(TargetGroup(amounts, weights.buildings[i], limit=3.0, floor=0.1))
     own = _fields(statistics)
     shares = np.log1p(own["shares"])
-    groups.append(TargetGroup(shares.reshape(len(shares), -1), weights.brightness, limit=3.0, floor=0.03))
+    groups.append(TargetGroup(shares.reshape(len(shares), -1), weights.brightness, limit=3.0, floor=0.1))
     if "amenities" in LAYERS:
         amenities = shares[:, LAYERS.index("amenities")]
-        groups.append(TargetGroup(amenities, weights.amenities, limit=3.0, floor=0.03))
-    groups.append(TargetGroup(np.log1p(own["pieces"][..., 0]), weights.pieces, limit=3.0, floor=0.03))
-    return groups
+        groups.append(TargetGroup(amenities, weights.amenities, limit=6.0, floor=0.1))
+    groups.append(TargetGroup(np.log1p(own["pieces"][..., 0]), weights.pieces, limit=3.0, floor=0.1))
+    return [group for group in groups if group.weight]
 
 
 def _fields(statistics: np.ndarray) -> dict[str, np.ndarray]:
@@ -173,3 +186,47 @@ class Targets:
     def of(self, groups: list[TargetGroup]) -> np.ndarray:
         """The targets `(N, components) float32` of a city's tiles."""
         return ((self._standardised(groups) - self.mean) @ self.axes).astype(np.float32)
+
+
+# --- the statistics of whole cities ------------------------------------------------------------------------
+
+
+def store_statistics(store: TileStore, cache_dir: Path, num_workers: int) -> np.ndarray:
+    """The statistics `(N, L * 47)` of a city's tiles. Those of its distinct planes are cached. Shows progress."""
+    key = digest("statistics", STATISTICS_FORMAT, store.plane_digest)
+    path = Path(cache_dir) / f"statistics-{key[:16]}.l2v"
+    try:
+        cached = load_cache(path, key)
+    except DamagedFile as error:
+        warn(f"{error}; computing it again")
+        cached = None
+    if cached is not None:
+        by_plane = cached[0]["by_plane"]
+    else:
+        chunks = [store.planes[first : first + 256] for first in range(0, len(store.planes), 256)]
+        with (
+            ProcessPoolExecutor(max(1, num_workers), get_context("spawn")) as pool,
+            progress(total=len(store.planes), desc="measuring tiles", unit="plane") as bar,
+        ):
+            parts = []
+            for part in pool.map(_statistics_of, chunks):
+                parts.append(part)
+                bar.update(len(part))
+        by_plane = np.concatenate(parts)
+        save_cache(path, key, {"by_plane": by_plane})
+    return by_plane[store.plane_of].reshape(len(store), -1)
+
+
+def _statistics_of(planes: np.ndarray) -> np.ndarray:
+    return np.stack([plane_statistics(plane) for plane in planes])
+
+
+def city_targets(
+    stores: Sequence[TileStore], rows: Sequence[np.ndarray], cache_dir: Path, num_workers: int
+) -> list[np.ndarray]:
+    """The targets `(N, components) float32` of every tile of each city, fitted on `rows` of each."""
+    weights = TargetWeights()
+    groups = [target_groups(store, store_statistics(store, cache_dir, num_workers), weights) for store in stores]
+    kept = [own[~store.blank[own]] for store, own in zip(stores, rows, strict=True)]
+    targets = Targets(groups, kept)
+    return [targets.of(group) for group in groups]

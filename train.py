@@ -18,28 +18,29 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from checkpoint import Checkpoint, encoder_state, load_checkpoint, load_encoder_state, save_checkpoint
+from checkpoint import Checkpoint, encoder_state, load_checkpoint, save_checkpoint
 from cli import StopRequested, StopSignal, UserError, WorkError, run_main
-from data_loader import Batch, TileDataset, TripletDataset, TripletSampler, network_input, prefetch
+from data_loader import Batch, TileDataset, TripletDataset, TripletSampler, copy_to, prefetch
 from distributed import ProcessGroup, distribute, init_distributed
 from files import atomic_path, atomic_write
 from memory import free_memory, is_out_of_memory, memory_advice, memory_need
-from model import TripletTerms, batch_loss
-from profiles import ProfileHead, brightness_profile
+from model import TripletTerms, batch_loss, build_network
 from progress_bars import progress, progress_listener, warn
 from run_log import Recorder
-from tile_encoder import TileEncoder
+from tile_statistics import city_targets
 from tile_store import TileStore, open_configured
-from train_config import TrainConfig, network_dtype, parse_config, split_city
+from train_config import TrainConfig, network_dtype, parse_config, split_city, tiles_key
 from vectors import rank_me, triplet_accuracy
 
 LAST, BEST = "last.pth", "best_model.pth"
 LOGGED = ("loss", "positive", "negative", "usage", "grad_norm")  # what a training step returns, and then the number 1
 COMPILE_PAYS_STEPS = 2000  # compiling takes about as long as this many steps save
-PROFILE_SAMPLE = 8192  # tiles from which the mean and deviation of brightness profiles are computed
-CENTRE_SAMPLE = 1024  # tiles from which the centre of the learned part is computed
+MAP_SAMPLE = 2048  # tiles from which the fixed map of the multiscale encoder is computed
+PARTIAL_WEIGHT = 0.3  # of the statistics told from some of the scales only, beside those told from all
+SCALE_DROPOUT = 0.4  # chance that such a vector does not see a scale
 PROJECTOR_TILES = 1500
 MIN_VAL_SAMPLES = 20
 ESTIMATE_AFTER_STEPS, ESTIMATE_AFTER_S = 10, 20  # whichever comes first
@@ -67,20 +68,21 @@ class Run:
     config: TrainConfig
     group: ProcessGroup
     batches: TripletDataset
-    val_triplets: np.ndarray  # (M, 3) rows of the store
-    encoder: TileEncoder  # what is saved
-    network: nn.Module  # what is trained: the network in `encoder`, perhaps distributed and compiled
-    profile_head: ProfileHead | None
+    val_triplets: list[np.ndarray]  # (M, 3) held-out rows of each city
+    encoder: nn.Module  # what is saved
+    network: nn.Module  # what is trained: the encoder, perhaps distributed and compiled
+    decoder: nn.Linear | None  # tells the statistics of a place from its vector, if the loss asks for that
+    targets: list[Tensor]  # those statistics `(N, T)` of each city's tiles
     optimizer: torch.optim.Optimizer
     state: TrainState
     recorder: Recorder
-    unchecked: list[tuple[int, Tensor, np.ndarray]] = dataclasses.field(default_factory=list)  # step, loss, rows
+    unchecked: list[tuple[int, Tensor, Batch]] = dataclasses.field(default_factory=list)  # step, loss, batch
     warned: set[str] = dataclasses.field(default_factory=set)  # what the last epoch was warned of
 
     @property
-    def store(self) -> TileStore:
-        """The packed tiles."""
-        return self.batches.dataset.store
+    def stores(self) -> list[TileStore]:
+        """The packed tiles of each city."""
+        return [dataset.store for dataset in self.batches.datasets]
 
     @property
     def total_steps(self) -> int:
@@ -149,7 +151,7 @@ def fit(run: Run, stop: StopSignal) -> dict[str, float]:
     """
     config, state, batches = run.config, run.state, run.batches
     metrics: dict[str, float] = {}
-    vectors = torch.zeros(0)  # of the held-out tiles, after the latest epoch
+    vectors: list[Tensor] = []  # of each city's held-out tiles, after the latest epoch
     began, began_at, announced = time.perf_counter(), state.step, False
     for epoch in range(state.epoch, config.fit.epochs):
         batches.set_epoch(epoch)
@@ -185,7 +187,7 @@ def fit(run: Run, stop: StopSignal) -> dict[str, float]:
         val: dict[str, float] = {}
         if run.group.is_main_process:
             with contextlib.suppress(StopRequested):  # raised again in all processes, with the epoch still open
-                set_centre(run, stop)
+                fit_map(run, stop)
                 val, vectors = validate(run, stop)
         stop_if_requested(run, stop)
         state.epoch, state.step_in_epoch, state.sums = epoch + 1, 0, torch.zeros_like(state.sums)
@@ -197,8 +199,8 @@ def fit(run: Run, stop: StopSignal) -> dict[str, float]:
     return metrics
 
 
-def train_step(run: Run, batch: Batch, tiles: Tensor) -> Tensor:
-    """One optimiser step on `tiles`, the augmented batch; returns the numbers of `LOGGED`, and 1.
+def train_step(run: Run, batch: Batch, inputs: tuple[Tensor, ...]) -> Tensor:
+    """One optimiser step on `inputs`, the augmented batch; returns the numbers of `LOGGED`, and 1.
 
     They stay on the device, so that the host need not wait for a GPU.
     """
@@ -206,35 +208,53 @@ def train_step(run: Run, batch: Batch, tiles: Tensor) -> Tensor:
     for group in run.optimizer.param_groups:
         group["lr"] = run.learning_rate(run.state.step)
 
-    # Forward: the vectors of all processes' tiles, (B, K, D).
+    # Forward: V vectors of each tile of all processes, (B * K, V, D). The first one sees all that the encoder can see.
     with run.autocast():
-        vectors = run.network(tiles)
-    vectors = run.group.gather(vectors).view(*batch.tile_xy.shape[:2], -1)
+        if run.encoder.uses_surroundings:
+            told = run.network(*inputs, keep=scale_dropout(run, batch))
+        else:
+            told = run.network(*inputs)[:, None]
+    told = run.group.gather(told.float())
+    vectors = F.normalize(told[:, 0], dim=1) if run.encoder.uses_surroundings else told[:, 0]
+    vectors = vectors.view(*batch.tile_xy.shape[:2], -1)  # (B, K, D)
 
     # Loss.
     near = config.augment.jitter or config.sample.pos_radius
     terms = batch_loss(config.loss, vectors, batch.tile_xy, near, config.sample.neg_radius)
     loss = terms.loss
-    if run.profile_head is not None:
-        # Every process sees all vectors and profiles, so the head stays equal in all of them. The profiles are those
-        # of the tiles before layers were blanked: the vector must hold what the other layers say about a blanked one.
-        profiles = run.group.gather(brightness_profile(batch.tiles))
-        missed = run.profile_head(vectors.flatten(0, 1), profiles).view(vectors.shape[:2]).mean(dim=1)
-        loss = loss + config.loss.reconstruction_weight * missed
+    if run.decoder is not None:
+        # Every process sees all vectors and targets, so the decoder stays equal in all of them.
+        goal = torch.stack([run.targets[city][rows] for city, rows in zip(batch.city, batch.rows, strict=True)])
+        missed = (run.decoder(told) - goal.flatten(0, 1)[:, None]).square().sum(dim=2)  # (B * K, V)
+        missed = missed[:, 0] + PARTIAL_WEIGHT * missed[:, 1:].sum(dim=1)
+        loss = loss + config.loss.reconstruction_weight * missed.view(vectors.shape[:2]).mean(dim=1)
     loss = loss.mean()
 
     # Backward.
     run.optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    norm = torch.nn.utils.get_total_norm([p.grad for p in run.encoder.parameters() if p.grad is not None])
+    parameters = [p for p in run.encoder.parameters() if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if config.fit.max_grad_norm:
+        torch.nn.utils.clip_grads_with_norm_(parameters, config.fit.max_grad_norm, norm)
 
     # Step.
-    run.unchecked.append((run.state.step, loss.detach(), batch.rows))
+    run.unchecked.append((run.state.step, loss.detach(), batch))
     if device.type == "cpu":  # where a look costs nothing, a non-finite loss never reaches the weights
         check_losses(run)
     run.optimizer.step()
     means = [loss, terms.positive.mean(), terms.negative.mean(), terms.active.float().mean(), norm]
     return torch.stack([value.detach().float() for value in means] + [loss.new_ones(()).detach()])
+
+
+def scale_dropout(run: Run, batch: Batch) -> Tensor:
+    """Which scales two vectors of each of this process's tiles see, `(2, b * K, 3) bool`: all, and a random part."""
+    size, rank = run.group.size, run.group.rank
+    count = batch.inputs[0].shape[0]
+    chance = torch.rand((size * count, 3), generator=run.batches.generator(batch, stream=1))
+    keep = chance[rank * count : (rank + 1) * count] > SCALE_DROPOUT
+    keep[:, 0] |= ~keep.any(dim=1)
+    return copy_to(torch.stack([torch.ones_like(keep), keep]), run.group.device)
 
 
 def schedule_factor(step: int, total: int, warmup: float, schedule: str) -> float:
@@ -262,37 +282,45 @@ def build_run(config: TrainConfig, group: ProcessGroup) -> Run:
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, run_name=config.run.run_name or dated))
 
     # Data.
-    store = open_configured(config.tiles, config.packing, verify=True)
-    train_rows, val_rows = split_city(store, config)
+    stores = [open_configured(config.tiles.one(root), config.packing, verify=True) for root in config.tiles.tiles_root]
+    if len({store.zoom for store in stores}) > 1 or len({store.tile_size for store in stores}) > 1:
+        raise UserError("all folders of --tiles_root must hold tiles of the same zoom")
+    split = [split_city(store, config) for store in stores]
     if device.type == "cpu" and memory_need(config, group) > (free := free_memory(device)):
         raise WorkError(memory_advice(config, group, free))  # otherwise the system would kill the process
     batches = TripletDataset(
-        TileDataset(store, device),
+        [TileDataset(store, device) for store in stores],
         config.sample,
         config.augment,
-        rows=train_rows,
+        rows=[train_rows for train_rows, _ in split],
         seed=seed,
         views=config.loss.views,
+        surroundings=config.encoder.architecture == "multiscale",
         group=group,
     )
-    val_samples = min(config.fit.val_samples, max(MIN_VAL_SAMPLES, spare_tiles(config, group) // 6))
-    val_triplets = held_out_triplets(store, config, val_rows, val_samples)
+    val_samples = min(config.fit.val_samples, max(MIN_VAL_SAMPLES, spare_tiles(config, group) // 6)) // len(stores)
+    val_triplets = [
+        held_out_triplets(store, config, val_rows, max(1, val_samples))
+        for store, (_, val_rows) in zip(stores, split, strict=True)
+    ]
 
-    # Network. Brightness profiles are standardised by those of the training tiles.
+    # Network, and what tells the statistics of a place from its vector.
     torch.manual_seed(seed)
-    encoder = TileEncoder(config.encoder).to(device).to(memory_format=torch.channels_last)
-    profile_head = None
-    if encoder.summary is not None or config.loss.reconstruction_weight > 0:
-        rows = with_content(store, train_rows, PROFILE_SAMPLE)
-        parts = [batches.dataset.tiles(rows[first : first + 128]) for first in range(0, len(rows), 128)]
-        profiles = torch.cat([brightness_profile(part) for part in parts])
-        if encoder.summary is not None:
-            encoder.summary.fit(profiles)
-        if config.loss.reconstruction_weight > 0:
-            profile_head = ProfileHead(config.encoder.learned_dims, profiles).to(device)
+    encoder = build_network(config.encoder).to(device).to(memory_format=torch.channels_last)
+    decoder, targets = None, []
+    if config.loss.reconstruction_weight > 0:
+        with group.main_process_first():
+            training = [sampler.rows for sampler in batches.samplers]
+            targets = city_targets(stores, training, config.tiles.cache_dir, config.packing.num_workers)
+        decoder = nn.Linear(config.encoder.embedding_dim, targets[0].shape[1])
+        with torch.no_grad():  # number k of a vector starts as the one that tells component k
+            deviations = torch.from_numpy(np.concatenate(targets).std(axis=0))
+            decoder.weight.zero_().fill_diagonal_(1).mul_(deviations[:, None])
+            decoder.bias.zero_()
+        decoder = decoder.to(device)
 
     # Optimiser, in one kernel if the device has it.
-    trained = nn.ModuleList([encoder, profile_head] if profile_head else [encoder])
+    trained = nn.ModuleList([encoder, decoder] if decoder else [encoder])
     optimizer = torch.optim.AdamW(
         trained.parameters(),
         config.fit.lr,
@@ -303,10 +331,10 @@ def build_run(config: TrainConfig, group: ProcessGroup) -> Run:
     # Where the run stands.
     state = TrainState(run_name=config.run.run_name)
     if checkpoint:
-        state = restore(checkpoint, config, store, encoder, profile_head, optimizer, device)
+        state = restore(checkpoint, config, stores, encoder, decoder, optimizer, device)
     state.sums = state.sums.to(device)
 
-    network: Any = distribute(encoder.network, group) if group.size > 1 else encoder.network
+    network: Any = distribute(encoder, group) if group.size > 1 else encoder
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True
@@ -320,7 +348,19 @@ def build_run(config: TrainConfig, group: ProcessGroup) -> Run:
         if checkpoint:
             carry_best_over(state, config)
     recorder = Recorder(config.run.log_dir / config.run.run_name, config.flat(), group, state.step)
-    return Run(config, group, batches, val_triplets, encoder, network.train(), profile_head, optimizer, state, recorder)
+    return Run(
+        config=config,
+        group=group,
+        batches=batches,
+        val_triplets=val_triplets,
+        encoder=encoder,
+        network=network.train(),
+        decoder=decoder,
+        targets=[torch.from_numpy(values).to(device) for values in targets],
+        optimizer=optimizer,
+        state=state,
+        recorder=recorder,
+    )
 
 
 def spare_tiles(config: TrainConfig, group: ProcessGroup) -> int:
@@ -357,76 +397,112 @@ def held_out_triplets(store: TileStore, config: TrainConfig, rows: np.ndarray, c
 
 
 @torch.inference_mode()
-def embed_rows(run: Run, network: nn.Module, rows: np.ndarray, stop: StopSignal, chunk: int = 128) -> Tensor:
-    """Vectors `(n, D) float32` on the CPU that `network` gives the store's `rows`, in evaluation mode."""
-    was_training, parts = network.training, []
-    network.eval()
+def embed_rows(run: Run, city: int, rows: np.ndarray, stop: StopSignal, chunk: int = 128) -> Tensor:
+    """Vectors `(n, D) float32` on the CPU of a city's `rows`, in evaluation mode, before the encoder's fixed map."""
+    encoder, dataset = run.encoder, run.batches.datasets[city]
+    was_training, parts = encoder.training, [torch.zeros(0, run.config.encoder.embedding_dim)]
+    encoder.eval()
     try:
         for first in range(0, len(rows), chunk):
             stop.raise_if_requested()
-            tiles = network_input(run.batches.dataset.tiles(rows[first : first + chunk]))
+            centre = dataset.store.tile_xy[rows[first : first + chunk]] + 0.5
+            inputs = dataset.inputs(centre, encoder.uses_surroundings)
             with run.autocast():
-                parts.append(network(tiles))
+                if encoder.uses_surroundings:
+                    all_scales = torch.ones(1, len(centre), 3, dtype=torch.bool, device=run.group.device)
+                    vectors = encoder(*inputs, keep=all_scales)[:, 0]
+                else:
+                    vectors = encoder(*inputs)
+            parts.append(vectors.float().cpu())
     finally:
-        network.train(was_training)
-    return torch.cat(parts).cpu()
+        encoder.train(was_training)
+    return torch.cat(parts)
 
 
-def set_centre(run: Run, stop: StopSignal) -> None:
-    """Centre the learned part: set the encoder's `centre` to the mean over training tiles."""
-    if run.encoder.summary is not None:
-        rows = with_content(run.store, run.batches.sampler.rows, CENTRE_SAMPLE)
-        vectors = embed_rows(run, run.encoder.network, rows, stop)
-        run.encoder.centre.copy_(vectors.mean(dim=0))
+def final_vectors(run: Run, vectors: Tensor) -> Tensor:
+    """The encoder's vectors, given those before its fixed map, on the CPU."""
+    if not run.encoder.uses_surroundings:
+        return vectors
+    with torch.inference_mode():
+        return run.encoder.final(vectors.to(run.group.device)).cpu()
 
 
-def validate(run: Run, stop: StopSignal) -> tuple[dict[str, float], Tensor]:
-    """Metrics of the held-out triplets, and the vectors of their tiles, in the order of `np.unique`, on the CPU."""
-    triplets = run.val_triplets
-    if not len(triplets):
-        return {}, torch.zeros(0, run.config.encoder.embedding_dim)
-    rows, places = np.unique(triplets, return_inverse=True)
-    places = places.reshape(triplets.shape)
-    vectors = embed_rows(run, run.encoder, rows, stop)
-
-    # The loss, batch by batch as in training, without mining.
-    learned, store, sample = run.encoder.learned(vectors), run.store, run.config.sample
-    config = dataclasses.replace(run.config.loss, mining="random")
-    tile_xy = torch.from_numpy((store.unwrapped_xy[triplets] - store.grid.origin).astype(np.float32))
-    parts = []
-    for first in range(0, len(triplets), sample.batch_size):
-        chosen = slice(first, first + sample.batch_size)
-        batch, xy = learned[places[chosen, : config.views]], tile_xy[chosen, : config.views]
-        terms = batch_loss(config, batch, xy, sample.pos_radius, sample.neg_radius)
-        parts.append([terms.loss.expand(len(batch)), terms.positive, terms.negative, terms.active.float()])
-    terms = TripletTerms(*[torch.cat(column) for column in zip(*parts, strict=True)])
-    metrics = {
-        "loss": float(terms.loss.mean()),
-        "positive": float(terms.positive.mean()),
-        "negative": float(terms.negative.mean()),
-        "usage": float(terms.active.mean()),
-        "triplet_accuracy": triplet_accuracy(*vectors[places].numpy().transpose(1, 0, 2)),
-        "rankme": rank_me(vectors.numpy()),
-    }
-    return metrics, vectors
+def fit_map(run: Run, stop: StopSignal) -> None:
+    """Set the fixed map of the multiscale encoder, from training tiles of every city."""
+    if run.encoder.uses_surroundings and run.decoder is not None:
+        most = MAP_SAMPLE // len(run.stores)
+        parts = [
+            embed_rows(run, city, with_content(store, sampler.rows, most), stop)
+            for city, (store, sampler) in enumerate(zip(run.stores, run.batches.samplers, strict=True))
+        ]
+        run.encoder.fit_map(torch.cat(parts).to(run.group.device), run.decoder.weight.detach())
 
 
-def fill_projector(run: Run, held_out_vectors: Tensor, stop: StopSignal) -> None:
-    """Show the held-out tiles and others, up to `PROJECTOR_TILES`, in TensorBoard's Projector."""
-    held_out = np.unique(run.val_triplets)
-    if len(held_out_vectors) != len(held_out):  # nothing was validated since the run was resumed
-        held_out_vectors = embed_rows(run, run.encoder, held_out, stop)
-    others = np.setdiff1d(np.arange(len(run.store)), held_out)
+def validate(run: Run, stop: StopSignal) -> tuple[dict[str, float], list[Tensor]]:
+    """Mean metrics of the held-out triplets of the cities, and the vectors of each city's held-out tiles on the CPU.
+
+    The vectors are in the order of `np.unique` of the city's triplets.
+    """
+    metrics: list[dict[str, float]] = []
+    found = []
+    sample, config = run.config.sample, dataclasses.replace(run.config.loss, mining="random")
+    for city, triplets in enumerate(run.val_triplets):
+        rows, places = np.unique(triplets, return_inverse=True)
+        places = places.reshape(triplets.shape)
+        told = embed_rows(run, city, rows, stop)
+        vectors = final_vectors(run, told)
+        found.append(vectors)
+        if not len(triplets):
+            continue
+
+        # The loss, batch by batch as in training, without mining.
+        store, unit = run.stores[city], F.normalize(told, dim=1) if run.encoder.uses_surroundings else told
+        tile_xy = torch.from_numpy((store.unwrapped_xy[triplets] - store.grid.origin).astype(np.float32))
+        parts = []
+        for first in range(0, len(triplets), sample.batch_size):
+            chosen = slice(first, first + sample.batch_size)
+            batch, xy = unit[places[chosen, : config.views]], tile_xy[chosen, : config.views]
+            terms = batch_loss(config, batch, xy, sample.pos_radius, sample.neg_radius)
+            parts.append([terms.loss.expand(len(batch)), terms.positive, terms.negative, terms.active.float()])
+        terms = TripletTerms(*[torch.cat(column) for column in zip(*parts, strict=True)])
+        loss = float(terms.loss.mean())
+        if run.decoder is not None:
+            with torch.inference_mode():
+                device = run.group.device
+                missed = (run.decoder(told.to(device)) - run.targets[city][rows]).square().sum(dim=1).mean()
+            loss += run.config.loss.reconstruction_weight * float(missed)
+        metrics.append(
+            {
+                "loss": loss,
+                "positive": float(terms.positive.mean()),
+                "negative": float(terms.negative.mean()),
+                "usage": float(terms.active.mean()),
+                "triplet_accuracy": triplet_accuracy(*vectors[places].numpy().transpose(1, 0, 2)),
+                "rankme": rank_me(vectors.numpy()),
+            }
+        )
+    means = {name: float(np.mean([one[name] for one in metrics])) for name in (metrics[0] if metrics else ())}
+    return means, found
+
+
+def fill_projector(run: Run, held_out_vectors: list[Tensor], stop: StopSignal) -> None:
+    """Show the held-out tiles and others of the first city, up to `PROJECTOR_TILES`, in TensorBoard's Projector."""
+    store, held_out = run.stores[0], np.unique(run.val_triplets[0])
+    if held_out_vectors and len(held_out_vectors[0]) == len(held_out):
+        vectors = held_out_vectors[0]
+    else:  # nothing was validated since the run was resumed
+        vectors = final_vectors(run, embed_rows(run, 0, held_out, stop))
+    others = np.setdiff1d(np.arange(len(store)), held_out)
     most = min(PROJECTOR_TILES - len(held_out), spare_tiles(run.config, run.group) // 4)
-    others = with_content(run.store, others, max(1, most))
-    vectors = torch.cat([held_out_vectors, embed_rows(run, run.encoder, others, stop)])
-    run.recorder.project(run.store, np.concatenate([held_out, others]), vectors, run.state.step)
+    others = with_content(store, others, max(1, most))
+    vectors = torch.cat([vectors, final_vectors(run, embed_rows(run, 0, others, stop))])
+    run.recorder.project(store, np.concatenate([held_out, others]), vectors, run.state.step)
 
 
 # --- the end of an epoch -----------------------------------------------------------------------------------
 
 
-def finish_epoch(run: Run, metrics: dict[str, float], val: dict[str, float], vectors: Tensor) -> dict[str, float]:
+def finish_epoch(run: Run, metrics: dict[str, float], val: dict[str, float], vectors: list[Tensor]) -> dict[str, float]:
     """Log the metrics, save the checkpoints, and print the epoch; returns all metrics."""
     state, config, folder = run.state, run.config.run, run.config.run.output_dir
     judged = val.get("loss", metrics["loss"])
@@ -434,8 +510,8 @@ def finish_epoch(run: Run, metrics: dict[str, float], val: dict[str, float], vec
     if better:
         state.best, state.best_epoch = judged, state.epoch
     run.recorder.log("epoch", state.step, metrics, val, epoch=state.epoch)
-    if len(vectors) and config.figure_every and state.epoch % config.figure_every == 0:
-        run.recorder.draw(run.store, np.unique(run.val_triplets), vectors, state.step)
+    if val and config.figure_every and state.epoch % config.figure_every == 0:
+        run.recorder.draw(run.stores[0], np.unique(run.val_triplets[0]), vectors[0], state.step)
     metrics = metrics | {f"val_{name}": value for name, value in val.items()}
     save(run, metrics)
     if better:
@@ -501,8 +577,10 @@ def check_losses(run: Run) -> None:
     if all(finite):
         run.unchecked.clear()
         return
-    step, _, rows = run.unchecked[finite.index(False)]
-    names = [f"{run.store.zoom}/{x}/{y}" for x, y in run.store.tile_xy[np.unique(rows)]]
+    step, _, batch = run.unchecked[finite.index(False)]
+    places = [(run.stores[city], row) for city, row in zip(batch.city, batch.rows, strict=True)]
+    tiles = {(store.zoom, *xy) for store, rows in places for xy in store.tile_xy[rows].tolist()}
+    names = ["/".join(map(str, tile)) for tile in sorted(tiles)]
     listing = run.recorder.folder / "nonfinite_batch.txt"
     shown = ", ".join(names[:12]) + (f" and {len(names) - 12} more, listed in {listing}" if len(names) > 12 else "")
     if run.group.is_main_process:
@@ -563,18 +641,18 @@ def save(run: Run, metrics: dict[str, float]) -> None:
         rng["cuda"] = torch.cuda.get_rng_state(device)
     state = {field.name: getattr(run.state, field.name) for field in dataclasses.fields(TrainState)}
     state |= {"sums": run.state.sums.cpu(), "optimizer": run.optimizer.state_dict(), "rng": rng}
-    if run.profile_head:
-        state["profile_head"] = encoder_state(run.profile_head)
+    if run.decoder is not None:
+        state["decoder"] = encoder_state(run.decoder)
     checkpoint = Checkpoint(
         encoder_config=dataclasses.asdict(config.encoder),
         encoder_state=encoder_state(run.encoder),
         train_config=config.flat(),
-        train_state=state | {"tiles": run.store.content_key},
+        train_state=state | {"tiles": tiles_key(run.stores)},
         metrics=metrics,
         epoch=run.state.epoch,
         step=run.state.step,
-        zoom=run.store.zoom,
-        shrink=run.store.shrink,
+        zoom=run.stores[0].zoom,
+        shrink=run.stores[0].shrink,
     )
     path = config.run.output_dir / LAST
     try:
@@ -590,23 +668,23 @@ def save(run: Run, metrics: dict[str, float]) -> None:
 def restore(
     checkpoint: Checkpoint,
     config: TrainConfig,
-    store: TileStore,
-    encoder: TileEncoder,
-    profile_head: ProfileHead | None,
+    stores: list[TileStore],
+    encoder: nn.Module,
+    decoder: nn.Linear | None,
     optimizer: torch.optim.Optimizer,
     device: torch.device,
 ) -> TrainState:
     """Set weights, optimiser and random number generators from a checkpoint; returns where its run stands."""
     path, saved = config.run.resume, checkpoint.train_state
     try:
-        if saved["tiles"] != store.content_key:
+        if saved["tiles"] != tiles_key(stores):
             raise UserError(
-                f"{path} was trained on other tiles than {store.tiles_root} holds now; "
+                f"{path} was trained on other tiles than {', '.join(str(s.tiles_root) for s in stores)} holds now; "
                 "name the same --tiles_root, or leave --resume out to start a new run"
             )
-        load_encoder_state(encoder, checkpoint.encoder_state)
-        if profile_head:
-            profile_head.load_state_dict(saved["profile_head"])
+        encoder.load_state_dict(checkpoint.encoder_state)
+        if decoder is not None:
+            decoder.load_state_dict(saved["decoder"])
         optimizer.load_state_dict(saved["optimizer"])
         torch.set_rng_state(saved["rng"]["cpu"])
         if device.type == "cuda" and "cuda" in saved["rng"]:

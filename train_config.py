@@ -6,6 +6,7 @@ Not a command; `python train.py --help` lists the flags.
 import argparse
 import dataclasses
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from cli import (
     fraction,
     positive_float,
     positive_int,
+    zoom_level,
 )
 from data_loader import AugmentFlags, SampleFlags
 from devices import compute_dtype
@@ -36,26 +38,39 @@ from tile_store import StoreFlags, TileStore
 PRESETS: dict[str, dict[str, Any]] = {
     "spec": {},
     "recommended": {
-        "loss_type": "ntxent",
-        "temperature": 0.1,
-        "profile_dims": 88,
-        "reconstruction_weight": 20.0,
+        "architecture": "multiscale",
+        "loss_type": "reconstruction",
+        "reconstruction_weight": 1.0,
         "batch_size": 64,
-        "tile_size": 32,
-        "shrink": "max",
         "lr": 0.002,
-        "dropout": 0.0,
-        "jitter": 1.0,
+        "max_grad_norm": 5.0,
         "flip_rotate": True,
-        "channel_dropout": 0.2,
-        "anchor_subsampling": 0.15,
-        "epochs": 10,
-        "max_samples": 12800,
+        "epochs": 4,
+        "max_samples": 6400,
     },
 }
 
 
 # --- settings ----------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class CitiesFlags:
+    """Tiles."""
+
+    tiles_root: list[Path] = flag(
+        [TilesFlags.tiles_root],
+        "folder that holds <layer>/<zoom>/<x>/<y>.png; several folders train one encoder on all of them",
+        type=Path,
+        nargs="+",
+    )
+    zoom: int = flag(TilesFlags.zoom, "slippy-map zoom level of the tiles", type=zoom_level)
+    cache_dir: Path = flag(TilesFlags.cache_dir, "folder for packed tiles, vectors, projections and indices")
+    tms: bool = flag(TilesFlags.tms, "y in the file names counts from the south, as in TMS")
+
+    def one(self, tiles_root: Path) -> TilesFlags:
+        """The flags of one folder."""
+        return TilesFlags(tiles_root, self.zoom, self.cache_dir, self.tms)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +82,7 @@ class FitFlags:
     lr: float = flag(0.001, "highest learning rate of AdamW", type=positive_float)
     weight_decay: float = flag(0.01, "weight decay of AdamW", type=count_float)
     schedule: str = flag("cosine", "learning rate after the warm-up", choices=["cosine", "constant"])
+    max_grad_norm: float = flag(0.0, "scale gradients down to this norm at most; 0: never", type=count_float)
     warmup: float = flag(0.05, "share of all steps over which the learning rate rises", type=fraction)
     val_share: float = flag(0.1, "share of the city held out in whole blocks for validation", type=fraction)
     val_samples: int = flag(1000, "validation triplets; fewer if an epoch is short", type=positive_int)
@@ -97,7 +113,7 @@ class SpeedFlags:
 class TrainConfig:
     """Everything a run depends on, by concern."""
 
-    tiles: TilesFlags = TilesFlags()
+    tiles: CitiesFlags = CitiesFlags()
     packing: StoreFlags = StoreFlags()
     sample: SampleFlags = SampleFlags()
     augment: AugmentFlags = AugmentFlags()
@@ -112,7 +128,11 @@ class TrainConfig:
         """All settings by flag name, as plain types."""
         groups = [dataclasses.asdict(getattr(self, group.name)) for group in dataclasses.fields(self)]
         values = {name: value for group in groups for name, value in group.items()}
-        return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+        plain: dict[str, Any] = {}
+        for name, value in values.items():
+            plain[name] = [str(path) for path in value] if isinstance(value, list) else value
+            plain[name] = str(value) if isinstance(value, Path) else plain[name]
+        return plain
 
 
 GROUPS: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(TrainConfig)}  # dataclasses of flags
@@ -132,7 +152,10 @@ def make_config(preset: str = FitFlags.preset, **settings: Any) -> TrainConfig:
     known: set[str] = set()
     for group_name, group in GROUPS.items():
         fields = {field.name: field for field in dataclasses.fields(group)}
-        kinds: dict[str, Any] = {name: type(field.default) for name, field in fields.items()}
+        kinds: dict[str, Any] = {
+            name: _paths if field.default is dataclasses.MISSING else type(field.default)
+            for name, field in fields.items()
+        }
         given = {name: kinds[name](values[name]) for name in fields if name in values}
         for name, value in given.items():
             choices = fields[name].metadata.get("options", {}).get("choices")
@@ -143,6 +166,10 @@ def make_config(preset: str = FitFlags.preset, **settings: Any) -> TrainConfig:
     if unknown := set(values) - known:
         raise TypeError(f"no such training settings: {', '.join(sorted(unknown))}")
     return TrainConfig(**groups)
+
+
+def _paths(value: str | Path | list) -> list[Path]:
+    return [Path(path) for path in ([value] if isinstance(value, str | Path) else value)]
 
 
 def network_dtype(config: TrainConfig, device: torch.device) -> torch.dtype:
@@ -203,6 +230,11 @@ def resumed_config(resume: str, **given: Any) -> TrainConfig:
 # --- which tiles a run trains on ---------------------------------------------------------------------------
 
 
+def tiles_key(stores: Sequence[TileStore]) -> str:
+    """Names the tiles of a run, in its checkpoints: the content of each city."""
+    return "+".join(store.content_key for store in stores)
+
+
 def split_city(store: TileStore, config: TrainConfig) -> tuple[np.ndarray, np.ndarray]:
     """Training and validation rows of a run. No training window, however jittered, shows any validation pixel."""
     buffer = max(1, window_reach(config.augment.jitter))
@@ -219,7 +251,7 @@ def unseen_tiles(store: TileStore, checkpoint: Checkpoint) -> np.ndarray:
 
     The tiles around the validation blocks are no training tiles, but jittered training windows reach into them.
     """
-    if checkpoint.train_state.get("tiles") != store.content_key:
+    if store.content_key not in checkpoint.train_state.get("tiles", "").split("+"):
         return np.ones(len(store), dtype=bool)
     known = TrainConfig().flat()
     config = make_config(**{name: value for name, value in saved_settings(checkpoint).items() if name in known})

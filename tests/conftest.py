@@ -188,13 +188,12 @@ def save_untrained(path: Path, tile_size: int = 32, embedding_dim: int = 16, see
     import torch  # not above: most tests of the set-up run without it
 
     from checkpoint import Checkpoint, encoder_state, save_checkpoint
-    from model import EncoderConfig
-    from tile_encoder import TileEncoder
+    from model import EncoderConfig, build_network
 
     config = EncoderConfig(embedding_dim=embedding_dim, dropout=0.0, tile_size=tile_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encoder = TileEncoder(config)
+        encoder = build_network(config)
     save_checkpoint(path, Checkpoint(encoder_config=vars(config), encoder_state=encoder_state(encoder)))
 
 

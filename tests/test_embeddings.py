@@ -18,10 +18,9 @@ from embeddings import City, load_city, pick_rows
 from exports import write_parquet
 from inference import Embedder
 from layers import LAYERS
-from model import ENCODERS, EncoderConfig
+from model import ENCODERS, EncoderConfig, build_network
 from progress_bars import progress_listener
 from reasons import layer_contributions
-from tile_encoder import TileEncoder
 from tile_facts import ZONES, compass_zones, content_density, dominant_layers
 from tile_grid import latlon_of_tile
 from tile_store import TileStore
@@ -102,7 +101,7 @@ def test_an_encoder_of_another_architecture_embeds_too(city: City, monkeypatch: 
             return torch.nn.functional.normalize(self.scale * (1 + tiles.mean(dim=(2, 3))), dim=1)
 
     monkeypatch.setitem(ENCODERS, "means", Means)
-    encoder = TileEncoder(EncoderConfig(embedding_dim=12, tile_size=32, architecture="means")).eval()
+    encoder = build_network(EncoderConfig(embedding_dim=12, tile_size=32, architecture="means")).eval()
     rows = np.flatnonzero(~city.store.blank)[:5]
     vectors = Embedder(encoder, city.store).embed_tiles(rows)
     means = 1 + city.store.layer_intensity[rows]

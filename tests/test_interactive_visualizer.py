@@ -190,7 +190,7 @@ def _end(pairs: np.ndarray, whole: np.ndarray, without: np.ndarray, row: int, la
 
 def test_a_vector_without_a_blank_layer_is_the_vector(city):
     row = int(np.flatnonzero((city.store.plane_of[:, 6] == 0) & ~city.store.blank)[0])
-    same = city.embedder.embed_without_layer(np.array([[row, 6]]))[0]
+    same = city.embedder.embed_without(np.array([[row, 6]]))[0]
     assert same == pytest.approx(city.embeddings.vectors[row], abs=1e-3)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from profiles import ProfileHead, brightness_profile
 
 from checkpoint import (
     CHECKPOINT_FORMAT,
@@ -31,14 +32,13 @@ from model import (
     EncoderConfig,
     LossConfig,
     batch_loss,
+    build_network,
     mined_negatives,
     ntxent_loss,
     softpn_loss,
     triplet_loss,
     vicreg_penalty,
 )
-from profiles import ProfileHead, brightness_profile
-from tile_encoder import TileEncoder
 from vectors import rank_me, triplet_accuracy
 
 
@@ -215,7 +215,7 @@ def test_triplet_accuracy_by_hand():
 
 
 def test_a_checkpoint_alone_rebuilds_the_encoder(tmp_path):
-    encoder = TileEncoder(EncoderConfig(embedding_dim=8, tile_size=32, dropout=0.3))
+    encoder = build_network(EncoderConfig(embedding_dim=8, tile_size=32, dropout=0.3))
     encoder(torch.rand(8, 12, 32, 32))  # moves the running statistics
     path = tmp_path / "a.pth"
     save_checkpoint(path, Checkpoint(dataclasses.asdict(encoder.config), encoder_state(encoder), epoch=3))
@@ -236,7 +236,7 @@ def test_the_key_names_the_weights_and_nothing_else(tmp_path):
 
 @pytest.mark.slow
 def test_wrapped_encoders_are_saved_under_plain_names():
-    encoder = TileEncoder(EncoderConfig(embedding_dim=8, tile_size=32))
+    encoder = build_network(EncoderConfig(embedding_dim=8, tile_size=32))
     wrapped = torch.nn.DataParallel(torch.compile(encoder))
     state = encoder_state(wrapped)
     assert list(state) == [name.removeprefix("network.") for name in encoder.state_dict()]
@@ -323,7 +323,7 @@ def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(tmp_path):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_checkpoints_travel_between_cuda_and_cpu(tmp_path):
-    encoder = TileEncoder(EncoderConfig(embedding_dim=8, tile_size=32)).cuda()
+    encoder = build_network(EncoderConfig(embedding_dim=8, tile_size=32)).cuda()
     save_checkpoint(tmp_path / "a.pth", Checkpoint(dataclasses.asdict(encoder.config), encoder_state(encoder)))
     tiles = torch.rand(4, 12, 32, 32)
     on_cpu, _ = load_encoder(tmp_path / "a.pth", "cpu")
@@ -369,7 +369,7 @@ def test_the_profile_head_learns_what_vectors_hold_and_cannot_learn_what_they_la
 
 
 def test_the_last_numbers_of_a_vector_sum_up_the_profile():
-    encoder = TileEncoder(EncoderConfig(embedding_dim=200, profile_dims=190, tile_size=32)).eval()
+    encoder = build_network(EncoderConfig(embedding_dim=200, profile_dims=190, tile_size=32)).eval()
     tiles = torch.randint(256, (400, 12, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     tiles *= torch.rand(400, 12, 1, 1) > 0.3
     profiles = brightness_profile(tiles)
@@ -390,7 +390,7 @@ def test_the_last_numbers_of_a_vector_sum_up_the_profile():
 
 
 def test_beside_a_summary_the_trained_part_is_read_from_its_centre_and_trained_without():
-    encoder = TileEncoder(EncoderConfig(embedding_dim=20, profile_dims=12, tile_size=32)).eval()
+    encoder = build_network(EncoderConfig(embedding_dim=20, profile_dims=12, tile_size=32)).eval()
     tiles = torch.rand(40, 12, 32, 32, generator=torch.Generator().manual_seed(0))
     encoder.summary.fit(brightness_profile((tiles * 255).to(torch.uint8)))
     with torch.no_grad():
@@ -401,12 +401,12 @@ def test_beside_a_summary_the_trained_part_is_read_from_its_centre_and_trained_w
     torch.testing.assert_close(before.norm(dim=1), torch.ones(40))
     torch.testing.assert_close(after, F.normalize(before - before.mean(dim=0), dim=1))
     torch.testing.assert_close(untouched, before)
-    plain = TileEncoder(EncoderConfig(embedding_dim=20, tile_size=32))
+    plain = build_network(EncoderConfig(embedding_dim=20, tile_size=32))
     assert plain.learned(before) is before and "centre" not in plain.state_dict()
 
 
 def test_a_summary_survives_bfloat16():
-    encoder = TileEncoder(EncoderConfig(embedding_dim=20, profile_dims=10, tile_size=32))
+    encoder = build_network(EncoderConfig(embedding_dim=20, profile_dims=10, tile_size=32))
     tiles = torch.arange(256, dtype=torch.uint8).repeat(48).view(1, 12, 32, 32)
     encoder.summary.fit(torch.rand(30, 192, generator=torch.Generator().manual_seed(0)))
     exact = encoder.summary(tiles.float() / 255)
@@ -415,12 +415,12 @@ def test_a_summary_survives_bfloat16():
 
 
 def test_the_summary_is_part_of_a_checkpoint_and_older_ones_load_without_it(tmp_path):
-    encoder = TileEncoder(EncoderConfig(embedding_dim=8, profile_dims=5, tile_size=32)).eval()
+    encoder = build_network(EncoderConfig(embedding_dim=8, profile_dims=5, tile_size=32)).eval()
     encoder.summary.fit(torch.rand(9, 192))
     tiles = torch.rand(2, 12, 32, 32)
     save_checkpoint(tmp_path / "a.pth", Checkpoint(vars(encoder.config), encoder_state(encoder)))
     torch.testing.assert_close(load_encoder(tmp_path / "a.pth")[0](tiles), encoder(tiles))
-    plain = TileEncoder(EncoderConfig(embedding_dim=8, tile_size=32))
+    plain = build_network(EncoderConfig(embedding_dim=8, tile_size=32))
     settings = {name: value for name, value in vars(plain.config).items() if name != "profile_dims"}
     save_checkpoint(tmp_path / "b.pth", Checkpoint(settings, encoder_state(plain)))
     assert load_encoder(tmp_path / "b.pth")[0].summary is None
