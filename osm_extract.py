@@ -87,6 +87,10 @@ class Features:
             return np.zeros((0, 4))
         return np.hstack([np.minimum.reduceat(self.lonlat, first), np.maximum.reduceat(self.lonlat, first)])
 
+    def point_counts(self) -> np.ndarray:
+        """Number of points of each object, `(M,) int64`."""
+        return np.diff(self.point_start[self.ring_start])
+
 
 def read_features(path: Path | str, style: Style, box: Box | None = None, scratch: Path | None = None) -> Features:
     """Read all objects that `style` draws.

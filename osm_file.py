@@ -25,7 +25,7 @@ SORT_BELOW_BYTES = 32 << 20  # sorting needs the whole file in memory, so larger
 
 @dataclasses.dataclass(frozen=True)
 class ExtractInfo:
-    """What the header of an extract says."""
+    """What the header of an extract says; `box` is None if it names none, or one of more than half of the Earth."""
 
     box: Box | None
     date: str | None
@@ -46,7 +46,8 @@ def extract_info(path: Path | str) -> ExtractInfo:
     if header.has_multiple_object_versions:
         raise UserError(_history_message(path))
     bounds, box = header.box(), None
-    if bounds.valid():
+    # libosmium sorts the corners, so a box across 180 degrees reads as one around the rest of the Earth.
+    if bounds.valid() and bounds.top_right.lon - bounds.bottom_left.lon <= 180:
         box = bounds.bottom_left.lon, bounds.bottom_left.lat, bounds.top_right.lon, bounds.top_right.lat
     date = header.get("osmosis_replication_timestamp") or header.get("timestamp") or None
     return ExtractInfo(box, date, header.get("sorting") == "Type_then_ID")
@@ -84,8 +85,13 @@ def check_whole(path: Path, name: str | None = None) -> None:
 
 
 def _history_message(path: Path) -> str:
+    if ".osc" in path.name:
+        return (
+            f"{path} is a change file: it holds what changed, not a map. Apply it to an extract first: "
+            f"`osmium apply-changes EXTRACT.osm.pbf {_quoted(path)} -o CITY.osm.pbf`"
+        )
     return (
-        f"{path} is a history (or change) file: it holds several versions of the same object. Cut it to one date "
+        f"{path} is a history file: it holds several versions of the same object. Cut it to one date "
         f"first: `osmium time-filter {_quoted(path)} 2025-01-01T00:00:00Z -o CITY.osm.pbf`"
     )
 

@@ -252,13 +252,17 @@ def choose_area(features: Features, style: Style, box: Box | None, zoom: int, ex
         if not inside.any():
             raise UserError(f"the box {box_text(box)} holds nothing of {extract} that the style table draws")
         drawn, bounds = drawn[inside], bounds[inside]
-    data, far = data_box(bounds, zoom)
+    data, far = data_box(bounds, features.point_counts()[drawn], zoom)
     if len(far):
-        places = zip(features.names(drawn[far[:NAMED_OBJECTS]]), bounds[far].tolist(), strict=False)
-        names = ", ".join(f"{name} at {south:.5f}, {west:.5f} (lat, lon)" for name, (west, south, _, _) in places)
+        shown = far[:NAMED_OBJECTS]
+        west, south, east, north = bounds[shown].T
+        lat = np.where(south < data[1], south, north)  # the end that lies outside
+        lon = np.where(west < data[0], west, east)
+        names = zip(features.names(drawn[shown]), lat, lon, strict=True)
+        what = ", ".join(f"{name} at {y:.5f}, {x:.5f} (lat, lon)" for name, y, x in names)
         warn(
-            f"{len(far):,} objects lie far from the rest or reach far beyond it, and are left out of the box: {names}"
-            f"{', ...' if len(far) > NAMED_OBJECTS else ''}. --bbox W,S,E,N draws another box"
+            f"the box leaves out what lies far from the rest, or reaches far beyond it ({len(far):,} objects): {what}"
+            f"{', ...' if len(far) > len(shown) else ''}. --bbox W,S,E,N draws another box"
         )
     if box is not None:
         data = common_box(data, box)

@@ -18,6 +18,7 @@ from tile_grid import Box, tile_of_latlon, unwrapped
 
 BOX_TOLERANCE = 1e-7  # degrees; boxes are written with seven decimals, a tile beyond the edge by less is not in it
 MAX_TILES = 4_000_000
+NULL_ISLAND = 0.5  # degrees around latitude 0, longitude 0, where there is nothing but water
 CELLS_AROUND = 2048  # objects are grouped by cells of a 2048 x 2048 grid of the world, 10 to 20 km wide
 FEW_OBJECTS = 3  # a group far from the rest that holds no more than these, or a thousandth, was put there by mistake
 
@@ -122,11 +123,13 @@ def boxes_overlap(a: Box, b: Box) -> bool:
 
 
 def common_box(a: Box, b: Box) -> Box:
-    """What two boxes that overlap have in common; if that is two pieces (both boxes go nearly around), `a`."""
-    shift = 360 * round(((b[0] + _width(b) / 2) - (a[0] + _width(a) / 2)) / 360)
-    west, east = max(a[0] + shift, b[0]), min(a[0] + shift + _width(a), b[0] + _width(b))
-    if west >= east:
-        return a
+    """What two boxes have in common; the whole width of `a` if that is two pieces, one at each end."""
+    pieces = []
+    for turn in (-360, 0, 360):
+        west, east = max(a[0] + turn, b[0]), min(a[0] + turn + _width(a), b[0] + _width(b))
+        if west < east:
+            pieces.append((west, east))
+    west, east = pieces[0] if len(pieces) == 1 else (a[0], a[2])
     west, east = (edge - 360 * (edge > 180) + 360 * (edge < -180) for edge in (west, east))
     return west, max(a[1], b[1]), east, min(a[3], b[3])
 
@@ -138,12 +141,13 @@ def _width(box: Box) -> float:
 # --- the box of the data -----------------------------------------------------------------------------------
 
 
-def data_box(bounds: np.ndarray, zoom: int) -> tuple[Box, np.ndarray]:
+def data_box(bounds: np.ndarray, points: np.ndarray, zoom: int) -> tuple[Box, np.ndarray]:
     """The box that holds objects with `bounds (M, 4)`, and which of them reach far beyond it or lie far from it.
 
-    `bounds` are west, south, east, north in degrees; objects across 180 degrees have east > 180. The box has
-    west > east where it crosses 180 degrees. It leaves out objects that are few and far away, such as a node that
-    somebody put at 0, 0 by mistake: with them it would hold almost nothing but empty tiles.
+    `bounds` are west, south, east, north in degrees; objects across 180 degrees have east > 180. `points (M,)` are the
+    numbers of their points: the box is around the group of objects that has most of them. It has west > east where it
+    crosses 180 degrees. It leaves out objects that are few and far away, such as a node that somebody put at 0, 0 by
+    mistake: with them it would hold almost nothing but empty tiles.
     """
     few = max(FEW_OBJECTS, len(bounds) // 1000)
     corners = [tile_of_latlon(bounds[:, lat], bounds[:, lon], zoom) for lat, lon in ((3, 0), (1, 2))]
@@ -153,9 +157,11 @@ def data_box(bounds: np.ndarray, zoom: int) -> tuple[Box, np.ndarray]:
     group = np.full(len(bounds), -1)
     group[small] = _groups(bounds[small])
     sizes = np.bincount(group[small])
-    kept = group == sizes.argmax()
+    weights = np.bincount(group[small], points[small])
+    weights[group[small & (np.abs(bounds) < NULL_ISLAND).all(axis=1)]] = 0  # where places without a place end up
+    kept = group == weights.argmax()
     tiles = tile_count(_box_around(bounds[kept]), zoom)
-    for number in np.argsort(-sizes, kind="stable")[1:]:
+    for number in np.argsort(-weights, kind="stable")[1:]:
         candidate = kept | (group == number)
         own = tile_count(_box_around(bounds[group == number]), zoom)
         together = tile_count(_box_around(bounds[candidate]), zoom)

@@ -1,7 +1,8 @@
 """Surfaces from closed ways and multipolygon relations: rings of every shape, broken ones, roles and tags.
 
 The cases follow the groups of the multipolygon grid of osm-testdata (7xx geometry, 9xx roles and tags); the
-coordinates are our own. Places are written as `x,y` on a grid of a thousandth of a degree; `x,yb` is another node at the same place.
+coordinates are our own. Places are written as `x,y` on a grid of a thousandth of a degree; `x,yb` is another node at
+the same place.
 """
 
 import functools
