@@ -15,7 +15,7 @@ import run_interactive_viz
 from cli import TilesFlags, UserError
 from conftest import REPO, make_tiles, save_untrained
 from embeddings import City, load_city
-from explorer_data import Quantised
+from explorer_data import EXTRACT_SUFFIXES, Quantised
 from interactive_visualizer import json_for_html, quantised_recall, reason_vectors
 from reasons import layer_contributions
 
@@ -104,6 +104,11 @@ def test_the_sample_is_spread_over_the_city(run_script, tmp_path, places):
 def test_data_cannot_end_its_script():
     text = json_for_html({"name": "</script><!-- & \u2028 é"})
     assert not set("<>&\u2028") & set(text) and json.loads(text) == {"name": "</script><!-- & \u2028 é"}
+
+
+def test_the_title_keeps_points_in_the_name_of_an_extract():
+    names = ("st.johns-latest.osm.pbf", "Kyiv.OSM.bz2", "10.5%.osm", "plain")
+    assert [EXTRACT_SUFFIXES.sub("", name) for name in names] == ["st.johns-latest", "Kyiv", "10.5%", "plain"]
 
 
 def test_a_page_of_a_damaged_tile_is_built_and_says_which(run_script, places, tmp_path):
