@@ -15,16 +15,16 @@ from conftest import REPO
 
 # Imports point downwards: a module may import those of the lines above its own, never of its own line.
 ROOMS = (
-    ("progress_bars", "vectors", "layers", "front_end"),
+    ("progress_bars", "vectors", "layers", "front_end", "multiscale"),
     ("cli",),
     ("files", "tile_grid"),
-    ("cache_files", "profiles", "devices", "map_style", "osm_file", "osm_repair", "tile_area"),
+    ("cache_files", "devices", "map_style", "osm_file", "osm_repair", "tile_area"),
     ("tile_files", "coastlines", "distributed"),
     ("tile_store", "osm_extract"),
-    ("data_loader", "map_index", "tile_facts", "extract_download"),
+    ("data_loader", "map_index", "tile_facts", "tile_statistics", "extract_download"),
     ("model", "map_labels", "tile_painter", "tile_writer", "tile_images"),
-    ("tile_encoder",),
     ("checkpoint", "tile_previews", "tile_workers"),
+    ("pretrained",),
     ("inference", "render_tiles"),
     ("run_log", "train_config", "embeddings", "reasons"),
     ("memory", "projections", "similarity", "colourings"),
