@@ -240,26 +240,27 @@ class _Reading:
     def _area(self, area: Any, surfaces: set[int]) -> None:
         from_way, osm_id = area.from_way(), area.orig_id()
         classes = self.closed.pop(osm_id, ()) if from_way else self._classes_of(area.tags)
-        if not self._wanted(area.tags, classes, from_way):
+        drawn = self._surface_classes(area.tags, classes, from_way)
+        administrative = not from_way and area.tags.get("boundary") == "administrative"
+        if not (administrative or any(drawn)):
             return
         if area.num_rings()[0] == 0:
             self.crossed.add(("way" if from_way else "relation", osm_id))
             return
         if not from_way:
             surfaces.discard(osm_id)
-        self._add_surface(osm_id, from_way, area.tags, classes, self._wkb.create_multipolygon(area))
+        self._add_surface(osm_id, from_way, area.tags, drawn, self._wkb.create_multipolygon(area))
 
-    def _wanted(self, tags: Any, classes: tuple[int, ...], from_way: bool) -> bool:
-        """Whether a surface is drawn, marked with a point, or the boundary of a place."""
-        rows, area = self.style.classes, tags.get("area") if from_way else "yes"
-        return (not from_way and tags.get("boundary") == "administrative") or any(
-            rows[number].draws(FILL, area) or rows[number].draws(POINT) for number in classes
-        )
-
-    def _add_surface(self, osm_id: int, from_way: bool, tags: Any, classes: tuple[int, ...], wkb: str) -> None:
+    def _surface_classes(self, tags: Any, classes: tuple[int, ...], from_way: bool) -> tuple[list[int], list[int]]:
+        """The classes that fill a surface, and those that mark it with a point."""
         rows, area = self.style.classes, tags.get("area") if from_way else "yes"
         filled = [number for number in classes if rows[number].draws(FILL, area)]
-        marked = [number for number in classes if rows[number].draws(POINT)]
+        return filled, [number for number in classes if rows[number].draws(POINT)]
+
+    def _add_surface(
+        self, osm_id: int, from_way: bool, tags: Any, drawn: tuple[list[int], list[int]], wkb: str
+    ) -> None:
+        filled, marked = drawn
         if not from_way and tags.get("boundary") == "administrative":
             self.boundaries.append((tags.get("name") or "", wkb))
         key = osm_id * 4 + (1 if from_way else 2)
@@ -271,7 +272,7 @@ class _Reading:
             if levels and tags.get("building", "no") != "no" and (value := _number(levels)) is not None:
                 self.levels.extend((number, value))
         if marked:
-            middle = shapely.point_on_surface(shapely.from_wkb(wkb))
+            middle = shapely.point_on_surface(shapely.from_wkb(bytes.fromhex(wkb)))
             self._add(key, shapely.to_wkb(middle, hex=True), marked, POINT)
 
     def _repair(self, surfaces: set[int]) -> None:
@@ -307,8 +308,8 @@ class _Reading:
                 continue  # relations stay in `surfaces`
             surfaces.discard(number if kind == "relation" else -1)
             self.repaired[REPAIRED].append(f"{kind} {number}")
-            wkb = shapely.to_wkb(surface, hex=True)
-            self._add_surface(number, kind == "way", tags, self._classes_of(tags), wkb)
+            drawn = self._surface_classes(tags, self._classes_of(tags), kind == "way")
+            self._add_surface(number, kind == "way", tags, drawn, shapely.to_wkb(surface, hex=True))
 
     def _sea(self) -> None:
         """Add the surfaces that the coastlines bound, as objects tagged `natural=sea`."""
@@ -332,7 +333,7 @@ class _Reading:
 
     def _decode(self) -> None:
         """Turn the geometries that wait into coordinates, in their order, outer and inner rings alike."""
-        shapes = shapely.from_wkb(self.waiting)
+        shapes = shapely.from_wkb([bytes.fromhex(wkb) for wkb in self.waiting])  # GEOS reads hexadecimal text slowly
         self.waiting.clear()
         polygons, owner = shapely.get_parts(shapes, return_index=True)
         surface = shapely.get_type_id(polygons) == shapely.GeometryType.POLYGON

@@ -185,7 +185,8 @@ def read_objects(path: Path, areas: Any, others: Any, locations_on_ways: bool) -
     with osmium.io.Reader(str(path)) as reader:
         for found in osmium.OsmFileIterator(reader, *handlers, others):
             yield found
-            yield from finished
+            if finished:
+                yield from finished
     yield from finished
 
 

@@ -9,13 +9,15 @@ import functools
 import os
 import secrets
 import signal
+import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from multiprocessing import get_all_start_methods, get_context, parent_process, resource_tracker
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -47,38 +49,53 @@ def draw_tiles(
 ) -> np.ndarray:
     """Draw the `(tile, layer)` that are `missing (N, 12) bool`; return which of them show something: `(N, 12) bool`.
 
-    Only `2 * jobs` metatiles are handed out at a time, so that memory is bounded and a stop is prompt.
+    Raises `StopRequested` after a signal, with the metatiles in work finished.
     """
     index.save(job.folder)
     tiles = np.flatnonzero(missing.any(axis=1))
     place = area.unwrapped_xy
+    tasks = ((job, part, place[part], missing[part]) for part in metatiles_of(tiles, place))
+    inked = np.zeros_like(missing)
+    try:
+        with progress(total=len(tiles), desc="drawing", unit=" tiles") as bar:
+            for drawn, shown in completed(pool, _draw_metatile, tasks, 2 * jobs):
+                inked[tuple(np.array(shown, dtype=np.int64).reshape(-1, 2).T)] = True
+                bar.update(len(drawn))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return inked
+
+
+def metatiles_of(tiles: np.ndarray, place: np.ndarray) -> list[np.ndarray]:
+    """The numbers `tiles (n,)` in blocks of `METATILE` x `METATILE`; `place (N, 2)` are column and row of all tiles."""
     block = place[tiles] // METATILE
     order = np.lexsort((block[:, 1], block[:, 0]))
     edges = np.flatnonzero(np.any(np.diff(block[order], axis=0) != 0, axis=1)) + 1
-    metatiles = [part for part in np.split(tiles[order], edges) if len(part)]
-    tasks = ((job, part, place[part], missing[part]) for part in metatiles)
-    inked = np.zeros_like(missing)
-    with progress(total=len(tiles), desc="drawing", unit=" tiles") as bar, StopSignal() as stop:
-        running = {pool.submit(_draw_metatile, *task) for task in islice(tasks, 2 * jobs)}
+    return [part for part in np.split(tiles[order], edges) if len(part)]
+
+
+def completed(pool: Executor, function: Callable, tasks: Iterable[tuple], at_once: int) -> Iterator[Any]:
+    """The results of `function(*task)` for each task, as they are finished.
+
+    Only `at_once` tasks are handed out at a time, so that memory is bounded and a stop is prompt. After SIGINT or
+    SIGTERM no more are handed out; the results of those that run are still given, then `StopRequested` is raised.
+    Raises `WorkError` when a process is lost.
+    """
+    waiting = iter(tasks)
+    with StopSignal() as stop:
         try:
+            running = {pool.submit(function, *task) for task in islice(waiting, at_once)}
             while running:
                 done, running = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
                 for future in done:
-                    drawn, shown = future.result()
-                    inked[tuple(np.array(shown, dtype=np.int64).reshape(-1, 2).T)] = True
-                    bar.update(len(drawn))
-                    running |= {
-                        pool.submit(_draw_metatile, *task) for task in islice(tasks, 0 if stop.requested else 1)
-                    }
+                    yield future.result()
+                    running |= {pool.submit(function, *task) for task in islice(waiting, 0 if stop.requested else 1)}
         except BrokenProcessPool:
             raise WorkError(
                 "a drawing process was ended from outside (out of memory?); the same command goes on where it "
                 "stopped, --jobs 1 needs least memory"
             ) from None
-        finally:
-            pool.shutdown(cancel_futures=True)
         stop.raise_if_requested()
-    return inked
 
 
 @functools.lru_cache(maxsize=1)
@@ -122,13 +139,30 @@ class SerialExecutor(Executor):
         return future
 
 
-def start_workers(jobs: int) -> Executor:
-    """Processes that draw. They start at once, so that they are ready when the extract is read."""
+class _Processes(ProcessPoolExecutor):
+    """Processes that do not import the script that runs, so that it need not guard its own code."""
+
+    def submit(self, fn: Callable, /, *args: Any, **kwargs: Any) -> Future:
+        """Hand out a call; starts a process if none is idle."""
+        script, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+        try:
+            return super().submit(fn, *args, **kwargs)
+        finally:
+            sys.modules["__main__"] = script
+
+
+def start_workers(jobs: int, preload: tuple[str, ...] = ()) -> Executor:
+    """Processes that draw. They start at once, so that they are ready when the extract is read.
+
+    Where the system can fork, `preload` names modules that are imported once for all of them.
+    """
     if jobs == 1:
         return SerialExecutor()
-    method = "forkserver" if "forkserver" in get_all_start_methods() else "spawn"
     most = WINDOWS_MAX_PROCESSES if os.name == "nt" else 1 << 10
-    pool = ProcessPoolExecutor(min(jobs, most), get_context(method), _end_with_parent)
+    context = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
+    if preload:
+        context.set_forkserver_preload(list(preload))
+    pool = _Processes(min(jobs, most), context, _end_with_parent)
     with _signals_blocked():
         pool.submit(int)  # the first task starts them all
     return pool
