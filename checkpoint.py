@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from cli import UserError
 from files import atomic_write, digest, remove_leftovers
 from layers import LAYERS
-from model import EncoderConfig, build_network
+from model import AnyEncoder, EncoderConfig, build_network
 from tile_grid import DEFAULT_ZOOM
 from tile_store import SHRINKS
 
@@ -112,11 +112,11 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     if missing := names - set(content):
         raise UserError(f"{path} lacks {', '.join(sorted(missing))}; `python train.py` writes a complete checkpoint")
     checkpoint = Checkpoint(**{name: content[name] for name in names})
-    _check_content(path, checkpoint)
+    check_content(path, checkpoint)
     return checkpoint
 
 
-def _check_content(path: Path, checkpoint: Checkpoint) -> None:
+def check_content(path: Path, checkpoint: Checkpoint) -> None:
     """Layers, tiles and weights must be those of an encoder that this version can rebuild."""
     if checkpoint.layers != list(LAYERS):
         names = ", ".join(checkpoint.layers) if isinstance(checkpoint.layers, list) else repr(checkpoint.layers)
@@ -175,14 +175,14 @@ def newest_good_checkpoint(folder: Path, skip: Path | None = None) -> Path | Non
     return None
 
 
-def build_encoder(checkpoint: Checkpoint, device: torch.device | str = "cpu") -> nn.Module:
+def build_encoder(checkpoint: Checkpoint, device: torch.device | str = "cpu") -> AnyEncoder:
     """The checkpoint's encoder, ready to embed: weights loaded, evaluation mode, `channels_last`."""
     encoder = build_network(EncoderConfig(**checkpoint.encoder_config))
     encoder.load_state_dict(checkpoint.encoder_state)
     return encoder.to(device).to(memory_format=torch.channels_last).eval()
 
 
-def load_encoder(path: Path | str, device: torch.device | str = "cpu") -> tuple[nn.Module, Checkpoint]:
+def load_encoder(path: Path | str, device: torch.device | str = "cpu") -> tuple[AnyEncoder, Checkpoint]:
     """Read a checkpoint and rebuild its encoder on `device`: `(encoder, checkpoint)`."""
     checkpoint = load_checkpoint(path)
     return build_encoder(checkpoint, device), checkpoint

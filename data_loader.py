@@ -34,7 +34,7 @@ from devices import network_input
 from distributed import ProcessGroup
 from layers import LAYERS
 from tile_grid import TileGrid
-from tile_store import StoreFlags, TileStore, open_configured
+from tile_store import FAR_TILES, NEAR_TILES, SURROUND_PX, StoreFlags, TileStore, open_configured
 
 # --- flags -------------------------------------------------------------------------------------------------
 
@@ -73,10 +73,6 @@ class AugmentFlags:
 # A gather on the device holds this many bytes for each byte of the windows that it cuts (two int64 indices and more).
 WINDOW_GATHER_OVERHEAD = 25
 WINDOW_GATHER_CHUNK = 1 << 24  # bytes of windows that are cut at a time, which bounds that memory
-
-
-NEAR_TILES, FAR_TILES = 4, 16  # edges of the two windows of a place's surroundings, in tiles
-SURROUND_PX = 64  # edge of both windows, in pixels
 
 
 class TileDataset(Dataset):
@@ -125,13 +121,10 @@ class TileDataset(Dataset):
 
         The window of one tile's size `(B, L, S, S)` and, with `surroundings`, the two windows around it.
         """
-        origin_px = np.rint((np.asarray(centre) - 0.5) * self.store.tile_size).astype(np.int64)
-        tile = self.windows(origin_px)
-        return (
-            (tile, self.surroundings(centre, NEAR_TILES), self.surroundings(centre, FAR_TILES))
-            if surroundings
-            else (tile,)
-        )
+        tile = self.windows(np.rint((np.asarray(centre) - 0.5) * self.store.tile_size).astype(np.int64))
+        if not surroundings:
+            return (tile,)
+        return tile, self.surroundings(centre, NEAR_TILES), self.surroundings(centre, FAR_TILES)
 
     def surroundings(self, centre: np.ndarray, tiles: int) -> Tensor:
         """Windows of `tiles` x `tiles` tiles around `centre (B, 2)`, as `(B, 2 L + 1, 64, 64) uint8`.
@@ -318,6 +311,7 @@ class Batch:
     tile_xy: Tensor  # (B, K, 2) float32, in tiles from the area's corner
     city: np.ndarray  # (B,) which dataset each sample is from
     rows: np.ndarray  # (B, K) rows of that dataset's store
+    index: Tensor  # (B, K) the same, counted through all datasets; on the device
     ready: torch.cuda.Event | None = None  # on a GPU: recorded when the tensors are there
     waited: float = 0.0  # seconds that training waited for this batch
 
@@ -354,6 +348,7 @@ class TripletDataset(Dataset):
         if size < cities:
             raise UserError(f"--batch_size {size} is less than one sample for each of {cities} cities")
         self.city = np.sort(np.arange(size) % cities)  # (B,), the same in every batch
+        self.first_row = np.cumsum([0, *map(len, datasets)])[:-1]  # of each city, counted through all of them
         # A GPU assembles batches on a stream of its own, beside the training step.
         self.stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
         self.set_epoch(0)
@@ -397,7 +392,8 @@ class TripletDataset(Dataset):
             if len(mine):
                 parts.append(dataset.inputs(mine.reshape(-1, 2), self.surroundings))
         inputs = tuple(torch.cat(column) if len(column) > 1 else column[0] for column in zip(*parts, strict=True))
-        return Batch(self.epoch, step, inputs, copy_to(tile_xy, self.device), self.city, rows)
+        index = copy_to(rows + self.first_row[self.city, None], self.device)
+        return Batch(self.epoch, step, inputs, copy_to(tile_xy, self.device), self.city, rows, index)
 
     def augmented(self, batch: Batch) -> tuple[Tensor, ...]:
         """The batch's inputs, augmented: every window of a place in the same way."""
@@ -434,7 +430,7 @@ def prefetch(dataset: TripletDataset, first_step: int = 0, num_threads: int = 0)
                 if batch.ready is not None:  # the step that follows waits for the data, the host does not
                     stream = torch.cuda.current_stream(batch.tile_xy.device)
                     stream.wait_event(batch.ready)
-                    for tensor in (*batch.inputs, batch.tile_xy):
+                    for tensor in (*batch.inputs, batch.tile_xy, batch.index):
                         tensor.record_stream(stream)
                 yield batch
         finally:

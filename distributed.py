@@ -177,7 +177,7 @@ def distribute(network: nn.Module, group: ProcessGroup) -> nn.Module:
     for module in list(network.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d) and not cuda:
-                child.__class__ = _SyncBatchNormCPU
+                child.__class__ = _SyncBatchNormCPU  # type: ignore[assignment]  # the same attributes
             elif isinstance(child, nn.Dropout):
                 setattr(module, name, _SyncDropout(child.p))
     if cuda:

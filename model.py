@@ -17,32 +17,11 @@ from devices import network_input
 from layers import LAYERS
 from multiscale import MultiscaleEncoder
 
-ARCHITECTURES = ("loc2vec", "multiscale")
 BLOCK_CHANNELS = (64, 128, 256, 512, 512)
 FC_SIZES = (1024, 512)
 
 
 # --- encoder -----------------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class EncoderConfig:
-    """Encoder."""
-
-    embedding_dim: int = flag(128, "length of a tile's vector", type=positive_int)
-    dropout: float = flag(0.5, "share of the hidden features dropped while training", type=fraction)
-    architecture: str = flag(
-        "loc2vec", "loc2vec: the published network; multiscale: it also sees the surroundings", choices=ARCHITECTURES
-    )
-    tile_size: int = 256
-    in_channels: int = len(LAYERS)
-
-    def __post_init__(self) -> None:
-        if self.tile_size % 32:
-            nearest = max(32, round(self.tile_size / 32) * 32)
-            raise UserError(f"--tile_size {self.tile_size} is not a multiple of 32; try --tile_size {nearest}")
-        if self.architecture not in ENCODERS:
-            raise UserError(f"no encoder is named {self.architecture!r}; this version has {', '.join(ENCODERS)}")
 
 
 class Encoder(nn.Module):
@@ -54,7 +33,7 @@ class Encoder(nn.Module):
 
     uses_surroundings = False
 
-    def __init__(self, config: EncoderConfig):
+    def __init__(self, config: "EncoderConfig"):
         super().__init__()
         self.config = config
         channels = (config.in_channels, *BLOCK_CHANNELS)
@@ -76,10 +55,31 @@ class Encoder(nn.Module):
         return F.normalize(self.head(features).to(self.head[-1].weight.dtype), dim=1)
 
 
-ENCODERS: dict[str, Callable[[EncoderConfig], nn.Module]] = {"loc2vec": Encoder, "multiscale": MultiscaleEncoder}
+AnyEncoder = Encoder | MultiscaleEncoder
+ENCODERS: dict[str, Callable[["EncoderConfig"], AnyEncoder]] = {"loc2vec": Encoder, "multiscale": MultiscaleEncoder}
 
 
-def build_network(config: EncoderConfig) -> nn.Module:
+@dataclasses.dataclass(frozen=True)
+class EncoderConfig:
+    """Encoder."""
+
+    embedding_dim: int = flag(128, "length of a tile's vector", type=positive_int)
+    dropout: float = flag(0.5, "share of the hidden features dropped while training", type=fraction)
+    architecture: str = flag(
+        "loc2vec", "loc2vec: the published network; multiscale: it also sees the surroundings", choices=list(ENCODERS)
+    )
+    tile_size: int = 256
+    in_channels: int = len(LAYERS)
+
+    def __post_init__(self) -> None:
+        if self.tile_size % 32:
+            nearest = max(32, round(self.tile_size / 32) * 32)
+            raise UserError(f"--tile_size {self.tile_size} is not a multiple of 32; try --tile_size {nearest}")
+        if self.architecture not in ENCODERS:
+            raise UserError(f"no encoder is named {self.architecture!r}; this version has {', '.join(ENCODERS)}")
+
+
+def build_network(config: EncoderConfig) -> AnyEncoder:
     """The untrained encoder that `config` describes. Its `uses_surroundings` says what it takes.
 
     Called with the tensors that `TileDataset.inputs` gives, it returns unit vectors `(B, embedding_dim)`.

@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tile_store import SURROUND_PX
+
 if TYPE_CHECKING:
     from model import EncoderConfig  # it imports this file
 
-SURROUND_PX = 64  # edge of a window of the surroundings, in pixels
 BRIGHTNESSES = 256
 THRESHOLDS = 16  # learned soft thresholds of brightness per layer
 PLANE_WIDTHS = (16, 24, 32, 48)  # channels of the convolutions on one layer of the tile
@@ -31,6 +32,8 @@ class SoftHistogram(nn.Module):
     The sum over pixels of a function of their brightness is a product with the plane's histogram. So the thresholds are
     learned at full resolution, at the cost of one count per pixel.
     """
+
+    brightness: Tensor
 
     def __init__(self, layers: int):
         super().__init__()
@@ -94,7 +97,7 @@ class PlaneTrunk(nn.Module):
         """`(M, sum of widths)` for `planes (M, S, S) uint8`."""
         x, means = planes[:, None], []
         for level in self.levels:
-            x = F.relu(level(x), inplace=True)
+            x = F.relu(level(x))  # in place, on a view, it would copy gradients
             means.append((LOG_STEEPNESS * x.mean(dim=(2, 3)).float()).log1p())
         return torch.cat(means, dim=1)
 
@@ -118,7 +121,7 @@ class SurroundTrunk(nn.Module):
         valid = window[:, -1:].float() / 255
         x, means = window, []
         for i, level in enumerate(self.levels):
-            x = F.relu(level(x), inplace=True)
+            x = F.relu(level(x))  # in place, on a view, it would copy gradients
             valid = F.avg_pool2d(valid, 2)
             zones = getattr(self, f"zones{i}").flatten(1)  # (3, pixels)
             weight = zones * valid.flatten(1)[:, None]  # (B, 3, pixels)
@@ -144,12 +147,16 @@ class MultiscaleEncoder(nn.Module):
     """
 
     uses_surroundings = True
+    mean: Tensor
+    map: Tensor
+    offset: Tensor
 
     def __init__(self, config: "EncoderConfig"):
         super().__init__()
         self.config = config
         layers, plane_features = config.in_channels, THRESHOLDS + sum(PLANE_WIDTHS)
         surround_features = ZONES * (sum(SURROUND_WIDTHS) + 1)
+        self.plane_width = plane_features  # features of one plane
         features = (layers * plane_features, surround_features, surround_features)
         self.histogram, self.plane_trunk = SoftHistogram(layers), PlaneTrunk()
         self.surround_trunks = nn.ModuleList(SurroundTrunk(2 * layers + 1, SURROUND_PX) for _ in range(2))
@@ -158,12 +165,11 @@ class MultiscaleEncoder(nn.Module):
         self.missing = nn.Parameter(torch.zeros(len(features), SCALE_FEATURES))
         joined = len(features) * SCALE_FEATURES
         self.skip = nn.Linear(joined, config.embedding_dim)
-        self.head = nn.Sequential(
-            nn.GELU(), nn.Linear(joined, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, config.embedding_dim)
-        )
-        for last in (self.skip, self.head[-1]):  # a start near zero, as the targets have different sizes
-            nn.init.normal_(last.weight, std=0.1 * last.in_features**-0.5)
-            nn.init.zeros_(last.bias)
+        first, last = nn.Linear(joined, HIDDEN), nn.Linear(HIDDEN, config.embedding_dim)
+        self.head = nn.Sequential(nn.GELU(), first, nn.GELU(), last)
+        for linear in (self.skip, last):  # a start near zero, as the targets have different sizes
+            nn.init.normal_(linear.weight, std=0.1 * linear.in_features**-0.5)
+            nn.init.zeros_(linear.bias)
         self.register_buffer("mean", torch.zeros(config.embedding_dim))
         self.register_buffer("map", torch.eye(config.embedding_dim))
         self.register_buffer("offset", torch.zeros(config.embedding_dim))
@@ -182,7 +188,11 @@ class MultiscaleEncoder(nn.Module):
 
     def summaries(self, tile: Tensor, near: Tensor, far: Tensor) -> list[Tensor]:
         """The summary of each scale, `(B, 256)`, for the arguments of `forward`."""
-        return self.scaled([self.tile_features(tile), self.surround_trunks[0](near), self.surround_trunks[1](far)])
+        return self.summaries_with(self.tile_features(tile), near, far)
+
+    def summaries_with(self, features: Tensor, near: Tensor, far: Tensor) -> list[Tensor]:
+        """The summaries, given what `tile_features` found."""
+        return self.scaled([features, self.surround_trunks[0](near), self.surround_trunks[1](far)])
 
     def scaled(self, features: list[Tensor]) -> list[Tensor]:
         """The summaries `(B, 256)` of the features of the three scales."""

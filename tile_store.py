@@ -37,7 +37,9 @@ from tile_files import (
 from tile_grid import DEFAULT_ZOOM, TileGrid, unwrapped
 
 SHRINKS = ("mean", "max")  # ways to shrink a tile
-LEVELS = (16, 4)  # pixels per tile edge of the coarser levels, from which surroundings are cut
+NEAR_TILES, FAR_TILES = 4, 16  # edges of the two windows of a place's surroundings, in tiles
+SURROUND_PX = 64  # edge of both windows, in pixels
+LEVELS = (SURROUND_PX // NEAR_TILES, SURROUND_PX // FAR_TILES)  # pixels per tile edge of the coarser levels for them
 _STORE_KEY = f"store-3 {' '.join(LAYERS)}"  # the file format, and what the channels mean
 _DECODE_CHUNK = 128
 _COPY_PLANES_FROM_PX = 128  # from this tile size on, copying plane by plane is faster than one np.take
@@ -137,17 +139,22 @@ class TileStore:
         if aligned.any():
             out[aligned] = self.tiles(self.grid.rows(tile[aligned]))
         corners = np.array([(0, 0), (1, 0), (0, 1), (1, 1)])
-        rows = self.grid.rows(tile[:, None, :] + corners)  # (B, 4)
-        for i in np.flatnonzero(~aligned):
-            for (right, below), row in zip(corners.tolist(), rows[i], strict=True):
-                if row < 0:
-                    continue
+        rows = np.where(aligned[:, None], -1, self.grid.rows(tile[:, None, :] + corners))  # (B, 4)
+        for row in np.unique(rows[rows >= 0]).tolist():
+            layers = list(self.drawn_layers(row))
+            for i, corner in np.argwhere(rows == row).tolist():
+                right, below = corners[corner].tolist()
                 from_x, to_x = _overlap(int(shift[i, 0]), size, right)
                 from_y, to_y = _overlap(int(shift[i, 1]), size, below)
-                for channel, plane in enumerate(self.plane_of[row]):
-                    if plane:
-                        out[i, channel, to_y, to_x] = self.planes[plane, from_y, from_x]
+                for channel, plane in layers:
+                    out[i, channel, to_y, to_x] = plane[from_y, from_x]
         return out
+
+    def drawn_layers(self, row: int) -> Iterator[tuple[int, np.ndarray]]:
+        """The layers of a tile that show something, and their planes `(S, S) uint8`."""
+        for channel, plane in enumerate(self.plane_of[row].tolist()):
+            if plane:
+                yield channel, self.planes[plane]
 
     def verify(self, rows: np.ndarray) -> np.ndarray:
         """`(B,) bool`: whether the pixels of each of `rows (B,)` are still what was packed."""

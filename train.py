@@ -27,7 +27,8 @@ from data_loader import Batch, TileDataset, TripletDataset, TripletSampler, copy
 from distributed import ProcessGroup, distribute, init_distributed
 from files import atomic_path, atomic_write
 from memory import free_memory, is_out_of_memory, memory_advice, memory_need
-from model import TripletTerms, batch_loss, build_network
+from model import AnyEncoder, TripletTerms, batch_loss, build_network
+from multiscale import MultiscaleEncoder
 from progress_bars import progress, progress_listener, warn
 from run_log import Recorder
 from tile_statistics import city_targets
@@ -69,10 +70,10 @@ class Run:
     group: ProcessGroup
     batches: TripletDataset
     val_triplets: list[np.ndarray]  # (M, 3) held-out rows of each city
-    encoder: nn.Module  # what is saved
+    encoder: AnyEncoder  # what is saved
     network: nn.Module  # what is trained: the encoder, perhaps distributed and compiled
     decoder: nn.Linear | None  # tells the statistics of a place from its vector, if the loss asks for that
-    targets: list[Tensor]  # those statistics `(N, T)` of each city's tiles
+    targets: Tensor | None  # those statistics `(N, T)`, of the tiles of all cities
     optimizer: torch.optim.Optimizer
     state: TrainState
     recorder: Recorder
@@ -208,26 +209,26 @@ def train_step(run: Run, batch: Batch, inputs: tuple[Tensor, ...]) -> Tensor:
     for group in run.optimizer.param_groups:
         group["lr"] = run.learning_rate(run.state.step)
 
-    # Forward: V vectors of each tile of all processes, (B * K, V, D). The first one sees all that the encoder can see.
+    # Forward: V vectors of each tile of all processes, (B * K, V, D), before the fixed map of the encoder. The first of
+    # the V sees all that the encoder can see.
     with run.autocast():
         if run.encoder.uses_surroundings:
-            told = run.network(*inputs, keep=scale_dropout(run, batch))
+            unmapped = run.network(*inputs, keep=scale_dropout(run, batch))
         else:
-            told = run.network(*inputs)[:, None]
-    told = run.group.gather(told.float())
-    vectors = F.normalize(told[:, 0], dim=1) if run.encoder.uses_surroundings else told[:, 0]
-    vectors = vectors.view(*batch.tile_xy.shape[:2], -1)  # (B, K, D)
+            unmapped = run.network(*inputs)[:, None]
+    unmapped = run.group.gather(unmapped.float())
+    vectors = F.normalize(unmapped[:, 0], dim=1).view(*batch.index.shape, -1)  # (B, K, D)
 
     # Loss.
     near = config.augment.jitter or config.sample.pos_radius
     terms = batch_loss(config.loss, vectors, batch.tile_xy, near, config.sample.neg_radius)
     loss = terms.loss
-    if run.decoder is not None:
+    if run.decoder is not None and run.targets is not None:
         # Every process sees all vectors and targets, so the decoder stays equal in all of them.
-        goal = torch.stack([run.targets[city][rows] for city, rows in zip(batch.city, batch.rows, strict=True)])
-        missed = (run.decoder(told) - goal.flatten(0, 1)[:, None]).square().sum(dim=2)  # (B * K, V)
+        wanted = run.targets[batch.index.flatten(), None]  # (B * K, 1, T)
+        missed = (run.decoder(unmapped) - wanted).square().sum(dim=2)  # (B * K, V)
         missed = missed[:, 0] + PARTIAL_WEIGHT * missed[:, 1:].sum(dim=1)
-        loss = loss + config.loss.reconstruction_weight * missed.view(vectors.shape[:2]).mean(dim=1)
+        loss = loss + config.loss.reconstruction_weight * missed.view(batch.index.shape).mean(dim=1)
     loss = loss.mean()
 
     # Backward.
@@ -276,6 +277,8 @@ def build_run(config: TrainConfig, group: ProcessGroup) -> Run:
     if size % group.size:
         fits = max(group.size, size // group.size * group.size)
         raise UserError(f"--batch_size {size} does not divide among {group.size} processes; try --batch_size {fits}")
+    if size * config.loss.views < 2:
+        raise UserError("--batch_size 1 is too small for batch norm with this --loss_type; try --batch_size 16")
     checkpoint = load_checkpoint(config.run.resume) if config.run.resume else None
     # Only the main process writes, so only it needs a name.
     dated = f"{datetime.now():%Y%m%d-%H%M%S}-{config.loss.loss_type}" if group.is_main_process else ""
@@ -283,8 +286,8 @@ def build_run(config: TrainConfig, group: ProcessGroup) -> Run:
 
     # Data.
     stores = [open_configured(config.tiles.one(root), config.packing, verify=True) for root in config.tiles.tiles_root]
-    if len({store.zoom for store in stores}) > 1 or len({store.tile_size for store in stores}) > 1:
-        raise UserError("all folders of --tiles_root must hold tiles of the same zoom")
+    if len({store.content_key for store in stores}) < len(stores):
+        raise UserError("two folders of --tiles_root hold the same tiles; name each city once")
     split = [split_city(store, config) for store in stores]
     if device.type == "cpu" and memory_need(config, group) > (free := free_memory(device)):
         raise WorkError(memory_advice(config, group, free))  # otherwise the system would kill the process
@@ -307,17 +310,17 @@ def build_run(config: TrainConfig, group: ProcessGroup) -> Run:
     # Network, and what tells the statistics of a place from its vector.
     torch.manual_seed(seed)
     encoder = build_network(config.encoder).to(device).to(memory_format=torch.channels_last)
-    decoder, targets = None, []
+    decoder, targets = None, None
     if config.loss.reconstruction_weight > 0:
         with group.main_process_first():
             training = [sampler.rows for sampler in batches.samplers]
-            targets = city_targets(stores, training, config.tiles.cache_dir, config.packing.num_workers)
-        decoder = nn.Linear(config.encoder.embedding_dim, targets[0].shape[1])
+            by_city = city_targets(stores, training, config.tiles.cache_dir, config.packing.num_workers)
+        targets = torch.from_numpy(np.concatenate(by_city))
+        decoder = nn.Linear(config.encoder.embedding_dim, targets.shape[1])
         with torch.no_grad():  # number k of a vector starts as the one that tells component k
-            deviations = torch.from_numpy(np.concatenate(targets).std(axis=0))
-            decoder.weight.zero_().fill_diagonal_(1).mul_(deviations[:, None])
+            decoder.weight.zero_().fill_diagonal_(1).mul_(targets.std(dim=0, correction=0)[:, None])
             decoder.bias.zero_()
-        decoder = decoder.to(device)
+        decoder, targets = decoder.to(device), targets.to(device)
 
     # Optimiser, in one kernel if the device has it.
     trained = nn.ModuleList([encoder, decoder] if decoder else [encoder])
@@ -356,7 +359,7 @@ def build_run(config: TrainConfig, group: ProcessGroup) -> Run:
         encoder=encoder,
         network=network.train(),
         decoder=decoder,
-        targets=[torch.from_numpy(values).to(device) for values in targets],
+        targets=targets,
         optimizer=optimizer,
         state=state,
         recorder=recorder,
@@ -421,7 +424,7 @@ def embed_rows(run: Run, city: int, rows: np.ndarray, stop: StopSignal, chunk: i
 
 def final_vectors(run: Run, vectors: Tensor) -> Tensor:
     """The encoder's vectors, given those before its fixed map, on the CPU."""
-    if not run.encoder.uses_surroundings:
+    if not isinstance(run.encoder, MultiscaleEncoder):
         return vectors
     with torch.inference_mode():
         return run.encoder.final(vectors.to(run.group.device)).cpu()
@@ -429,7 +432,7 @@ def final_vectors(run: Run, vectors: Tensor) -> Tensor:
 
 def fit_map(run: Run, stop: StopSignal) -> None:
     """Set the fixed map of the multiscale encoder, from training tiles of every city."""
-    if run.encoder.uses_surroundings and run.decoder is not None:
+    if isinstance(run.encoder, MultiscaleEncoder) and run.decoder is not None:
         most = MAP_SAMPLE // len(run.stores)
         parts = [
             embed_rows(run, city, with_content(store, sampler.rows, most), stop)
@@ -449,14 +452,14 @@ def validate(run: Run, stop: StopSignal) -> tuple[dict[str, float], list[Tensor]
     for city, triplets in enumerate(run.val_triplets):
         rows, places = np.unique(triplets, return_inverse=True)
         places = places.reshape(triplets.shape)
-        told = embed_rows(run, city, rows, stop)
-        vectors = final_vectors(run, told)
+        unmapped = embed_rows(run, city, rows, stop)
+        vectors = final_vectors(run, unmapped)
         found.append(vectors)
         if not len(triplets):
             continue
 
         # The loss, batch by batch as in training, without mining.
-        store, unit = run.stores[city], F.normalize(told, dim=1) if run.encoder.uses_surroundings else told
+        store, unit = run.stores[city], F.normalize(unmapped, dim=1)
         tile_xy = torch.from_numpy((store.unwrapped_xy[triplets] - store.grid.origin).astype(np.float32))
         parts = []
         for first in range(0, len(triplets), sample.batch_size):
@@ -466,10 +469,10 @@ def validate(run: Run, stop: StopSignal) -> tuple[dict[str, float], list[Tensor]
             parts.append([terms.loss.expand(len(batch)), terms.positive, terms.negative, terms.active.float()])
         terms = TripletTerms(*[torch.cat(column) for column in zip(*parts, strict=True)])
         loss = float(terms.loss.mean())
-        if run.decoder is not None:
+        if run.decoder is not None and run.targets is not None:
             with torch.inference_mode():
-                device = run.group.device
-                missed = (run.decoder(told.to(device)) - run.targets[city][rows]).square().sum(dim=1).mean()
+                wanted = run.targets[torch.from_numpy(rows + run.batches.first_row[city]).to(run.targets.device)]
+                missed = (run.decoder(unmapped.to(wanted.device)) - wanted).square().sum(dim=1).mean()
             loss += run.config.loss.reconstruction_weight * float(missed)
         metrics.append(
             {

@@ -192,7 +192,8 @@ def saved_settings(checkpoint: Checkpoint) -> dict[str, Any]:
     """The settings of the checkpoint's run by today's flag names; older checkpoints have earlier names."""
     fields = [field for group in GROUPS.values() for field in dataclasses.fields(group)]
     today = {alias: field.name for field in fields for alias in field.metadata.get("aliases", ())}
-    return {today.get(name, name): value for name, value in checkpoint.train_config.items()}
+    gone = {"profile_dims"}  # 0 here: `load_checkpoint` refuses any other
+    return {today.get(name, name): value for name, value in checkpoint.train_config.items() if name not in gone}
 
 
 def resumed_config(resume: str, **given: Any) -> TrainConfig:
