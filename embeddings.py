@@ -15,13 +15,14 @@ import torch
 from torch import nn
 
 from cache_files import DamagedFile, load_cache, save_cache
-from checkpoint import Checkpoint, build_encoder, load_checkpoint
+from checkpoint import Checkpoint, build_encoder
 from cli import TilesFlags, UserError
 from data_loader import FAR_TILES
 from devices import pick_device
 from distributed import ProcessGroup
 from files import digest, locked
 from inference import Embedder
+from pretrained import load_model
 from progress_bars import warn
 from tile_facts import compass_zones, content_density, dominant_layers
 from tile_grid import hilbert_order, latlon_of_tile, tile_codes
@@ -159,7 +160,7 @@ def load_city(
     vector is cached.
     """
     started = time.perf_counter()
-    checkpoint = load_checkpoint(model_path)
+    checkpoint = load_model(model_path)
     if checkpoint.zoom != tiles.zoom:
         raise UserError(
             f"{model_path} was trained on tiles of zoom {checkpoint.zoom}, these have zoom {tiles.zoom}; "
@@ -191,24 +192,30 @@ def load_city(
         embedder = Embedder(build_encoder(checkpoint, group.device), store, batch_size=batch_size)
         computed = int(np.isin(content, embed_missing(cache, embedder, rows, content, group, force)).sum())
 
-    # vectors and facts together; what a fact means depends on the whole city
-    embeddings = Embeddings(
-        tile_xy=store.tile_xy[rows],
-        vectors=cache.lookup(content),
-        zoom=store.zoom,
-        key=embeddings_key(cache.model_key, store.tile_xy[rows], content),
-        dominant_layer=dominant_layers(store)[rows],
-        zone=compass_zones(store.unwrapped_xy)[rows],
-        density=content_density(store)[rows],
-        blank=store.blank[rows],
-        content=content,
-        model_key=cache.model_key,
-    )
+    embeddings = with_facts(store, rows, cache.lookup(content), content, cache.model_key)
     city = City(store, checkpoint, embeddings, rows, group.device, tiles.cache_dir, computed, len(rows) - computed)
     city.missing, city.seconds = left_out, time.perf_counter() - started
     if embedder is not None:
         city.embedder = embedder
     return city
+
+
+def with_facts(
+    store: TileStore, rows: np.ndarray, vectors: np.ndarray, content: np.ndarray, model_key: str
+) -> Embeddings:
+    """The vectors of the store's `rows` and facts about these tiles; what a fact means depends on the whole city."""
+    return Embeddings(
+        tile_xy=store.tile_xy[rows],
+        vectors=vectors,
+        zoom=store.zoom,
+        key=embeddings_key(model_key, store.tile_xy[rows], content),
+        dominant_layer=dominant_layers(store)[rows],
+        zone=compass_zones(store.unwrapped_xy)[rows],
+        density=content_density(store)[rows],
+        blank=store.blank[rows],
+        content=content,
+        model_key=model_key,
+    )
 
 
 def open_store_for(

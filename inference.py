@@ -108,13 +108,20 @@ class Embedder:
 
         return self._joined(self.forward(load, np.asarray(pairs)))
 
-    def forward(self, load: Callable[[np.ndarray], tuple[Tensor, ...]], items: np.ndarray) -> Iterator[np.ndarray]:
-        """The vectors of `items`, one batch at a time; `load` gives the encoder's inputs for a batch of them.
+    def forward(
+        self,
+        load: Callable[[np.ndarray], tuple[Tensor, ...]],
+        items: np.ndarray,
+        network: Callable[..., Tensor] | None = None,
+    ) -> Iterator[np.ndarray]:
+        """The vectors of `items`, one batch at a time; `load` gives the inputs of `network` for a batch of them.
+
+        The default is the encoder's network.
 
         A thread loads the next batch while the network runs. Results are copied back one batch late, because a copy
         waits for the GPU, which by then already works on the next batch.
         """
-        previous = None
+        network, previous = network or self.network, None
         with ThreadPoolExecutor(1) as pool:
             starts = range(0, len(items), self.batch_size)
             batches = (pool.submit(load, items[start : start + self.batch_size]) for start in starts)
@@ -122,7 +129,7 @@ class Embedder:
             while loading is not None:
                 inputs = loading.result()
                 loading = next(batches, None)
-                current = self.network(*inputs)
+                current = network(*inputs)
                 if previous is not None:
                     yield previous.cpu().numpy()
                 previous = current

@@ -12,9 +12,14 @@ from typing import override
 from tqdm import tqdm
 
 
+def note(message: str) -> None:
+    """Print a line on stderr that says what is done; it breaks no progress bar."""
+    tqdm.write(message, file=sys.stderr)
+
+
 def warn(message: str) -> None:
     """Print a message on stderr that the user should know; the work goes on."""
-    tqdm.write(f"warning: {message}", file=sys.stderr)
+    note(f"warning: {message}")
     if (heard := _warned.get()) is not None:
         heard.append(message)
 

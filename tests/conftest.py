@@ -183,14 +183,16 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def save_untrained(path: Path, tile_size: int = 32, embedding_dim: int = 16, seed: int = 0) -> None:
+def save_untrained(
+    path: Path, tile_size: int = 32, embedding_dim: int = 16, seed: int = 0, architecture: str = "loc2vec"
+) -> None:
     """Write the checkpoint of an untrained encoder; equal for an equal `seed`."""
     import torch  # not above: most tests of the set-up run without it
 
     from checkpoint import Checkpoint, encoder_state, save_checkpoint
     from model import EncoderConfig, build_network
 
-    config = EncoderConfig(embedding_dim=embedding_dim, dropout=0.0, tile_size=tile_size)
+    config = EncoderConfig(embedding_dim, dropout=0.0, architecture=architecture, tile_size=tile_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder = build_network(config)

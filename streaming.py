@@ -1,0 +1,504 @@
+"""A city's vectors straight from its extract: every tile is drawn, shrunk and embedded in one pass, without PNG files.
+
+Not a command. `python embed.py CITY.osm.pbf` and `LocationEncoder.read` use it.
+"""
+
+import dataclasses
+import functools
+import secrets
+import time
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from functools import cached_property
+from multiprocessing import parent_process
+from pathlib import Path
+from typing import override
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cache_files import DamagedFile, load_cache, save_cache
+from checkpoint import Checkpoint, build_encoder, load_checkpoint, save_checkpoint
+from cli import UserError
+from data_loader import TileDataset
+from devices import pick_device
+from embeddings import City, tile_contents, with_facts
+from files import digest, file_digest
+from inference import Embedder, fast_forward
+from layers import LAYERS, STYLE_PATH
+from map_index import STYLE_PX, DrawIndex, build_index
+from map_style import load_style
+from multiscale import MultiscaleEncoder
+from osm_extract import read_features
+from osm_file import extract_info
+from progress_bars import progress
+from render_tiles import choose_area
+from tile_area import TileArea, box_text, boxes_overlap
+from tile_files import plane_digest, resize_tile
+from tile_grid import Box, hilbert_order, near_any, tile_of_latlon
+from tile_painter import Painter
+from tile_store import FAR_TILES, LEVELS, NEAR_TILES, TileStore, coarse_level
+from tile_workers import completed, metatiles_of
+
+PRELOAD = ("torch", "skia")  # imported once for all worker processes
+SAVE_EVERY_S = 20  # finished tiles are written this often: a run that is killed loses no more
+PLANES_AT_ONCE = 32  # planes whose features are computed together: their activations stay in the processor's cache
+TILES_AT_ONCE = 16  # the same for whole tiles and the published encoder
+PLACES_AT_ONCE = 256  # places that a process embeds at a time
+FEW_PLACES = 1024  # so many are embedded in the main process
+MOST_SYMBOLS = 50_000  # outlines of objects that a painter keeps
+AREA, ENCODER, DRAWN_LEVELS = "area.l2v", "encoder.pth", "levels.l2v"  # files in a drawing's folder
+FORMAT = "streaming-1"
+
+
+# --- tiles that are drawn when they are asked for ----------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DrawnTiles(TileStore):
+    """The tiles of an extract. Coarser levels are in memory; full resolution is drawn again when it is asked for.
+
+    `planes` holds the blank plane only. `index` says what lies on the tiles of `area`, which are in the same order.
+    """
+
+    area: TileArea
+    index: DrawIndex
+
+    @cached_property
+    def _painter(self) -> Painter:
+        return Painter(self.index, STYLE_PX)
+
+    @override
+    def tiles(self, rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        shape = (len(rows), len(LAYERS), self.tile_size, self.tile_size)
+        out = np.empty(shape, dtype=np.uint8) if out is None else out
+        out.fill(0)
+        for tile, row in zip(out, np.asarray(rows).tolist(), strict=True):
+            for layer, plane in self.drawn_layers(row) if row >= 0 else ():
+                tile[layer] = plane
+        return out
+
+    @override
+    def drawn_layers(self, row: int) -> Iterator[tuple[int, np.ndarray]]:
+        if len(self._painter.symbols) > MOST_SYMBOLS:
+            self._painter.symbols.clear()
+        x, y = self.area.unwrapped_xy[row].tolist()
+        for layer, plane in self._painter.layers(row, x, y):
+            yield layer, resize_tile(plane, self.tile_size, self.shrink).copy()  # the painter uses its array again
+
+    @override
+    def verify(self, rows: np.ndarray) -> np.ndarray:
+        return np.ones(len(rows), dtype=bool)
+
+
+class DrawnEmbedder(Embedder):
+    """An encoder over `DrawnTiles`; it uses what the pass over the tiles has computed, and draws the rest again.
+
+    `found` holds, for the multiscale encoder, the features `(P, F)` of every plane; for the published one, the vectors
+    `(N, D)` of all tiles. `known (N,) bool` are the tiles that the pass has embedded.
+    """
+
+    def __init__(self, encoder: nn.Module, store: DrawnTiles, found: np.ndarray, known: np.ndarray):
+        super().__init__(encoder, store)
+        self.tiles = TileDataset(store, self.device, resident=False)
+        self.found, self.known = found, known
+
+    @override
+    def embed_batches(self, rows: np.ndarray) -> Iterator[np.ndarray]:
+        rows, encoder = np.asarray(rows), self.encoder
+        if not self.known[rows].all():
+            yield from super().embed_batches(rows)
+        elif isinstance(encoder, MultiscaleEncoder):
+
+            def load(rows: np.ndarray) -> tuple[Tensor, ...]:
+                features = torch.from_numpy(self.found[self.store.plane_of[rows]].reshape(len(rows), -1))
+                centre = self.store.tile_xy[rows] + 0.5
+                near, far = (self.tiles.surroundings(centre, tiles) for tiles in (NEAR_TILES, FAR_TILES))
+                return features.to(self.device), near, far
+
+            def network(features: Tensor, near: Tensor, far: Tensor) -> Tensor:
+                with torch.inference_mode():
+                    return encoder.final(encoder.join(encoder.summaries_with(features, near, far)))
+
+            with progress(total=len(rows), desc="embedding tiles", unit="tile") as bar:
+                for vectors in self.forward(load, rows, network):
+                    yield vectors
+                    bar.update(len(vectors))
+        else:
+            yield self.found[rows]
+
+
+# --- what is drawn where -----------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawing:
+    """An extract that is ready to be drawn: the tiles in its box, and what lies on each.
+
+    `folder` holds the index, from which the worker processes draw. `key` is a digest of extract, style and box.
+    """
+
+    extract: Path
+    folder: Path
+    key: str
+    area: TileArea
+    index: DrawIndex
+    box: Box
+
+
+def open_drawing(
+    extract: Path | str, box: Box | None, zoom: int, folder: Path, style_path: Path = STYLE_PATH
+) -> Drawing:
+    """Read an extract and find what lies on which tile; what an earlier run left in `folder` is used.
+
+    Raises `UserError` for an extract that cannot be read and for a box outside of it.
+    """
+    extract = Path(extract)
+    style, info = load_style(style_path), extract_info(extract)
+    if box and info.box and not boxes_overlap(box, info.box):
+        raise UserError(
+            f"--bbox {box_text(box)} lies outside of {extract}, which covers {box_text(info.box)} (W,S,E,N)"
+        )
+    key = digest(FORMAT, file_digest(extract), style.digest, zoom, box, STYLE_PX)
+    try:
+        loaded = load_cache(folder / AREA, key)
+    except DamagedFile:
+        loaded = None
+    if loaded is None:
+        features = read_features(extract, style, box, folder)
+        area, found_box = choose_area(features, style, box, zoom, extract)
+        build_index(features, style, area).save(folder)
+        del features
+        save_cache(folder / AREA, key, {"wanted": area.wanted}, {"place": [area.x0, area.y0], "box": found_box})
+    else:
+        area, found_box = _load_area(folder, zoom), tuple(loaded[1]["box"])
+    return Drawing(extract, folder, key, area, DrawIndex.load(folder), found_box)
+
+
+def _load_area(folder: Path, zoom: int) -> TileArea:
+    loaded = load_cache(folder / AREA)
+    assert loaded is not None
+    return TileArea(zoom, *loaded[1]["place"], np.array(loaded[0]["wanted"]))
+
+
+# --- the pass over the tiles -------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class PassJob:
+    """What every worker process needs to know; index, encoder and, for places, levels lie in `folder`."""
+
+    folder: Path
+    zoom: int
+    token: str = dataclasses.field(default_factory=lambda: secrets.token_hex(8))  # another pass, another encoder
+
+
+@dataclasses.dataclass
+class DrawnCity(City):
+    """A city that was drawn from an extract; `embeddings` are those of its embedded tiles, perhaps of none."""
+
+    drawing: Drawing = dataclasses.field(kw_only=True)
+
+
+@dataclasses.dataclass
+class Planes:
+    """Planes that show something: where they lie, and what is kept of each.
+
+    `place (M, 3)` are tile, layer, and whether the features are known; `digest (M, 16)`, `intensity (M,)`, `fine` and
+    `coarse` (the levels) are as in `TileStore`. `features (M, F)` are those of the multiscale encoder.
+    """
+
+    place: np.ndarray
+    digest: np.ndarray
+    intensity: np.ndarray
+    fine: np.ndarray
+    coarse: np.ndarray
+    features: np.ndarray
+
+    @classmethod
+    def of(cls, pixels: list[np.ndarray], place: np.ndarray, features: np.ndarray) -> "Planes":
+        """What is kept of planes with these pixels."""
+        fine, coarse = (
+            np.array([coarse_level(plane, px) for plane in pixels], dtype=np.uint8).reshape(-1, 2, px, px)
+            for px in LEVELS
+        )
+        digests = np.frombuffer(b"".join(map(plane_digest, pixels)), dtype=np.uint8).reshape(-1, 16)
+        intensity = np.array([plane.mean() / 255 for plane in pixels], dtype=np.float32)
+        return cls(place, digests, intensity, fine, coarse, features)
+
+    @classmethod
+    def joined(cls, parts: list["Planes"]) -> "Planes":
+        """Several of them as one."""
+        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in vars(parts[0])})
+
+    def only(self, rows: np.ndarray) -> "Planes":
+        """Some of them."""
+        return Planes(**{name: column[rows] for name, column in vars(self).items()})
+
+
+def embed_city(
+    drawing: Drawing,
+    checkpoint: Checkpoint,
+    pool: Executor,
+    jobs: int,
+    *,
+    device: str = "auto",
+    rows: np.ndarray | None = None,
+    around: np.ndarray | None = None,
+    resumable: bool = False,
+) -> DrawnCity:
+    """Draw and embed tiles in one pass, with `jobs` processes of `pool`.
+
+    `rows` are the tiles to embed, all by default; those in their surroundings are drawn too. `around (M, 2)` are
+    further tiles, counted on beyond 180 degrees, whose surroundings are drawn, so that `embed_places` sees them. A
+    `resumable` pass writes what is finished to the drawing's folder and goes on from what is there.
+    """
+    started = time.perf_counter()
+    area, folder, surroundings = drawing.area, drawing.folder, checkpoint.uses_surroundings
+    wanted = np.zeros(len(area.tile_xy), dtype=bool)  # tiles to embed
+    wanted[slice(None) if rows is None else rows] = True
+    drawn = wanted.copy()
+    if surroundings and not wanted.all():
+        places = area.unwrapped_xy[wanted]
+        places = places if around is None else np.unique(np.concatenate([places, around]), axis=0)
+        drawn |= near_any(area.unwrapped_xy, places, FAR_TILES // 2 + 1)
+    save_checkpoint(folder / ENCODER, dataclasses.replace(checkpoint, train_state={}, train_config={}))
+
+    # The pass: worker processes draw blocks of tiles, and what the second sweep needs of them is kept.
+    key = digest(drawing.key, checkpoint.key(), np.packbits(wanted), np.packbits(drawn))
+    parts, table, left = _Parts(folder, key if resumable else None), _PlaneTable(checkpoint, len(drawn)), drawn.copy()
+    for tiles, vectors, planes in parts.finished():
+        left[tiles] = False
+        table.add(tiles, vectors, planes)
+    job, place = PassJob(folder, area.zoom), area.unwrapped_xy
+    tasks = ((job, block, place[block], wanted[block]) for block in metatiles_of(np.flatnonzero(left), place))
+    with progress(total=int(drawn.sum()), desc="drawing", unit=" tiles") as bar:
+        bar.update(int((drawn & ~left).sum()))
+        try:
+            for tiles, vectors, planes in completed(pool, _embed_metatile, tasks, 2 * jobs):
+                table.add(tiles, vectors, planes)
+                parts.keep(tiles, vectors, planes)
+                bar.update(len(tiles))
+        except BaseException:
+            parts.write()
+            raise
+
+    # The second sweep: surroundings and head.
+    store, features = table.store(drawing)
+    encoder = build_encoder(checkpoint, pick_device(device))
+    embedder = DrawnEmbedder(encoder, store, features if surroundings else table.vectors, wanted)
+    chosen = np.flatnonzero(wanted)
+    content = tile_contents(store, chosen, surroundings)
+    embeddings = with_facts(store, chosen, embedder.embed_tiles(chosen), content, checkpoint.key())
+    city = DrawnCity(store, checkpoint, embeddings, chosen, embedder.device, computed=len(chosen), drawing=drawing)
+    city.embedder, city.seconds = embedder, time.perf_counter() - started
+    return city
+
+
+class _PlaneTable:
+    """Collects what a pass finds; every distinct plane of a layer is kept once, and plane 0 is blank."""
+
+    def __init__(self, checkpoint: Checkpoint, count: int):
+        self.checkpoint = checkpoint
+        self.plane_of = np.zeros((count, len(LAYERS)), dtype=np.int32)
+        self.vectors = np.zeros((count, checkpoint.encoder_config["embedding_dim"]), dtype=np.float32)
+        self.parts: list[Planes] = []
+        self.number: dict[bytes, int] = {}  # of a plane, by digest, layer, and whether its features are known
+
+    def add(self, tiles: np.ndarray, vectors: np.ndarray, planes: Planes) -> None:
+        """Take over finished `tiles (n,)`; `vectors (n, D)`, or `(0, D)` if they come later."""
+        if len(vectors):
+            self.vectors[tiles] = vectors
+        kinds = np.concatenate([planes.digest, planes.place[:, 1:].astype(np.uint8)], axis=1)
+        before = len(self.number)
+        numbers = np.array([self.number.setdefault(bytes(kind), len(self.number) + 1) for kind in kinds], np.int32)
+        self.plane_of[planes.place[:, 0], planes.place[:, 1]] = numbers
+        distinct, first = np.unique(numbers, return_index=True)
+        self.parts.append(planes.only(first[distinct > before]))
+
+    def store(self, drawing: Drawing) -> tuple[DrawnTiles, np.ndarray]:
+        """The tiles of the drawing with their levels, and the features `(P, F)` of all planes."""
+        size = self.checkpoint.tile_size
+        blank = np.zeros((size, size), dtype=np.uint8)
+        width = self.parts[0].features.shape[1] if self.parts else 0
+        first = Planes.of([blank], np.zeros((1, 3), np.int64), np.zeros((1, width), np.float32))
+        planes, self.parts = Planes.joined([first, *self.parts]), []
+        store = DrawnTiles(
+            tiles_root=drawing.extract,
+            zoom=drawing.area.zoom,
+            tile_size=size,
+            shrink=self.checkpoint.shrink,
+            tile_xy=drawing.area.tile_xy.astype(np.int32),
+            planes=blank[None],
+            plane_of=self.plane_of,
+            plane_intensity=planes.intensity,
+            plane_digest=planes.digest,
+            levels=dict(zip(LEVELS, (planes.fine, planes.coarse), strict=True)),
+            meta={},
+            area=drawing.area,
+            index=drawing.index,
+        )
+        return store, planes.features
+
+
+class _Parts:
+    """Finished tiles on disk, from which a pass that was stopped goes on; without a key, nothing is written."""
+
+    def __init__(self, folder: Path, key: str | None):
+        self.folder, self.key = folder, key
+        self.waiting: list[tuple[np.ndarray, np.ndarray, Planes]] = []
+        self.count, self.written = 0, time.monotonic()
+
+    def finished(self) -> Iterator[tuple[np.ndarray, np.ndarray, Planes]]:
+        """What an earlier run of the same pass wrote; files of other passes are removed."""
+        for path in sorted(self.folder.glob("part-*.l2v")):
+            try:
+                loaded = load_cache(path, self.key) if self.key else None
+            except DamagedFile:
+                loaded = None
+            if loaded is None:
+                path.unlink()
+                continue
+            columns = {name: np.array(column) for name, column in loaded[0].items()}
+            self.count = int(path.stem.removeprefix("part-")) + 1
+            yield columns.pop("tiles"), columns.pop("vectors"), Planes(**columns)
+
+    def keep(self, tiles: np.ndarray, vectors: np.ndarray, planes: Planes) -> None:
+        """Write finished tiles, together with others, when enough time has passed."""
+        if self.key is not None:
+            self.waiting.append((tiles, vectors, planes))
+            if time.monotonic() - self.written > SAVE_EVERY_S:
+                self.write()
+
+    def write(self) -> None:
+        """Write what is not on disk yet."""
+        if self.key is not None and self.waiting:
+            tiles, vectors, planes = zip(*self.waiting, strict=True)
+            columns = {"tiles": np.concatenate(tiles), "vectors": np.concatenate(vectors)}
+            save_cache(self.folder / f"part-{self.count:05}.l2v", self.key, columns | vars(Planes.joined(list(planes))))
+            self.waiting, self.count, self.written = [], self.count + 1, time.monotonic()
+
+
+# --- any place ---------------------------------------------------------------------------------------------
+
+
+def embed_places(city: DrawnCity, latlon: np.ndarray, pool: Executor, jobs: int) -> np.ndarray:
+    """The vectors `(M, D) float32` of places `latlon (M, 2)` in degrees, all of them on tiles of the city.
+
+    Each is that of the window around the place, which is drawn for it, and of the place's surroundings.
+    """
+    latlon = np.asarray(latlon, dtype=np.float64).reshape(-1, 2)
+    if len(latlon) <= FEW_PLACES or jobs == 1:
+        return city.embedder.embed_places(latlon)
+    store, folder = city.store, city.drawing.folder
+    levels = {str(px): level for px, level in store.levels.items()}
+    save_cache(folder / DRAWN_LEVELS, FORMAT, levels | {"plane_of": store.plane_of})
+    tile_xy = np.floor(tile_of_latlon(*latlon.T, store.zoom)).astype(np.int64)
+    order = np.argsort(hilbert_order(tile_xy), kind="stable")  # neighbours share tiles
+    chunks = [order[first : first + PLACES_AT_ONCE] for first in range(0, len(order), PLACES_AT_ONCE)]
+    job = PassJob(folder, store.zoom)
+    vectors = np.empty((len(latlon), city.embedder.dimension), dtype=np.float32)
+    with progress(total=len(latlon), desc="embedding places", unit=" places") as bar:
+        for chunk, found in completed(pool, _embed_chunk, ((job, chunk, latlon[chunk]) for chunk in chunks), 2 * jobs):
+            vectors[chunk] = found
+            bar.update(len(chunk))
+    return vectors
+
+
+# --- in the worker processes -------------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=1)
+def _load_encoder(job: PassJob) -> tuple[nn.Module, Checkpoint]:
+    if parent_process() is not None:
+        torch.set_num_threads(1)  # there are as many processes as cores
+    checkpoint = load_checkpoint(job.folder / ENCODER)
+    return build_encoder(checkpoint), checkpoint
+
+
+@functools.lru_cache(maxsize=1)
+def _load_painter(job: PassJob) -> Painter:
+    return Painter(DrawIndex.load(job.folder), STYLE_PX)
+
+
+def _embed_metatile(
+    job: PassJob, tiles: np.ndarray, place: np.ndarray, wanted: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, Planes]:
+    """Draw `tiles (n,)` at `place (n, 2)`, and embed those that are `wanted (n,) bool`.
+
+    Returns `tiles`, their vectors `(n, D)` or none, and their planes.
+    """
+    painter, (encoder, checkpoint) = _load_painter(job), _load_encoder(job)
+    size, dimension = checkpoint.tile_size, checkpoint.encoder_config["embedding_dim"]
+    painter.symbols.clear()
+    planes, pixels = [], []
+    for tile, ((x, y), embed) in enumerate(zip(place.tolist(), wanted.tolist(), strict=True)):
+        for layer, drawn in painter.layers(int(tiles[tile]), x, y):
+            small = resize_tile(drawn, size, checkpoint.shrink)
+            if small.any():  # faint marks may vanish when a tile is shrunk
+                planes.append((tile, layer, embed))
+                pixels.append(small.copy())  # the painter uses its array again
+    where = np.array(planes, dtype=np.int64).reshape(-1, 3)
+    if isinstance(encoder, MultiscaleEncoder):
+        vectors = np.zeros((0, dimension), dtype=np.float32)
+        features = _plane_features(encoder, where, pixels)
+    else:
+        vectors, features = _tile_vectors(job, where, pixels, len(tiles)), np.zeros((len(pixels), 0), np.float32)
+    return tiles, vectors, Planes.of(pixels, np.column_stack([tiles[where[:, 0]], where[:, 1:]]), features)
+
+
+def _plane_features(encoder: MultiscaleEncoder, where: np.ndarray, pixels: list[np.ndarray]) -> np.ndarray:
+    """Features `(M, F)` of planes, zero for those of tiles that are not to be embedded."""
+    features = np.zeros((len(pixels), encoder.plane_width), dtype=np.float32)
+    wanted = np.flatnonzero(where[:, 2])
+    with torch.inference_mode():
+        for first in range(0, len(wanted), PLANES_AT_ONCE):
+            chosen = wanted[first : first + PLANES_AT_ONCE]
+            planes = torch.from_numpy(np.stack([pixels[i] for i in chosen]))
+            features[chosen] = encoder.plane_features(planes, torch.from_numpy(where[chosen, 1])).numpy()
+    return features
+
+
+def _tile_vectors(job: PassJob, where: np.ndarray, pixels: list[np.ndarray], count: int) -> np.ndarray:
+    """Vectors `(count, D)` that the published encoder gives the tiles of a metatile; blank ones are embedded once."""
+    encoder, checkpoint = _load_encoder(job)
+    network, size = fast_forward(encoder), checkpoint.tile_size
+    shown, place = np.unique(where[:, 0], return_inverse=True)
+    tiles = np.zeros((len(shown) + 1, len(LAYERS), size, size), dtype=np.uint8)  # the last one is blank
+    for tile, layer, plane in zip(place, where[:, 1], pixels, strict=True):
+        tiles[tile, layer] = plane
+    found = torch.cat([network(part) for part in torch.from_numpy(tiles).split(TILES_AT_ONCE)]).cpu().numpy()
+    vectors = np.repeat(found[-1:], count, axis=0)
+    vectors[shown] = found[:-1]
+    return vectors
+
+
+@functools.lru_cache(maxsize=1)
+def _load_tiles(job: PassJob) -> Embedder:
+    """The encoder over the drawn tiles, in this process."""
+    encoder, checkpoint = _load_encoder(job)
+    area, size = _load_area(job.folder, job.zoom), checkpoint.tile_size
+    loaded = load_cache(job.folder / DRAWN_LEVELS, FORMAT)
+    assert loaded is not None
+    store = DrawnTiles(
+        tiles_root=job.folder,
+        zoom=job.zoom,
+        tile_size=size,
+        shrink=checkpoint.shrink,
+        tile_xy=area.tile_xy.astype(np.int32),
+        planes=np.zeros((1, size, size), dtype=np.uint8),
+        plane_of=loaded[0]["plane_of"],
+        plane_intensity=np.zeros(0, dtype=np.float32),
+        plane_digest=np.zeros((0, 16), dtype=np.uint8),
+        levels={px: loaded[0][str(px)] for px in LEVELS},
+        meta={},
+        area=area,
+        index=DrawIndex.load(job.folder),
+    )
+    return Embedder(encoder, store)
+
+
+def _embed_chunk(job: PassJob, chunk: np.ndarray, latlon: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`chunk (n,)` and the vectors `(n, D)` of its places."""
+    return chunk, _load_tiles(job).embed_places(latlon)
