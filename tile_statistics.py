@@ -5,8 +5,7 @@ Not a command. `python train.py --preset recommended` uses it.
 
 import dataclasses
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -58,8 +57,11 @@ def plane_statistics(plane: np.ndarray) -> np.ndarray:
     for radius in EROSIONS:
         left = ndimage.minimum_filter(left, size=2 * max(1, round(radius / scale)) + 1)
         eroded.append(left.sum() * scale**2 / 64)
-    class_of = np.where(drawn, plane >> 4, CLASSES)
-    class_pieces = [ndimage.label(class_of == c)[1] if shares[c] >= 100 else 0 for c in range(CLASSES)]
+    if (shares > 0).sum() == 1:  # one class: its pieces are all pieces
+        class_pieces = np.where(shares >= 100, pieces, 0)
+    else:
+        class_of = np.where(drawn, plane >> 4, CLASSES)
+        class_pieces = [ndimage.label(class_of == c)[1] if shares[c] >= 100 else 0 for c in range(CLASSES)]
     parts = [shares / 1024, [edges / 64, outlines / 64, pieces], sizes, eroded, class_pieces]
     return np.concatenate(parts).astype(np.float32)
 
@@ -203,22 +205,17 @@ def store_statistics(store: TileStore, cache_dir: Path, num_workers: int) -> np.
     if cached is not None:
         by_plane = cached[0]["by_plane"]
     else:
-        chunks = [store.planes[first : first + 256] for first in range(0, len(store.planes), 256)]
-        with (
-            ProcessPoolExecutor(max(1, num_workers), get_context("spawn")) as pool,
-            progress(total=len(store.planes), desc="measuring tiles", unit="plane") as bar,
-        ):
-            parts = []
-            for part in pool.map(_statistics_of, chunks):
-                parts.append(part)
-                bar.update(len(part))
-        by_plane = np.concatenate(parts)
+        by_plane = np.empty((len(store.planes), sum(FIELDS.values())), dtype=np.float32)
+        pool = ThreadPoolExecutor(max(1, num_workers))  # most of the work is done without the GIL
+        try:
+            with progress(total=len(by_plane), desc="measuring tiles", unit="plane") as bar:
+                for i, found in enumerate(pool.map(plane_statistics, store.planes)):
+                    by_plane[i] = found
+                    bar.update()
+        finally:
+            pool.shutdown(cancel_futures=True)  # a stop does not wait for the other planes
         save_cache(path, key, {"by_plane": by_plane})
     return by_plane[store.plane_of].reshape(len(store), -1)
-
-
-def _statistics_of(planes: np.ndarray) -> np.ndarray:
-    return np.stack([plane_statistics(plane) for plane in planes])
 
 
 def city_targets(

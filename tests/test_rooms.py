@@ -15,13 +15,13 @@ from conftest import REPO
 
 # Imports point downwards: a module may import those of the lines above its own, never of its own line.
 ROOMS = (
-    ("progress_bars", "vectors", "layers", "front_end", "multiscale"),
+    ("progress_bars", "vectors", "layers", "front_end"),
     ("cli",),
     ("files", "tile_grid"),
     ("cache_files", "devices", "map_style", "osm_file", "osm_repair", "tile_area"),
     ("tile_files", "coastlines", "distributed"),
     ("tile_store", "osm_extract"),
-    ("data_loader", "map_index", "tile_facts", "tile_statistics", "extract_download"),
+    ("data_loader", "multiscale", "map_index", "tile_facts", "tile_statistics", "extract_download"),
     ("model", "map_labels", "tile_painter", "tile_writer", "tile_images"),
     ("checkpoint", "tile_previews", "tile_workers"),
     ("pretrained",),
