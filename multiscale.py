@@ -21,7 +21,10 @@ PLANE_WIDTHS = (16, 24, 32, 48)  # channels of the convolutions on one layer of 
 SURROUND_WIDTHS = (24, 32, 48)  # channels of the convolutions on a window of the surroundings
 SCALE_FEATURES = 256  # numbers per scale that the head reads
 HIDDEN = 384
+PLANES_AT_ONCE = 32  # of the tile, on a CPU: their activations stay in the processor's cache
 ZONES = 3  # of a window: the middle, the ring around it, and the rest
+DEVIATION_FLOOR, DEVIATION_LIMIT = 0.02, 10.0  # of standardised features
+START_RIDGE = 0.05  # penalty of the linear start, per place
 CONSTANT = 1.2  # constant part of a vector before it gets unit length; the rest has an average length of 1
 LOG_STEEPNESS = 16  # of log(1 + steepness * mean): nearly linear for a few objects, so that they can be counted
 
@@ -45,12 +48,15 @@ class SoftHistogram(nn.Module):
 
     def forward(self, planes: Tensor, layer: Tensor) -> Tensor:
         """`(M, 16)` for `planes (M, S, S) uint8` of the layers `layer (M,)`."""
-        index = planes.flatten(1).long()
-        counts = torch.zeros(len(planes), BRIGHTNESSES, device=planes.device)
-        counts.scatter_add_(1, index, counts.new_ones(()).expand(index.shape))
+        pixels = planes.flatten(1)
+        if planes.device.type == "cpu":
+            counts = torch.stack([torch.bincount(plane, minlength=BRIGHTNESSES) for plane in pixels]).float()
+        else:  # bincount would make the host wait for the device
+            counts = torch.zeros(len(planes), BRIGHTNESSES, device=planes.device)
+            counts.scatter_add_(1, pixels.long(), counts.new_ones(()).expand(pixels.shape))
         above = torch.sigmoid((self.brightness - self.centres[..., None]) / self.log_widths.exp()[..., None])
         between = above - F.pad(above[:, 1:], (0, 0, 0, 1))  # (layers, 16, 256)
-        shares = torch.einsum("mv,mkv->mk", counts / index.shape[1], between[layer])
+        shares = torch.einsum("mv,mkv->mk", counts / pixels.shape[1], between[layer])
         return (64 * shares.clamp(min=0)).log1p()
 
 
@@ -58,7 +64,8 @@ class PatchConv(nn.Module):
     """A convolution whose stride equals its kernel size, on `uint8` pixels, computed as one matrix product.
 
     The rows of a patch are moved as integers of 16 or 32 bits, which is several times faster than moving single pixels.
-    With `occupied`, a second kernel sees for each pixel whether anything is drawn there.
+    With `occupied`, a second kernel sees for each pixel whether anything is drawn there. Then most patches are blank;
+    on a CPU they are not multiplied, as they give the bias.
     """
 
     def __init__(self, in_channels: int, out_channels: int, size: int, occupied: bool):
@@ -73,12 +80,21 @@ class PatchConv(nn.Module):
         count, channels, edge, _ = pixels.shape
         cells = edge // self.size
         rows = pixels.contiguous().view(self.row_type).view(count, channels, cells, self.size, cells)
-        patches = rows.permute(0, 2, 4, 1, 3).contiguous().view(torch.uint8)
-        values = patches.view(count * cells * cells, -1).float()
-        out = F.linear(values, self.brightness.weight / 255, self.brightness.bias)
-        if self.occupied is not None:
-            out = out + self.occupied(values.clamp(max=1))
+        patches = rows.permute(0, 2, 4, 1, 3).contiguous().view(torch.uint8).view(count * cells * cells, -1)
+        if self.occupied is None or pixels.device.type != "cpu":
+            out = self.multiplied(patches)
+        else:
+            drawn = patches.view(torch.int64).any(dim=1).nonzero()[:, 0]
+            products = self.multiplied(patches[drawn])
+            blank = self.brightness.bias.to(products.dtype).repeat(cells)  # a row of patches: copying rows is fast
+            out = blank.expand(count * cells, -1).reshape(len(patches), -1).index_copy_(0, drawn, products)
         return out.view(count, cells, cells, -1).permute(0, 3, 1, 2)
+
+    def multiplied(self, patches: Tensor) -> Tensor:
+        """The output `(N, out_channels)` for `patches (N, pixels) uint8`."""
+        values = patches.float()
+        out = F.linear(values, self.brightness.weight / 255, self.brightness.bias)
+        return out if self.occupied is None else out + self.occupied(values.clamp(max=1))
 
 
 class PlaneTrunk(nn.Module):
@@ -138,6 +154,30 @@ def _zones(size: int) -> Tensor:
     return torch.stack([distance < 0.25, (distance >= 0.25) & (distance < 0.5), distance >= 0.5]).float()
 
 
+class Standardise(nn.Module):
+    """Features in deviations from their mean, both fitted once, before training.
+
+    Batch norm does not fit: a rare feature has another deviation in every batch, so it could not be counted.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("scale", torch.ones(size))
+
+    def fit(self, features: Tensor) -> None:
+        """Take mean and deviation from `features (N, size)`."""
+        self.mean.copy_(features.mean(dim=0))
+        self.scale.copy_((features.var(dim=0, correction=0) + DEVIATION_FLOOR**2).sqrt())
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Standardised `features (B, size)`; none counts for more than `DEVIATION_LIMIT` deviations."""
+        return ((features - self.mean) / self.scale).clamp(-DEVIATION_LIMIT, DEVIATION_LIMIT)
+
+
 class MultiscaleEncoder(nn.Module):
     """A tile and its surroundings to unit vectors `(B, embedding_dim)`.
 
@@ -160,7 +200,7 @@ class MultiscaleEncoder(nn.Module):
         features = (layers * plane_features, surround_features, surround_features)
         self.histogram, self.plane_trunk = SoftHistogram(layers), PlaneTrunk()
         self.surround_trunks = nn.ModuleList(SurroundTrunk(2 * layers + 1, SURROUND_PX) for _ in range(2))
-        self.norms = nn.ModuleList(nn.BatchNorm1d(size, eps=1e-3, affine=False) for size in features)
+        self.norms = nn.ModuleList(Standardise(size) for size in features)
         self.scales = nn.ModuleList(nn.Linear(size, SCALE_FEATURES) for size in features)
         self.missing = nn.Parameter(torch.zeros(len(features), SCALE_FEATURES))
         joined = len(features) * SCALE_FEATURES
@@ -197,7 +237,7 @@ class MultiscaleEncoder(nn.Module):
     def scaled(self, features: list[Tensor]) -> list[Tensor]:
         """The summaries `(B, 256)` of the features of the three scales."""
         parts = zip(self.scales, self.norms, features, strict=True)
-        return [scale(norm(x.float()).clamp(-8, 8)) for scale, norm, x in parts]
+        return [scale(norm(x.float())) for scale, norm, x in parts]
 
     def tile_features(self, tile: Tensor) -> Tensor:
         """Features `(B, L * 136)` of `tile (B, L, S, S) uint8`. Blank layers give zeros; on a CPU they are free."""
@@ -207,9 +247,8 @@ class MultiscaleEncoder(nn.Module):
         if tile.device.type == "cpu":
             features = torch.zeros(len(planes), THRESHOLDS + sum(PLANE_WIDTHS))
             if drawn.any():
-                features = features.index_copy(
-                    0, drawn.nonzero()[:, 0], self.plane_features(planes[drawn], layer[drawn])
-                )
+                for chosen in drawn.nonzero()[:, 0].split(PLANES_AT_ONCE):
+                    features[chosen] = self.plane_features(planes[chosen], layer[chosen])
         else:  # selecting planes would make the host wait for the device
             features = self.plane_features(planes, layer) * drawn[:, None]
         return features.view(len(tile), -1)
@@ -231,6 +270,34 @@ class MultiscaleEncoder(nn.Module):
     def final(self, vectors: Tensor) -> Tensor:
         """Unit vectors after the fixed map of what `join` gives."""
         return F.normalize((vectors.float() - self.mean) @ self.map + self.offset, dim=1)
+
+    def features(self, tile: Tensor, near: Tensor, far: Tensor) -> list[Tensor]:
+        """What the trunks measure at each scale, for the arguments of `forward`."""
+        return [self.tile_features(tile), self.surround_trunks[0](near), self.surround_trunks[1](far)]
+
+    @torch.no_grad()
+    def start(self, features: list[Tensor], targets: Tensor) -> None:
+        """Start from ridge regression, before training.
+
+        `features` are what the untrained trunks measure of a sample of places, `targets (N, D)` the numbers that a
+        vector should tell first. The first D numbers of each scale's summary, and `skip`, are set so that the vector is
+        the best linear reading of the features. Training improves on it.
+        """
+        for norm, part in zip(self.norms, features, strict=True):
+            norm.fit(part)
+        parts = [norm(part) for norm, part in zip(self.norms, features, strict=True)]
+        x = torch.cat(parts, dim=1).cpu().double()
+        gram = x.T @ x + START_RIDGE * len(x) * torch.eye(x.shape[1], dtype=x.dtype)
+        solution = torch.linalg.solve(gram, x.T @ targets.cpu().double())  # (all features, D)
+        size = min(targets.shape[1], SCALE_FEATURES)
+        self.skip.weight.zero_()
+        by_scale = solution.split([part.shape[1] for part in parts])
+        for i, (scale, part, weight) in enumerate(zip(self.scales, parts, by_scale, strict=True)):
+            scale.weight.mul_(part.var(dim=0, correction=0) > 1e-3)  # what never occurs here has no weight
+            scale.weight[:size] = weight.T[:size].to(scale.weight)
+            scale.bias.zero_()
+            columns = slice(i * SCALE_FEATURES, i * SCALE_FEATURES + size)
+            self.skip.weight[:, columns] = torch.eye(len(self.skip.weight), size).to(scale.weight)
 
     @torch.no_grad()
     def fit_map(self, vectors: Tensor, decoder: Tensor) -> None:

@@ -39,6 +39,7 @@ from vectors import rank_me, triplet_accuracy
 LAST, BEST = "last.pth", "best_model.pth"
 LOGGED = ("loss", "positive", "negative", "usage", "grad_norm")  # what a training step returns, and then the number 1
 COMPILE_PAYS_STEPS = 2000  # compiling takes about as long as this many steps save
+START_SAMPLE = 3000  # tiles from which the start of the multiscale encoder is computed
 MAP_SAMPLE = 2048  # tiles from which the fixed map of the multiscale encoder is computed
 PARTIAL_WEIGHT = 0.3  # of the statistics told from some of the scales only, beside those told from all
 SCALE_DROPOUT = 0.4  # chance that such a vector does not see a scale
@@ -217,7 +218,8 @@ def train_step(run: Run, batch: Batch, inputs: tuple[Tensor, ...]) -> Tensor:
         else:
             unmapped = run.network(*inputs)[:, None]
     unmapped = run.group.gather(unmapped.float())
-    vectors = F.normalize(unmapped[:, 0], dim=1).view(*batch.index.shape, -1)  # (B, K, D)
+    vectors = F.normalize(unmapped[:, 0], dim=1) if run.encoder.uses_surroundings else unmapped[:, 0]
+    vectors = vectors.view(*batch.index.shape, -1)  # (B, K, D)
 
     # Loss.
     near = config.augment.jitter or config.sample.pos_radius
@@ -288,9 +290,9 @@ def build_run(config: TrainConfig, group: ProcessGroup) -> Run:
     stores = [open_configured(config.tiles.one(root), config.packing, verify=True) for root in config.tiles.tiles_root]
     if len({store.content_key for store in stores}) < len(stores):
         raise UserError("two folders of --tiles_root hold the same tiles; name each city once")
-    split = [split_city(store, config) for store in stores]
     if device.type == "cpu" and memory_need(config, group) > (free := free_memory(device)):
         raise WorkError(memory_advice(config, group, free))  # otherwise the system would kill the process
+    split = [split_city(store, config) for store in stores]
     batches = TripletDataset(
         [TileDataset(store, device) for store in stores],
         config.sample,
@@ -312,15 +314,9 @@ def build_run(config: TrainConfig, group: ProcessGroup) -> Run:
     encoder = build_network(config.encoder).to(device).to(memory_format=torch.channels_last)
     decoder, targets = None, None
     if config.loss.reconstruction_weight > 0:
-        with group.main_process_first():
-            training = [sampler.rows for sampler in batches.samplers]
-            by_city = city_targets(stores, training, config.tiles.cache_dir, config.packing.num_workers)
-        targets = torch.from_numpy(np.concatenate(by_city))
-        decoder = nn.Linear(config.encoder.embedding_dim, targets.shape[1])
-        with torch.no_grad():  # number k of a vector starts as the one that tells component k
-            decoder.weight.zero_().fill_diagonal_(1).mul_(targets.std(dim=0, correction=0)[:, None])
-            decoder.bias.zero_()
-        decoder, targets = decoder.to(device), targets.to(device)
+        decoder, targets = build_decoder(config, group, batches)
+        if encoder.uses_surroundings and checkpoint is None:
+            start_from_regression(encoder, decoder, batches, targets)
 
     # Optimiser, in one kernel if the device has it.
     trained = nn.ModuleList([encoder, decoder] if decoder else [encoder])
@@ -364,6 +360,36 @@ def build_run(config: TrainConfig, group: ProcessGroup) -> Run:
         state=state,
         recorder=recorder,
     )
+
+
+def build_decoder(config: TrainConfig, group: ProcessGroup, batches: TripletDataset) -> tuple[nn.Linear, Tensor]:
+    """The layer that tells the statistics of a place from its vector, and these statistics of all tiles `(N, T)`."""
+    stores = [dataset.store for dataset in batches.datasets]
+    with group.main_process_first():
+        training = [sampler.rows for sampler in batches.samplers]
+        by_city = city_targets(stores, training, config.tiles.cache_dir, config.packing.num_workers)
+    targets = torch.from_numpy(np.concatenate(by_city))
+    decoder = nn.Linear(config.encoder.embedding_dim, targets.shape[1])
+    with torch.no_grad():  # number k of a vector starts as the one that tells component k
+        decoder.weight.zero_().fill_diagonal_(1).mul_(targets.std(dim=0, correction=0)[:, None])
+        decoder.bias.zero_()
+    return decoder.to(group.device), targets.to(group.device)
+
+
+@torch.no_grad()
+def start_from_regression(encoder: nn.Module, decoder: nn.Linear, batches: TripletDataset, targets: Tensor) -> None:
+    """Let the multiscale encoder start as the best linear reading of what its untrained trunks measure."""
+    most, parts, wanted = START_SAMPLE // len(batches.datasets), [], []
+    places = zip(batches.datasets, batches.samplers, batches.first_row.tolist(), strict=True)
+    for dataset, sampler, first_row in places:
+        rows = with_content(dataset.store, sampler.rows, most)
+        for first in progress(range(0, len(rows), 64), desc="measuring a sample", unit="batch"):
+            centre = dataset.store.tile_xy[rows[first : first + 64]] + 0.5
+            parts.append(encoder.features(*dataset.inputs(centre, surroundings=True)))
+        wanted.append(targets[torch.from_numpy(rows + first_row).to(targets.device)])
+    size = decoder.in_features
+    goal = torch.cat(wanted)[:, :size] / decoder.weight.diagonal()[:size].clamp(min=1e-6)
+    encoder.start([torch.cat(column) for column in zip(*parts, strict=True)], goal)
 
 
 def spare_tiles(config: TrainConfig, group: ProcessGroup) -> int:
