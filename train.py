@@ -347,19 +347,8 @@ def build_run(config: TrainConfig, group: ProcessGroup) -> Run:
         if checkpoint:
             carry_best_over(state, config)
     recorder = Recorder(config.run.log_dir / config.run.run_name, config.flat(), group, state.step)
-    return Run(
-        config=config,
-        group=group,
-        batches=batches,
-        val_triplets=val_triplets,
-        encoder=encoder,
-        network=network.train(),
-        decoder=decoder,
-        targets=targets,
-        optimizer=optimizer,
-        state=state,
-        recorder=recorder,
-    )
+    network.train()
+    return Run(config, group, batches, val_triplets, encoder, network, decoder, targets, optimizer, state, recorder)
 
 
 def build_decoder(config: TrainConfig, group: ProcessGroup, batches: TripletDataset) -> tuple[nn.Linear, Tensor]:
