@@ -19,14 +19,25 @@ BRIGHTNESSES = 256
 THRESHOLDS = 16  # learned soft thresholds of brightness per layer
 PLANE_WIDTHS = (16, 24, 32, 48)  # channels of the convolutions on one layer of the tile
 SURROUND_WIDTHS = (24, 32, 48)  # channels of the convolutions on a window of the surroundings
+PLANE_FEATURES = 2 * (THRESHOLDS + sum(PLANE_WIDTHS))  # numbers that describe one layer of a tile
 SCALE_FEATURES = 256  # numbers per scale that the head reads
 HIDDEN = 384
 PLANES_AT_ONCE = 32  # of the tile, on a CPU: their activations stay in the processor's cache
 ZONES = 3  # of a window: the middle, the ring around it, and the rest
 DEVIATION_FLOOR, DEVIATION_LIMIT = 0.02, 10.0  # of standardised features
 START_RIDGE = 0.05  # penalty of the linear start, per place
+PART_PRIOR = 0.5  # amount below which parts of a sum go to 0
 CONSTANT = 1.2  # constant part of a vector before it gets unit length; the rest has an average length of 1
+SHARE_STEEPNESS = 64  # the same for shares of brightness
 LOG_STEEPNESS = 16  # of log(1 + steepness * mean): nearly linear for a few objects, so that they can be counted
+
+
+def _amounts_and_parts(amounts: Tensor) -> Tensor:
+    """Logarithms of `amounts (..., n)`, and each amount's part of their sum: `(..., 2 n)`.
+
+    Logarithms count. Parts say what kind of place it is, however much is there; where hardly anything is, they are 0.
+    """
+    return torch.cat([amounts.log1p(), amounts / (amounts.sum(dim=-1, keepdim=True) + PART_PRIOR)], dim=-1)
 
 
 class SoftHistogram(nn.Module):
@@ -47,7 +58,7 @@ class SoftHistogram(nn.Module):
         self.register_buffer("brightness", torch.arange(BRIGHTNESSES).float(), persistent=False)
 
     def forward(self, planes: Tensor, layer: Tensor) -> Tensor:
-        """`(M, 16)` for `planes (M, S, S) uint8` of the layers `layer (M,)`."""
+        """`(M, 32)` for `planes (M, S, S) uint8` of the layers `layer (M,)`."""
         pixels = planes.flatten(1)
         if planes.device.type == "cpu":
             counts = torch.stack([torch.bincount(plane, minlength=BRIGHTNESSES) for plane in pixels]).float()
@@ -57,7 +68,7 @@ class SoftHistogram(nn.Module):
         above = torch.sigmoid((self.brightness - self.centres[..., None]) / self.log_widths.exp()[..., None])
         between = above - F.pad(above[:, 1:], (0, 0, 0, 1))  # (layers, 16, 256)
         shares = torch.einsum("mv,mkv->mk", counts / pixels.shape[1], between[layer])
-        return (64 * shares.clamp(min=0)).log1p()
+        return _amounts_and_parts(SHARE_STEEPNESS * shares.clamp(min=0))
 
 
 class PatchConv(nn.Module):
@@ -110,11 +121,11 @@ class PlaneTrunk(nn.Module):
         self.levels = nn.ModuleList([PatchConv(1, PLANE_WIDTHS[0], 4, occupied=True), *strided])
 
     def forward(self, planes: Tensor) -> Tensor:
-        """`(M, sum of widths)` for `planes (M, S, S) uint8`."""
+        """`(M, 2 * sum of widths)` for `planes (M, S, S) uint8`."""
         x, means = planes[:, None], []
         for level in self.levels:
             x = F.relu(level(x))  # in place, on a view, it would copy gradients
-            means.append((LOG_STEEPNESS * x.mean(dim=(2, 3)).float()).log1p())
+            means.append(_amounts_and_parts(LOG_STEEPNESS * x.mean(dim=(2, 3)).float()))
         return torch.cat(means, dim=1)
 
 
@@ -130,7 +141,7 @@ class SurroundTrunk(nn.Module):
             self.register_buffer(f"zones{i}", _zones(size >> (i + 1)), persistent=False)
 
     def forward(self, window: Tensor) -> Tensor:
-        """`(B, 3 * sum of widths + 3)` for `window (B, C, S, S) uint8`, whose last channel is 255 where there is data.
+        """`(B, 6 * sum of widths + 3)` for `window (B, C, S, S) uint8`, whose last channel is 255 where there is data.
 
         Pixels without data do not count in any mean. The last three numbers are the share of each zone that has data.
         """
@@ -143,7 +154,7 @@ class SurroundTrunk(nn.Module):
             weight = zones * valid.flatten(1)[:, None]  # (B, 3, pixels)
             covered = weight.sum(dim=2, keepdim=True)
             mean = weight @ x.permute(0, 2, 3, 1).flatten(1, 2).float() / covered.clamp(min=1e-3)
-            means.append((LOG_STEEPNESS * mean).log1p().flatten(1))
+            means.append(_amounts_and_parts(LOG_STEEPNESS * mean).flatten(1))
         return torch.cat([*means, covered[..., 0] / zones.sum(dim=1)], dim=1)
 
 
@@ -193,11 +204,10 @@ class MultiscaleEncoder(nn.Module):
 
     def __init__(self, config: "EncoderConfig"):
         super().__init__()
-        self.config = config
-        layers, plane_features = config.in_channels, THRESHOLDS + sum(PLANE_WIDTHS)
-        surround_features = ZONES * (sum(SURROUND_WIDTHS) + 1)
-        self.plane_width = plane_features  # features of one plane
-        features = (layers * plane_features, surround_features, surround_features)
+        self.config, self.plane_width = config, PLANE_FEATURES
+        layers = config.in_channels
+        surround_features = ZONES * (2 * sum(SURROUND_WIDTHS) + 1)
+        features = (layers * PLANE_FEATURES, surround_features, surround_features)
         self.histogram, self.plane_trunk = SoftHistogram(layers), PlaneTrunk()
         self.surround_trunks = nn.ModuleList(SurroundTrunk(2 * layers + 1, SURROUND_PX) for _ in range(2))
         self.norms = nn.ModuleList(Standardise(size) for size in features)
@@ -240,12 +250,12 @@ class MultiscaleEncoder(nn.Module):
         return [scale(norm(x.float())) for scale, norm, x in parts]
 
     def tile_features(self, tile: Tensor) -> Tensor:
-        """Features `(B, L * 136)` of `tile (B, L, S, S) uint8`. Blank layers give zeros; on a CPU they are free."""
+        """Features `(B, L * 272)` of `tile (B, L, S, S) uint8`. Blank layers give zeros; on a CPU they are free."""
         planes = tile.flatten(0, 1)
         drawn = planes.flatten(1).amax(dim=1) > 0
         layer = torch.arange(len(planes), device=tile.device) % tile.shape[1]
         if tile.device.type == "cpu":
-            features = torch.zeros(len(planes), THRESHOLDS + sum(PLANE_WIDTHS))
+            features = torch.zeros(len(planes), PLANE_FEATURES)
             if drawn.any():
                 for chosen in drawn.nonzero()[:, 0].split(PLANES_AT_ONCE):
                     features[chosen] = self.plane_features(planes[chosen], layer[chosen])
@@ -254,7 +264,7 @@ class MultiscaleEncoder(nn.Module):
         return features.view(len(tile), -1)
 
     def plane_features(self, planes: Tensor, layer: Tensor) -> Tensor:
-        """Features `(M, 136)` of `planes (M, S, S) uint8` of the layers `layer (M,)`."""
+        """Features `(M, 272)` of `planes (M, S, S) uint8` of the layers `layer (M,)`."""
         return torch.cat([self.histogram(planes, layer), self.plane_trunk(planes)], dim=1)
 
     def join(self, summaries: list[Tensor], keep: Tensor | None = None) -> Tensor:

@@ -31,10 +31,10 @@ COMPONENTS = 256  # principal components of the targets that a vector must tell
 class TargetWeights:
     """How much each group of targets counts. Every group is first scaled to a total variance of one."""
 
-    amounts: tuple[float, ...] = (1.0, 0.7, 0.7, 0.4)  # of the tile and of each ring
-    composition: tuple[float, ...] = (0.7, 0.5, 0.5, 0.0)
+    amounts: tuple[float, ...] = (1.0, 0.9, 0.9, 0.6)  # of the tile and of each ring
+    composition: tuple[float, ...] = (0.9, 0.6, 0.6, 0.3)
     buildings: tuple[float, ...] = (0.8, 0.4, 0.4, 0.0)  # amounts of the buildings layer, once more
-    brightness: float = 1.0  # the tile's shares of brightness, once more
+    brightness: float = 0.8  # the tile's shares of brightness, once more
     amenities: float = 0.4  # those of the amenities layer, once more
     pieces: float = 0.4  # the tile's number of pieces per layer, once more
 
@@ -57,11 +57,11 @@ def plane_statistics(plane: np.ndarray) -> np.ndarray:
     for radius in EROSIONS:
         left = ndimage.minimum_filter(left, size=2 * max(1, round(radius / scale)) + 1)
         eroded.append(left.sum() * scale**2 / 64)
-    if (shares > 0).sum() == 1:  # one class: its pieces are all pieces
-        class_pieces = np.where(shares >= 100, pieces, 0)
-    else:
+    class_pieces = np.where(shares >= 100, pieces, 0)
+    if (shares > 0).sum() > 1:  # otherwise the pieces of the only class are all pieces
         class_of = np.where(drawn, plane >> 4, CLASSES)
-        class_pieces = [ndimage.label(class_of == c)[1] if shares[c] >= 100 else 0 for c in range(CLASSES)]
+        for c in np.flatnonzero(class_pieces):
+            class_pieces[c] = ndimage.label(class_of == c)[1]
     parts = [shares / 1024, [edges / 64, outlines / 64, pieces], sizes, eroded, class_pieces]
     return np.concatenate(parts).astype(np.float32)
 
