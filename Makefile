@@ -4,7 +4,8 @@ PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest -q
 ARGS ?=
 
-.PHONY: help init example test test-slow test-all test-floor check tiles train tensorboard streamlit bench pictures requirements clean
+.PHONY: help init example test test-slow test-all test-floor check tiles train tensorboard streamlit bench pictures \
+    pretrained requirements clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -56,6 +57,12 @@ bench: init ## print every performance figure of docs/speed.md
 pictures: ## draw the pictures of README and docs again, after `make example`
 	@./setup.sh browser
 	@$(PYTHON) docs/make_pictures.py $(ARGS)
+
+pretrained: init ## train the bundled encoder again, on the sample city and EXTRACTS="A.osm.pbf B.osm.pbf"
+	@for extract in sample_data/astana.osm.pbf $(EXTRACTS); do \
+	    $(PYTHON) render_tiles.py "$$extract" --tiles_root "build/tiles/$$(basename "$$extract" .osm.pbf)" || exit; done
+	@$(PYTHON) train.py --preset recommended --epochs 6 --tiles_root build/tiles/* --output_dir build/checkpoints $(ARGS)
+	@$(PYTHON) pretrained.py --model_path build/checkpoints/best_model.pth
 
 requirements: ## compile requirements*.txt again from pyproject.toml (ARGS=--upgrade for newer releases)
 	@ARGS="$(ARGS)" ./setup.sh pin
