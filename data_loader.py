@@ -109,9 +109,13 @@ class TileDataset(Dataset):
 
     def windows(self, origin_px: np.ndarray) -> Tensor:
         """Windows whose upper left pixel is `origin_px (B, 2)` as `(B, 12, S, S) uint8`; see `TileStore.windows`."""
+        size = self.store.tile_size
+        tile, shift = np.divmod(np.asarray(origin_px), size)
+        if not shift.any():
+            return self.tiles(self.store.grid.rows(tile))
         if not self.resident:
             return copy_to(self.store.windows(origin_px), self.device)
-        size, origin = self.store.tile_size, copy_to(np.asarray(origin_px), self.device)
+        origin = copy_to(np.asarray(origin_px), self.device)
         index = (self.planes, self.plane_of, self.table, self.origin)
         chunks = origin.split(max(1, WINDOW_GATHER_CHUNK // (len(LAYERS) * size**2)))
         return torch.cat([window_gather(*index, chunk, self.store.grid.columns_around) for chunk in chunks])
@@ -135,21 +139,26 @@ class TileDataset(Dataset):
         px = SURROUND_PX // tiles
         level, plane_of = self._levels[px], self._plane_of
         first, shift = np.divmod(np.rint(np.asarray(centre) * px).astype(np.int64) - SURROUND_PX // 2, px)
-        step, edge = np.arange(tiles + 1), (tiles + 1) * px
+        step = np.arange(tiles + 1)
         rows = copy_to(self.store.grid.rows(first[:, None, None] + np.stack(np.meshgrid(step, step), -1)), self.device)
-        blocks = level[plane_of[rows]].permute(0, 4, 3, 1, 5, 2, 6)  # (B, 2, L, rows, px, columns, px)
-        whole = blocks.reshape(len(rows), 2 * len(LAYERS), edge, edge)
-        exists = (rows >= 0).to(torch.uint8).mul(255)[:, None].repeat_interleave(px, 2).repeat_interleave(px, 3)
-        whole = torch.cat([whole, exists], dim=1)
-        windows = whole.new_empty(len(rows), whole.shape[1], SURROUND_PX, SURROUND_PX)
-        for x, y in np.unique(shift, axis=0).tolist():  # one shift for all windows around centres of tiles
-            chosen = copy_to(np.flatnonzero((shift == (x, y)).all(axis=1)), self.device)
-            windows[chosen] = whole[chosen, :, y : y + SURROUND_PX, x : x + SURROUND_PX]
+        planes = plane_of[rows]  # (B, rows, columns, L)
+        blocks = level.index_select(0, planes.flatten()).view(*planes.shape, *level.shape[1:])
+        whole = blocks.permute(0, 4, 3, 1, 5, 2, 6).flatten(5, 6).flatten(3, 4).flatten(1, 2).view(torch.uint8)
+        exists = (rows >= 0).to(torch.uint8).mul(255).repeat_interleave(px, 1).repeat_interleave(px, 2)
+        windows = whole.new_empty(len(rows), whole.shape[1] + 1, SURROUND_PX, SURROUND_PX)
+        shifts = np.unique(shift, axis=0).tolist()
+        for x, y in shifts:  # one shift for all windows around centres of tiles
+            these = (shift == (x, y)).all(axis=1)
+            chosen = copy_to(np.flatnonzero(these), self.device) if len(shifts) > 1 else slice(None)
+            windows[chosen, :-1] = whole[chosen, :, y : y + SURROUND_PX, x : x + SURROUND_PX]
+            windows[chosen, -1] = exists[chosen, y : y + SURROUND_PX, x : x + SURROUND_PX]
         return windows
 
     @cached_property
     def _levels(self) -> dict[int, Tensor]:
-        return {px: torch.from_numpy(np.array(level)).to(self.device) for px, level in self.store.levels.items()}
+        """The store's coarser levels, four pixels as one integer: `(P, 2, px, px / 4) int32`."""
+        levels = {px: torch.from_numpy(np.array(level)).to(self.device) for px, level in self.store.levels.items()}
+        return {px: level.view(torch.int32) for px, level in levels.items()}
 
     @cached_property
     def _plane_of(self) -> Tensor:
@@ -295,8 +304,6 @@ class TripletSampler:
 
 # --- the Dataset of training batches -----------------------------------------------------------------------
 
-CITY_OFFSET = 1_000_000  # tiles; far enough apart that tiles of two cities are never near each other
-
 
 @dataclasses.dataclass
 class Batch:
@@ -308,7 +315,7 @@ class Batch:
     epoch: int
     step: int
     inputs: tuple[Tensor, ...]  # (b * K, ...) uint8 each, sample after sample; see `TileDataset.inputs`
-    tile_xy: Tensor  # (B, K, 2) float32, in tiles from the area's corner
+    tile_xy: Tensor  # (B, K, 2) float32, in tiles; cities lie side by side, at least `neg_radius` apart
     city: np.ndarray  # (B,) which dataset each sample is from
     rows: np.ndarray  # (B, K) rows of that dataset's store
     index: Tensor  # (B, K) the same, counted through all datasets; on the device
@@ -348,6 +355,8 @@ class TripletDataset(Dataset):
         if size < cities:
             raise UserError(f"--batch_size {size} is less than one sample for each of {cities} cities")
         self.city = np.sort(np.arange(size) % cities)  # (B,), the same in every batch
+        apart = [max(dataset.store.grid.shape) + sample.neg_radius + 1 for dataset in datasets]
+        self.corner = np.cumsum([0, *apart])[:-1]  # of each city in `Batch.tile_xy`
         self.first_row = np.cumsum([0, *map(len, datasets)])[:-1]  # of each city, counted through all of them
         # A GPU assembles batches on a stream of its own, beside the training step.
         self.stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
@@ -387,7 +396,7 @@ class TripletDataset(Dataset):
                 centre = sampler.windows(rows[chosen], jitter, store.tile_size, rng) / store.tile_size + 0.5
             else:
                 centre = store.unwrapped_xy[rows[chosen]] + 0.5
-            tile_xy[chosen] = centre - 0.5 - store.grid.origin + city * CITY_OFFSET
+            tile_xy[chosen] = centre - 0.5 - store.grid.origin + self.corner[city]
             mine = centre[own[chosen]]
             if len(mine):
                 parts.append(dataset.inputs(mine.reshape(-1, 2), self.surroundings))

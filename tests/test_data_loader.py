@@ -1,5 +1,6 @@
 """Windows, triplets, datasets and augmentation: what training reads from a packed city."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,9 @@ import torch
 
 from cli import UserError
 from data_loader import SampleFlags, TileDataset, TripletDataset, TripletSampler, augment, window_gather
+from tile_files import resize_tile
 from tile_grid import spatial_split
-from tile_store import TileStore, open_store
+from tile_store import FAR_TILES, NEAR_TILES, SURROUND_PX, TileStore, open_store
 
 SIZE = 32
 
@@ -44,6 +46,62 @@ def gathered(store: TileStore, origins: np.ndarray) -> np.ndarray:
     return window_gather(
         planes, plane_of, table, torch.from_numpy(store.grid.origin), torch.from_numpy(origins)
     ).numpy()
+
+
+# --- surroundings ------------------------------------------------------------------------------------------
+
+
+def with_holes(store: TileStore) -> TileStore:
+    """The same city without a third of its tiles."""
+    kept = np.random.default_rng(3).random(len(store)) > 0.3
+    return dataclasses.replace(store, tile_xy=store.tile_xy[kept], plane_of=store.plane_of[kept])
+
+
+def across_180_degrees(store: TileStore) -> TileStore:
+    """The same city, moved so that the line lies in its middle."""
+    x = (store.tile_xy[:, 0] - 76606) % 2**17
+    return dataclasses.replace(store, tile_xy=np.column_stack([x, store.tile_xy[:, 1]]).astype(np.int32))
+
+
+def naive_surroundings(store: TileStore, centre: np.ndarray, tiles: int) -> np.ndarray:
+    """Crops of one picture of the whole city with its mask, for `centre (2,)` in the numbers of `unwrapped_xy`."""
+    px, border = SURROUND_PX // tiles, 2 * SURROUND_PX
+    low = store.unwrapped_xy.min(axis=0)
+    width, height = (store.unwrapped_xy.max(axis=0) + 1 - low) * px + 2 * border
+    city = np.zeros((25, height, width), np.uint8)
+    for (x, y), tile in zip((store.unwrapped_xy - low) * px + border, store.tiles(np.arange(len(store))), strict=True):
+        cell = city[:, y : y + px, x : x + px]
+        cell[:12] = [resize_tile(plane, px, "mean") for plane in tile]
+        cell[12:24] = [resize_tile(plane, px, "max") for plane in tile]
+        cell[24] = 255
+    left, top = np.rint((centre - low) * px).astype(int) + border - SURROUND_PX // 2
+    return city[:, top : top + SURROUND_PX, left : left + SURROUND_PX]
+
+
+@pytest.mark.parametrize("change", [lambda store: store, with_holes, across_180_degrees],
+                         ids=["whole", "holes", "180 degrees"])  # fmt: skip
+def test_surroundings_show_what_a_picture_of_the_whole_city_shows(store: TileStore, change) -> None:
+    """At any place, also at the edge of the data; the window of 16 x 16 tiles is larger than the city."""
+    city, rng = change(store), np.random.default_rng(0)
+    tiles, dataset = city.unwrapped_xy.astype(np.float64), TileDataset(city)
+    corner = [tiles.min(axis=0), tiles.max(axis=0) + 1]
+    centres = np.concatenate([tiles[:4] + 0.5, tiles[-2:] + 0.5, corner, rng.uniform(*corner, (8, 2))])
+    for edge in (NEAR_TILES, FAR_TILES):
+        windows = dataset.surroundings(centres, edge)
+        assert windows.shape == (len(centres), 25, SURROUND_PX, SURROUND_PX) and windows.dtype == torch.uint8
+        for window, centre in zip(windows.numpy(), centres, strict=True):
+            np.testing.assert_array_equal(window, naive_surroundings(city, centre, edge))
+    assert 0 < (windows[:, 24] == 0).float().mean() < 1  # in a small city, part of every far window is missing
+
+
+def test_the_middle_of_the_surroundings_is_the_tile(store: TileStore) -> None:
+    rows = np.flatnonzero(~store.blank)[:9]
+    tile, near, far = TileDataset(store).inputs(store.tile_xy[rows] + 0.5, surroundings=True)
+    assert torch.equal(tile, torch.from_numpy(store.tiles(rows)))
+    for window, px in ((near, 16), (far, 4)):
+        middle = slice(SURROUND_PX // 2 - px // 2, SURROUND_PX // 2 + px // 2)
+        np.testing.assert_array_equal(window[:, :12, middle, middle], store.levels[px][store.plane_of[rows]][:, :, 0])
+    assert len(TileDataset(store).inputs(store.tile_xy[rows] + 0.5, surroundings=False)) == 1
 
 
 # --- sampling ----------------------------------------------------------------------------------------------
@@ -107,12 +165,12 @@ def test_datasets_give_what_the_network_takes(store: TileStore) -> None:
     assert tile.shape == (12, SIZE, SIZE)
     assert tile.dtype == torch.float32
     assert xy.tolist() == store.tile_xy[5].tolist()
-    batches = TripletDataset(TileDataset(store), SampleFlags(batch_size=6, neg_radius=5, max_samples=30))
+    batches = TripletDataset([TileDataset(store)], SampleFlags(batch_size=6, neg_radius=5, max_samples=30))
     first = batches[0]
     assert len(batches) == 5 and first.rows.shape == (6, 3) and first.tile_xy.shape == (6, 3, 2)
-    assert torch.equal(first.tiles, torch.from_numpy(store.tiles(first.rows.reshape(-1))))
-    seen = batches.augmented(first)
-    assert seen.shape == (18, 12, SIZE, SIZE) and seen.dtype == torch.float32 and 0 < seen.max() <= 1
+    assert len(first.inputs) == 1
+    assert torch.equal(first.inputs[0], torch.from_numpy(store.tiles(first.rows.reshape(-1))))
+    assert batches.augmented(first) is first.inputs and first.inputs[0].dtype == torch.uint8
     batches.set_epoch(1)
     assert (first.rows != batches[0].rows).any()
     with pytest.raises(IndexError):
@@ -121,16 +179,24 @@ def test_datasets_give_what_the_network_takes(store: TileStore) -> None:
 
 def test_augmentation_keeps_pixels_and_blanks_layers() -> None:
     tiles = torch.arange(16 * 12 * 64).reshape(16, 12, 8, 8)
-    turned = augment(tiles, torch.Generator().manual_seed(0))
+    (turned,) = augment((tiles,), torch.Generator().manual_seed(0))
     assert (turned.flatten(2).sort().values == tiles.flatten(2)).all()
-    views = {
-        tuple(view.flatten().tolist()) for view in augment(tiles[:1].repeat(400, 1, 1, 1), torch.Generator())[:, 0]
-    }
-    assert len(views) == 8
-    dropped = augment(tiles + 1, torch.Generator(), flip_rotate=False, channel_dropout=0.5)
+    (many,) = augment((tiles[:1].repeat(400, 1, 1, 1),), torch.Generator())
+    assert len({tuple(view.flatten().tolist()) for view in many[:, 0]}) == 8
+    (dropped,) = augment((tiles + 1,), torch.Generator(), flip_rotate=False, channel_dropout=0.5)
     blank = (dropped == 0).flatten(2).all(dim=2)
     assert 0.3 < blank.float().mean() < 0.7
     assert (dropped[~blank] == (tiles + 1)[~blank]).all()
+
+
+def test_a_tile_and_its_surroundings_are_augmented_alike() -> None:
+    generator = torch.Generator().manual_seed(0)
+    near = torch.randint(1, 256, (24, 25, 8, 8), generator=generator)
+    tile = near[:, :12, 2:6, 2:6]
+    turned, around = augment((tile, near), generator, channel_dropout=0.3)
+    assert torch.equal(turned, around[:, :12, 2:6, 2:6])
+    blank = (around == 0).flatten(2).all(dim=2)
+    assert torch.equal(blank[:, :12], blank[:, 12:24]) and blank[:, :12].any() and not blank[:, 24].any()
 
 
 # --- the command -------------------------------------------------------------------------------------------

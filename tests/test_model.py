@@ -1,7 +1,6 @@
 """The encoder, the losses against their definitions, mining, and checkpoints that survive whatever happens."""
 
 import dataclasses
-import math
 import os
 import signal
 import subprocess
@@ -13,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from profiles import ProfileHead, brightness_profile
 
 from checkpoint import (
     CHECKPOINT_FORMAT,
@@ -234,12 +232,31 @@ def test_the_key_names_the_weights_and_nothing_else(tmp_path):
     assert a.key() != dataclasses.replace(a, shrink="max").key()
 
 
+def test_a_checkpoint_of_the_earlier_published_encoder_loads(tmp_path):
+    """Its settings name no architecture, and a profile of 0 numbers."""
+    encoder = build_network(EncoderConfig(embedding_dim=8, tile_size=32)).eval()
+    settings = {name: value for name, value in vars(encoder.config).items() if name != "architecture"}
+    save_checkpoint(tmp_path / "a.pth", Checkpoint(settings | {"profile_dims": 0}, encoder_state(encoder)))
+    tiles = torch.rand(3, 12, 32, 32)
+    rebuilt, checkpoint = load_encoder(tmp_path / "a.pth")
+    torch.testing.assert_close(rebuilt(tiles), encoder(tiles))
+    assert not checkpoint.uses_surroundings
+
+
+def test_a_checkpoint_with_a_profile_names_the_command_that_trains_again(tmp_path):
+    encoder = build_network(EncoderConfig(embedding_dim=8, tile_size=32))
+    settings = vars(encoder.config) | {"embedding_dim": 13, "profile_dims": 5}
+    save_checkpoint(tmp_path / "a.pth", Checkpoint(settings, encoder_state(encoder)))
+    with pytest.raises(UserError, match=r"a\.pth was trained with --profile_dims.*train.py --preset recommended"):
+        load_checkpoint(tmp_path / "a.pth")
+
+
 @pytest.mark.slow
 def test_wrapped_encoders_are_saved_under_plain_names():
     encoder = build_network(EncoderConfig(embedding_dim=8, tile_size=32))
     wrapped = torch.nn.DataParallel(torch.compile(encoder))
     state = encoder_state(wrapped)
-    assert list(state) == [name.removeprefix("network.") for name in encoder.state_dict()]
+    assert list(state) == list(encoder.state_dict())
     assert {name.split(".")[0] for name in state} == {"blocks", "head"}
     build_encoder(Checkpoint(dataclasses.asdict(encoder.config), state))
 
@@ -329,104 +346,3 @@ def test_checkpoints_travel_between_cuda_and_cpu(tmp_path):
     on_cpu, _ = load_encoder(tmp_path / "a.pth", "cpu")
     on_gpu, _ = load_encoder(tmp_path / "a.pth", "cuda")
     assert torch.allclose(on_cpu(tiles), on_gpu(tiles.cuda()).cpu(), atol=1e-3)
-
-
-# --- what a tile shows -------------------------------------------------------------------------------------
-
-
-def test_a_profile_holds_the_logarithms_of_shares_of_brightness():
-    tiles = torch.zeros(1, 12, 8, 8, dtype=torch.uint8)
-    tiles[0, 4, :2] = 255  # a quarter
-    tiles[0, 4, 4, :4] = 20  # a sixteenth
-    tiles[0, 11, 0, 0] = 1
-    profile = brightness_profile(tiles).view(12, 16)
-    expected = torch.zeros(12, 16)
-    for layer, shade, share in ((4, 15, 1 / 4), (4, 1, 1 / 16), (11, 0, 1 / 64)):
-        expected[layer, shade] = math.log(1 + 64 * share) / math.log(65)
-    torch.testing.assert_close(profile, expected)
-
-
-def test_a_profile_does_not_change_when_the_tile_turns():
-    tiles = torch.randint(256, (3, 12, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    torch.testing.assert_close(brightness_profile(tiles.rot90(1, (2, 3))), brightness_profile(tiles))
-
-
-def test_the_profile_head_learns_what_vectors_hold_and_cannot_learn_what_they_lack():
-    generator = torch.Generator().manual_seed(0)
-    vectors = F.normalize(torch.randn(200, 8, generator=generator), dim=1)
-    held = vectors @ torch.randn(8, 5, generator=generator)
-    profiles = torch.cat([held, torch.randn(200, 5, generator=generator), torch.zeros(200, 1)], dim=1)
-    head = ProfileHead(8, profiles)
-    optimizer = torch.optim.Adam(head.parameters(), 0.05)
-    for _ in range(300):
-        optimizer.zero_grad()
-        head(vectors, profiles).mean().backward()
-        optimizer.step()
-    told = head.linear(vectors * 8**0.5) * head.scale.scale + head.scale.mean
-    missed = ((told - profiles) ** 2).mean(dim=0)
-    assert missed[:5].max() < 0.01 and missed[5:10].min() > 0.5 and missed[10] < 1e-4
-    assert head(vectors, profiles).shape == (200,)
-
-
-def test_the_last_numbers_of_a_vector_sum_up_the_profile():
-    encoder = build_network(EncoderConfig(embedding_dim=200, profile_dims=190, tile_size=32)).eval()
-    tiles = torch.randint(256, (400, 12, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    tiles *= torch.rand(400, 12, 1, 1) > 0.3
-    profiles = brightness_profile(tiles)
-    encoder.summary.fit(profiles)
-    with torch.no_grad():
-        summary, vectors = encoder.summary(tiles / 255), encoder(tiles / 255)
-        learned = F.normalize(encoder.network.head(encoder.network.blocks(tiles / 255)), dim=1)
-    assert vectors.shape == (400, 200) and summary.shape == (400, 190)
-    torch.testing.assert_close(vectors, F.normalize(torch.cat([learned, summary], dim=1), dim=1))
-    assert summary.square().sum(dim=1).mean().sqrt().item() == pytest.approx(1, rel=1e-3)
-    standardised = encoder.summary.scale(profiles)
-    deviations = torch.linalg.svdvals(standardised - standardised.mean(dim=0))[:190]
-    halfway = summary.std(dim=0) / deviations.sqrt()  # to whitening
-    torch.testing.assert_close(halfway / halfway[0], torch.ones(190), rtol=0.02, atol=0)
-    told = torch.linalg.lstsq(torch.cat([summary, torch.ones(400, 1)], dim=1).double(), profiles.double()).solution
-    missed = torch.cat([summary, torch.ones(400, 1)], dim=1).double() @ told - profiles
-    assert (missed.var(dim=0) < 0.05 * profiles.var(dim=0)).float().mean() > 0.9
-
-
-def test_beside_a_summary_the_trained_part_is_read_from_its_centre_and_trained_without():
-    encoder = build_network(EncoderConfig(embedding_dim=20, profile_dims=12, tile_size=32)).eval()
-    tiles = torch.rand(40, 12, 32, 32, generator=torch.Generator().manual_seed(0))
-    encoder.summary.fit(brightness_profile((tiles * 255).to(torch.uint8)))
-    with torch.no_grad():
-        before = encoder.learned(encoder(tiles))
-        encoder.centre.copy_(before.mean(dim=0))
-        after = encoder.learned(encoder(tiles))
-        untouched = encoder.network(tiles)  # what training sees
-    torch.testing.assert_close(before.norm(dim=1), torch.ones(40))
-    torch.testing.assert_close(after, F.normalize(before - before.mean(dim=0), dim=1))
-    torch.testing.assert_close(untouched, before)
-    plain = build_network(EncoderConfig(embedding_dim=20, tile_size=32))
-    assert plain.learned(before) is before and "centre" not in plain.state_dict()
-
-
-def test_a_summary_survives_bfloat16():
-    encoder = build_network(EncoderConfig(embedding_dim=20, profile_dims=10, tile_size=32))
-    tiles = torch.arange(256, dtype=torch.uint8).repeat(48).view(1, 12, 32, 32)
-    encoder.summary.fit(torch.rand(30, 192, generator=torch.Generator().manual_seed(0)))
-    exact = encoder.summary(tiles.float() / 255)
-    assert torch.equal(encoder.summary((tiles.float() / 255).bfloat16()), exact)
-    assert torch.equal(encoder.summary(tiles.bfloat16().div_(255)), exact)
-
-
-def test_the_summary_is_part_of_a_checkpoint_and_older_ones_load_without_it(tmp_path):
-    encoder = build_network(EncoderConfig(embedding_dim=8, profile_dims=5, tile_size=32)).eval()
-    encoder.summary.fit(torch.rand(9, 192))
-    tiles = torch.rand(2, 12, 32, 32)
-    save_checkpoint(tmp_path / "a.pth", Checkpoint(vars(encoder.config), encoder_state(encoder)))
-    torch.testing.assert_close(load_encoder(tmp_path / "a.pth")[0](tiles), encoder(tiles))
-    plain = build_network(EncoderConfig(embedding_dim=8, tile_size=32))
-    settings = {name: value for name, value in vars(plain.config).items() if name != "profile_dims"}
-    save_checkpoint(tmp_path / "b.pth", Checkpoint(settings, encoder_state(plain)))
-    assert load_encoder(tmp_path / "b.pth")[0].summary is None
-
-
-@pytest.mark.parametrize("dims", [16, 200])
-def test_a_summary_longer_than_the_vector_is_refused(dims):
-    with pytest.raises(UserError, match=f"--profile_dims {dims} does not fit into vectors of --embedding_dim 16"):
-        EncoderConfig(embedding_dim=16, profile_dims=dims)

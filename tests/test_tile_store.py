@@ -314,6 +314,28 @@ def test_added_removed_and_replaced_tiles_are_noticed(quick: bool, tiles: Path) 
     assert changed.content_key != key
 
 
+def test_coarser_levels_are_means_and_maxima_of_cells(store: TileStore) -> None:
+    planes = np.array(store.planes)
+    assert set(store.levels) == set(tile_store.LEVELS) == {16, 4}
+    for px, level in store.levels.items():
+        cells = planes.reshape(len(planes), px, SIZE // px, px, SIZE // px)
+        assert level.shape == (len(planes), 2, px, px) and level.dtype == np.uint8
+        assert np.abs(level[:, 0] - cells.mean(axis=(2, 4))).max() <= 1
+        assert (level[:, 1] == cells.max(axis=(2, 4))).all()
+
+
+def test_damaged_levels_are_noticed_and_made_again(tiles: Path, capsys: pytest.CaptureFixture) -> None:
+    first = pack(tiles)
+    index = next((tiles.parent / "cache").glob("tiles-*/index.l2v"))
+    data = bytearray(index.read_bytes())
+    level = first.levels[16][1:].tobytes()  # plane 0 is blank
+    data[data.index(level) + 5] ^= 1
+    index.write_bytes(data)
+    again = pack(tiles)
+    assert "packing the tiles again" in capsys.readouterr().err
+    assert all((again.levels[px] == first.levels[px]).all() for px in tile_store.LEVELS)
+
+
 @pytest.mark.parametrize("region", ["index", "planes", "cut short"])
 def test_a_damaged_pack_is_made_again(region: str, tiles: Path, recwarn: pytest.WarningsRecorder) -> None:
     key = pack(tiles).content_key
@@ -376,6 +398,7 @@ def test_a_pack_of_another_format_is_replaced(tiles: Path, monkeypatch: pytest.M
     old = pack(tiles)
     monkeypatch.undo()
     new = pack(tiles)
+    assert len(new.levels[16]) == len(new.planes)
     assert new.content_key == old.content_key
     assert [path.name for path in (tiles.parent / "cache").rglob("planes-*.bin")] == [new.meta["planes_file"]]
 

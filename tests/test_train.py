@@ -27,13 +27,14 @@ import train
 import train_config
 from checkpoint import load_checkpoint, load_encoder, save_checkpoint
 from cli import StopRequested, StopSignal, UserError, WorkError
-from conftest import REPO, script_env
+from conftest import REPO, make_tiles, script_env
 from data_loader import TileDataset, TripletDataset, prefetch
 from distributed import ProcessGroup
 from memory import memory_need
-from profiles import ProfileSummary
+from model import tiles_apart
 from run_log import SPRITE_PX
 from tile_grid import near_any
+from tile_statistics import city_targets
 from tile_store import TileStore, open_store
 from train import build_run, schedule_factor, train_step, unhealthy
 from train_config import TrainConfig, make_config, parse_config, split_city
@@ -122,8 +123,9 @@ def test_defaults_are_those_of_the_specification():
 def test_a_given_flag_wins_over_the_preset_even_when_it_is_the_default():
     config = parse_config(["--preset", "recommended", "--batch-size", "16", "--dropout", "0.25"])
     assert (config.sample.batch_size, config.encoder.dropout) == (16, 0.25)
-    assert config.loss.loss_type == train_config.PRESETS["recommended"]["loss_type"] == "ntxent"
-    assert config.encoder.tile_size == config.packing.tile_size == train_config.PRESETS["recommended"]["tile_size"]
+    assert config.loss.loss_type == train_config.PRESETS["recommended"]["loss_type"] == "reconstruction"
+    assert config.encoder.architecture == "multiscale"
+    assert parse_config(["--preset", "recommended", "--architecture", "loc2vec"]).encoder.architecture == "loc2vec"
 
 
 def test_every_preset_names_real_settings():
@@ -206,56 +208,60 @@ def test_the_projector_gets_vectors_names_and_pictures(finished):
 @pytest.mark.parametrize("preset", ["spec", "recommended"])
 def test_training_learns(small, preset):
     chosen = {"preset": preset, "epochs": 4, "batch_size": 12, "max_samples": 120, "lr": 0.001, "dropout": 0.0}
-    chosen["profile_dims"] = 0  # what is not trained cannot learn
     outcome = train.train(small(**chosen, loss_type="triplet") if preset == "spec" else small(**chosen))
     assert outcome.best.is_file() and outcome.folder == Path("runs/run")
     first, last = lines()[0], lines()[-1]
-    assert last["loss"] < first["loss"] and last["lr"] < first["lr"]
+    assert last["loss"] < first["loss"] and last["val_loss"] < first["val_loss"] and last["lr"] < first["lr"]
     assert max(line["val_triplet_accuracy"] for line in lines()) > 0.6
+    if preset == "recommended":  # the map that makes distances of vectors those of the statistics
+        encoder, _ = load_encoder(outcome.last)
+        assert encoder.offset.norm() > 1 and not torch.equal(encoder.map, torch.eye(16))
 
 
-def test_the_profile_term_is_learned_and_goes_on_after_a_stop(small):
+def test_the_reconstruction_term_is_learned_and_goes_on_after_a_stop(small):
+    """Also beside a contrastive loss on the published network."""
     chosen = {"loss_type": "ntxent", "jitter": 1.0, "dropout": 0.0, "batch_size": 12, "max_samples": 120, "epochs": 2}
     train.train(small(**chosen, reconstruction_weight=10.0))
     first, last = lines()
     assert last["loss"] < first["loss"] - 0.5
-    state = load_checkpoint("checkpoints/last.pth").train_state["profile_head"]
+    state = load_checkpoint("checkpoints/last.pth").train_state["decoder"]
     train.train(parse_config(["--resume", "checkpoints/last.pth", "--epochs", "1"]))
-    further = load_checkpoint("checkpoints/last.pth").train_state["profile_head"]
-    assert not torch.equal(state["linear.weight"], further["linear.weight"])
-    assert torch.equal(state["scale.mean"], further["scale.mean"])
-    assert lines(kind="epoch")[-1]["loss"] < last["loss"] + 0.5
+    further = load_checkpoint("checkpoints/last.pth").train_state["decoder"]
+    assert not torch.equal(state["weight"], further["weight"])
+    assert lines("runs/run-from-002")[-1]["loss"] < last["loss"] + 0.5
 
 
-def test_the_summary_has_no_say_in_the_loss(small, monkeypatch):
-    chosen = {"loss_type": "ntxent", "jitter": 1.0, "batch_size": 12, "max_samples": 36, "profile_dims": 12}
-    train.train(small(**chosen))
-    with_it = lines()[-1]["loss"]
-    monkeypatch.setattr(ProfileSummary, "fit", lambda *_: None)  # leaves it at nought
-    train.train(small(**chosen, run_name="without"))
-    assert lines("runs/without")[-1]["loss"] == pytest.approx(with_it, abs=1e-4)
+@pytest.mark.parametrize("architecture", ["loc2vec", "multiscale"])
+@pytest.mark.parametrize("loss_type", ["triplet", "softpn", "ntxent", "reconstruction"])
+def test_every_loss_trains_every_architecture(small, architecture, loss_type):
+    chosen = {"architecture": architecture, "loss_type": loss_type, "mining": "hard", "lr": 0.0005, "dropout": 0.0}
+    for weight in (0.0, 1.0):
+        run = build_run(small(**chosen, reconstruction_weight=weight, max_samples=12), CPU)
+        batch = run.batches[0]
+        before = {name: weights.clone() for name, weights in run.encoder.named_parameters()}
+        losses = [float(train_step(run, batch, batch.inputs)[0]) for _ in range(4)]
+        val, _ = train.validate(run, StopSignal())
+        run.recorder.close()
+        assert np.isfinite(losses).all() and np.isfinite(val["loss"])
+        if loss_type == "reconstruction" and not weight:
+            continue  # nothing to learn
+        assert min(losses[1:]) < losses[0]
+        changed = [name for name, weights in run.encoder.named_parameters() if not torch.equal(weights, before[name])]
+        assert len(changed) > 0.9 * len(before)
 
 
-def test_the_trained_part_beside_a_summary_is_centred_after_every_epoch(small):
-    chosen = {"loss_type": "ntxent", "jitter": 1.0, "batch_size": 12, "max_samples": 60, "profile_dims": 12}
-    train.train(small(**chosen))
-    encoder, _ = load_encoder("checkpoints/last.pth")
-    assert encoder.centre.norm() > 0.01
-    store = open_store(small().tiles.tiles_root, 32, cache_dir=small().tiles.cache_dir)
-    tiles = torch.from_numpy(store.tiles(np.flatnonzero(~store.blank))).float() / 255
-    with torch.no_grad():
-        centred = encoder.learned(encoder(tiles)).mean(dim=0).norm()
-        encoder.centre.zero_()
-        assert centred < 0.5 * encoder.learned(encoder(tiles)).mean(dim=0).norm()
+def test_a_batch_of_one_tile_is_refused(small):
+    with pytest.raises(UserError, match="--batch_size 1 is too small"):
+        build_run(small(preset="recommended", batch_size=1), CPU)
 
 
 @pytest.mark.parametrize("jitter", [0.0, 0.4, 1.0, 2.0])
 def test_training_never_sees_a_validation_pixel(small, jitter):
     config = small(jitter=jitter, loss_type="ntxent" if jitter else "softpn", neg_radius=6, batch_size=24)
-    store = open_store(config.tiles.tiles_root, 32, cache_dir=config.tiles.cache_dir)
+    store = open_store(config.tiles.tiles_root[0], 32, cache_dir=config.tiles.cache_dir)
     train_rows, val_rows = split_city(store, config)
     held_out = store.tile_xy[val_rows] - store.grid.origin
-    for batch in prefetch(batches_of(store, config, rows=train_rows)):
+    for batch in prefetch(batches_of(store, config, rows=[train_rows])):
         seen = batch.tile_xy.reshape(-1, 1, 2).double().numpy()  # a window covers [xy, xy + 1)
         assert np.abs(seen - held_out).max(axis=2).min() >= 1 - 1e-6
     assert not near_any(store.tile_xy[train_rows], store.tile_xy[val_rows], 1).any()
@@ -263,28 +269,32 @@ def test_training_never_sees_a_validation_pixel(small, jitter):
 
 def test_batches_do_not_depend_on_threads_or_processes(small):
     config = small(jitter=1.0, flip_rotate=True, channel_dropout=0.3, batch_size=8)
-    store = open_store(config.tiles.tiles_root, 32, cache_dir=config.tiles.cache_dir)
+    store = open_store(config.tiles.tiles_root[0], 32, cache_dir=config.tiles.cache_dir)
 
-    def made(group: ProcessGroup, threads: int) -> list[torch.Tensor]:
-        batches = batches_of(store, config, group=group)
+    def made(group: ProcessGroup, threads: int) -> list[tuple[torch.Tensor, ...]]:
+        batches = batches_of(store, config, group=group, surroundings=True)
         batches.set_epoch(1)
         return [batches.augmented(batch) for batch in prefetch(batches, num_threads=threads)]
 
     alone = made(CPU, 0)
     halves = [made(ProcessGroup(torch.device("cpu"), rank, 2), 3) for rank in (0, 1)]
-    assert len(alone) == 3 and all(torch.equal(one, torch.cat(two)) for one, *two in zip(alone, *halves, strict=True))
+    assert len(alone) == 3
+    for one, *two in zip(alone, *halves, strict=True):
+        assert len(one) == 3 and all(
+            torch.equal(tensor, torch.cat(parts)) for tensor, *parts in zip(one, *two, strict=True)
+        )
 
 
 def batches_of(store: TileStore, config: TrainConfig, **options) -> TripletDataset:
     """The training batches of a run on the CPU."""
     chosen = {"seed": config.device.seed, "views": config.loss.views} | options
-    return TripletDataset(TileDataset(store), config.sample, config.augment, **chosen)
+    return TripletDataset([TileDataset(store)], config.sample, config.augment, **chosen)
 
 
 def test_anchors_with_little_on_them_are_drawn_less_often(small):
     config = small(max_samples=4000, anchor_subsampling=0.3)
-    store = open_store(config.tiles.tiles_root, 32, cache_dir=config.tiles.cache_dir)
-    sampler = batches_of(store, config).sampler
+    store = open_store(config.tiles.tiles_root[0], 32, cache_dir=config.tiles.cache_dir)
+    sampler = batches_of(store, config).samplers[0]
     kept, everything = sampler.subsampled_anchors(0, 0.3), sampler.anchors
     content = store.layer_intensity.sum(axis=1)
     assert set(everything[content[everything] >= 0.3]) <= set(kept)
@@ -323,11 +333,14 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_tiles(small):
 WITNESS = {"epochs": 4, "flip_rotate": True, "channel_dropout": 0.2, "log_every": 1}  # dropout is 0.5
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tiny_tiles, cache, tmp_path_factory):
-    """A folder with the same run as the disturbed ones, made in one go by the script."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    values = SMALL | WITNESS | {"tiles_root": tiny_tiles, "cache_dir": cache, "run_name": "run"}
+@pytest.fixture(scope="module", params=["spec", "recommended"])
+def undisturbed(request, tiny_tiles, cache, tmp_path_factory):
+    """A folder with the same run as the disturbed ones, made in one go by the script; named after its preset."""
+    folder = tmp_path_factory.mktemp("undisturbed") / request.param
+    folder.mkdir()
+    values = (
+        SMALL | WITNESS | {"tiles_root": tiny_tiles, "cache_dir": cache, "run_name": "run", "preset": request.param}
+    )
     spelled = [str(part) for name, value in values.items() for part in _flag(name, value)]
     subprocess.run([sys.executable, REPO / "train.py", *spelled], cwd=folder, env=script_env(), check=True, timeout=300)
     return folder
@@ -351,7 +364,7 @@ def wait_for_step(step: int, timeout_s: float = 120) -> None:
 @pytest.mark.slow
 def test_sigkill_and_resume_equal_an_undisturbed_run_bit_for_bit(undisturbed, flags, run_script, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with start(*flags(**WITNESS)) as run:
+    with start(*flags(**WITNESS, preset=undisturbed.name)) as run:
         wait_for_step(2 * 6 + 2)  # in the third epoch
         run.kill()
     assert load_checkpoint("checkpoints/last.pth").epoch == 2
@@ -368,7 +381,7 @@ def test_a_stop_within_an_epoch_is_saved_and_goes_on_at_that_step(
     undisturbed, flags, run_script, tmp_path, monkeypatch, signum
 ):
     monkeypatch.chdir(tmp_path)
-    with start(*flags(**WITNESS)) as run:
+    with start(*flags(**WITNESS, preset=undisturbed.name)) as run:
         wait_for_step(6 + 2)
         run.send_signal(signum)
         said = run.communicate(timeout=60)[0]
@@ -410,9 +423,14 @@ def test_a_resumed_run_in_a_new_folder_has_a_best_checkpoint(small):
     assert load_checkpoint(train.train(parse_config(later)).best).epoch == 3
 
 
-def test_a_stop_while_validating_saves_the_epoch_and_validates_it_again(small, monkeypatch):
-    train.train(small(epochs=2, run_name="calm", output_dir="calm"))
-    run, stop, validate = build_run(small(epochs=2), CPU), StopSignal(), train.validate
+@pytest.mark.parametrize("cities", [1, 2])
+def test_a_stop_while_validating_saves_the_epoch_and_validates_it_again(small, second_city, monkeypatch, cities):
+    """With two cities, the run is that of the recommended preset."""
+    chosen = {"epochs": 2}
+    if cities == 2:
+        chosen |= {"preset": "recommended", "tiles_root": [*small().tiles.tiles_root, second_city]}
+    train.train(small(**chosen, run_name="calm", output_dir="calm"))
+    run, stop, validate = build_run(small(**chosen), CPU), StopSignal(), train.validate
 
     def interrupted(*args):
         stop.signum = signal.SIGTERM
@@ -437,7 +455,7 @@ def test_packing_and_closing_vectors_stop_at_a_signal(small, monkeypatch):
     run, stop = build_run(small(), CPU), StopSignal()
     stop.signum = signal.SIGTERM
     with pytest.raises(StopRequested):
-        train.fill_projector(run, torch.zeros(0, 16), stop)
+        train.fill_projector(run, [torch.zeros(0, 16)], stop)
     run.recorder.close()
 
 
@@ -456,7 +474,7 @@ def test_short_epochs_validate_on_fewer_triplets(small):
     for max_samples, expected in ((24, 20), (400, 150), (40_000, 1000)):
         run = build_run(small(max_samples=max_samples, val_samples=1000), CPU)
         run.recorder.close()
-        assert len(run.val_triplets) == expected
+        assert len(run.val_triplets[0]) == expected
 
 
 def test_earlier_names_of_flags_and_settings_keep_working(small):
@@ -470,6 +488,8 @@ def test_earlier_names_of_flags_and_settings_keep_working(small):
     earlier = {"flip_rotate": "turn", "anchor_subsampling": "thin", "reconstruction_weight": "profile_weight"}
     checkpoint.train_config = {earlier.get(name, name): value for name, value in checkpoint.train_config.items()}
     del checkpoint.train_config["architecture"], checkpoint.encoder_config["architecture"]
+    checkpoint.train_config["tiles_root"] = checkpoint.train_config["tiles_root"][0]
+    checkpoint.train_config["profile_dims"] = checkpoint.encoder_config["profile_dims"] = 0
     save_checkpoint("earlier.pth", checkpoint)
     resumed = parse_config(["--resume", "earlier.pth", "--epochs", "1", "--turn"])
     assert resumed.augment.flip_rotate and resumed.sample.anchor_subsampling == 0.01
@@ -488,17 +508,9 @@ def test_every_loader_thread_loads():
     class Batches(list):
         def __getitem__(self, step):
             together.wait()
-            return data_loader.Batch(0, step, torch.zeros(0), torch.zeros(0), np.zeros(0))
+            return data_loader.Batch(0, step, (), torch.zeros(0), np.zeros(0), np.zeros(0), torch.zeros(0))
 
     assert [batch.step for batch in prefetch(Batches(range(14)), num_threads=7)] == list(range(14))
-
-
-def test_training_computes_no_summary(small, monkeypatch):
-    run = build_run(small(loss_type="ntxent", profile_dims=6), CPU)
-    monkeypatch.setattr(ProfileSummary, "forward", lambda *_: pytest.fail("the loss does not use it"))
-    batch = run.batches[0]
-    train_step(run, batch, run.batches.augmented(batch))
-    run.recorder.close()
 
 
 LOSS = """
@@ -547,8 +559,6 @@ def test_contradicting_flags_are_named(finished):
 
 
 def test_resume_refuses_other_tiles_damage_and_mere_encoders(small, finished, tiny_checkpoint, tmp_path):
-    from conftest import make_tiles
-
     other = make_tiles(tmp_path / "other", px=32, seed=9)
     with pytest.raises(UserError, match="was trained on other tiles"):
         train.train(
@@ -578,6 +588,88 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(small, run_script, flags):
     assert "last.pth could not be written" in result.stderr and "the one written before it is complete" in result.stderr
     assert Path("checkpoints/last.pth").read_bytes() == good
     assert sorted(path.name for path in Path("checkpoints").iterdir()) == ["best_model.pth", "last.pth"]
+
+
+# --- several cities ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def second_city(tmp_path_factory):
+    """Tiles of another, smaller city."""
+    return make_tiles(tmp_path_factory.mktemp("second") / "tiles", nx=10, ny=10, px=32, x0=70000, y0=40000, seed=5)
+
+
+@pytest.fixture
+def two_cities(small, second_city):
+    """`two_cities(loss_type="ntxent", ...)`: a run on two cities that took no step yet."""
+    runs = []
+
+    def build(**settings):
+        runs.append(build_run(small(tiles_root=[*small().tiles.tiles_root, second_city], **settings), CPU))
+        return runs[-1]
+
+    yield build
+    for run in runs:
+        run.recorder.close()
+
+
+def test_batches_hold_equally_many_samples_of_each_city(two_cities):
+    run = two_cities(batch_size=5, max_samples=20)
+    first, second = run.stores
+    for batch in prefetch(run.batches):
+        assert batch.city.tolist() == [0, 0, 0, 1, 1]
+        of_each = [first.tiles(batch.rows[:3].reshape(-1)), second.tiles(batch.rows[3:].reshape(-1))]
+        assert (batch.inputs[0].numpy() == np.concatenate(of_each)).all()
+        assert batch.index.tolist() == [*batch.rows[:3].tolist(), *(batch.rows[3:] + len(first)).tolist()]
+    assert len(np.unique(run.batches.triplets[:, 3:])) > 20
+
+
+@pytest.mark.parametrize("jitter", [0.0, 1.0])
+def test_tiles_of_different_cities_are_always_far_apart(two_cities, jitter):
+    run = two_cities(batch_size=12, loss_type="ntxent", jitter=jitter)
+    for batch in prefetch(run.batches):
+        first, second = batch.tile_xy[:6].reshape(-1, 2), batch.tile_xy[6:].reshape(-1, 2)
+        assert tiles_apart(first, second).min() >= run.config.sample.neg_radius
+
+
+def test_each_city_has_validation_blocks_that_training_never_sees(two_cities):
+    run = two_cities()
+    for city, (store, triplets) in enumerate(zip(run.stores, run.val_triplets, strict=True)):
+        train_rows, val_rows = split_city(store, run.config)
+        assert len(triplets) and np.isin(triplets[:, 0], val_rows).all()
+        assert np.isin(run.batches.triplets[:, run.batches.city == city], train_rows).all()
+    val, vectors = train.validate(run, StopSignal())
+    assert np.isfinite(val["loss"]) and len(vectors) == 2
+
+
+def test_targets_are_those_of_the_tiles_of_each_city(two_cities):
+    run = two_cities(preset="recommended")
+    rows = [sampler.rows for sampler in run.batches.samplers]
+    own = city_targets(run.stores, rows, run.config.tiles.cache_dir, 1)
+    batch = run.batches[0]
+    for city, tiles, index in zip(batch.city, batch.rows, batch.index, strict=True):
+        np.testing.assert_array_equal(run.targets[index].numpy(), own[city][tiles])
+    np.testing.assert_array_equal(run.targets[: len(run.stores[0])].numpy(), own[0])
+
+
+def test_cities_that_do_not_go_together_are_refused(small, second_city, tmp_path):
+    root = small().tiles.tiles_root[0]
+    other_zoom = make_tiles(tmp_path / "zoom16", nx=6, ny=6, px=32, zoom=16)
+    with pytest.raises(UserError, match="--zoom 16"):
+        build_run(small(tiles_root=[root, other_zoom]), CPU)
+    copy = shutil.copytree(root, tmp_path / "copy")
+    with pytest.raises(UserError, match="hold the same tiles; name each city once"):
+        build_run(small(tiles_root=[root, copy]), CPU)
+    with pytest.raises(UserError, match="less than one sample for each of 2 cities"):
+        build_run(small(tiles_root=[root, second_city], batch_size=1), CPU)
+
+
+@pytest.mark.slow
+def test_the_command_trains_on_several_cities(flags, second_city, tiny_tiles, run_script):
+    given = flags(preset="recommended", epochs=2)
+    given[given.index("--tiles_root") + 1 : given.index("--tiles_root") + 2] = [str(tiny_tiles), str(second_city)]
+    where = run_script("train.py", *given).stdout
+    assert "best checkpoint: checkpoints/best_model.pth" in where
 
 
 # --- memory ------------------------------------------------------------------------------------------------
@@ -632,7 +724,7 @@ def test_memory_need_counts_the_indices_of_windows_and_the_batches_loaded_ahead(
 
 def test_windows_are_cut_piece_by_piece_so_that_indices_stay_small(small, monkeypatch):
     config = small()
-    store = open_store(config.tiles.tiles_root, 32, cache_dir=config.tiles.cache_dir)
+    store = open_store(config.tiles.tiles_root[0], 32, cache_dir=config.tiles.cache_dir)
     resident, sizes, gather = TileDataset(store, resident=True), [], data_loader.window_gather
     monkeypatch.setattr(data_loader, "WINDOW_GATHER_CHUNK", 5 * 12 * 32 * 32)
     monkeypatch.setattr(data_loader, "window_gather", lambda *args: sizes.append(len(args[4])) or gather(*args))
@@ -697,9 +789,10 @@ def test_two_processes_compute_the_gradients_of_one(tmp_path, loss_type):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", [
-    {"loss_type": "ntxent", "jitter": 1.0, "reconstruction_weight": 1.0, "profile_dims": 6},
+    {"loss_type": "ntxent", "jitter": 1.0, "reconstruction_weight": 1.0},
     {"loss_type": "softpn", "mining": "hard", "vicreg_weight": 0.1},
-], ids=["ntxent", "softpn"])  # fmt: skip
+    {"preset": "recommended"},
+], ids=["ntxent", "softpn", "recommended"])  # fmt: skip
 def test_two_processes_reach_the_loss_curve_of_one(small, flags, loss):
     """Everything that could differ is on: batch norm, dropout, augmentation, mining, negatives of the whole batch."""
     chosen = {
@@ -721,6 +814,9 @@ def test_two_processes_reach_the_loss_curve_of_one(small, flags, loss):
                 assert b[name] == pytest.approx(a[name], rel=2e-2, abs=2e-3), (kind, name, a, b)
     alone, shared = load_checkpoint("checkpoints/last.pth"), load_checkpoint("two/last.pth")
     assert alone.encoder_state.keys() == shared.encoder_state.keys()
+    if "preset" in loss:  # the map is that of the encoder and the decoder that were trained
+        for name in ("mean", "map", "norms.1.running_mean"):
+            torch.testing.assert_close(shared.encoder_state[name], alone.encoder_state[name], rtol=0.1, atol=0.02)
     train.train(parse_config(["--resume", "two/last.pth", "--epochs", "1"]))  # a run of two goes on alone
 
 
@@ -760,19 +856,23 @@ class LikeMPS(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("recipe", ["ntxent", "softpn"])
+@pytest.mark.parametrize("recipe", ["ntxent", "softpn", "multiscale"])
 def test_training_asks_nothing_of_mps_that_it_lacks(small, recipe, monkeypatch):
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # knows no meta device
-    chosen = {"ntxent": {"profile_dims": 8, "reconstruction_weight": 1.0, "jitter": 1.0}, "softpn": {"mining": "hard"}}
-    config = small(loss_type=recipe, flip_rotate=True, channel_dropout=0.2, **chosen[recipe])
+    chosen = {
+        "ntxent": {"loss_type": "ntxent", "reconstruction_weight": 1.0, "jitter": 1.0},
+        "softpn": {"loss_type": "softpn", "mining": "hard"},
+        "multiscale": {"preset": "recommended", "jitter": 0.3},
+    }
+    config = small(flip_rotate=True, channel_dropout=0.2, **chosen[recipe])
     with LikeMPS():
         run = build_run(config, ProcessGroup(torch.device("meta")))
         for batch in prefetch(run.batches, first_step=4):
             train_step(run, batch, run.batches.augmented(batch))
         train.check_losses(run)
-        train.set_centre(run, StopSignal())
-        rows = np.unique(run.val_triplets)
-        assert train.embed_rows(run, run.encoder, rows, StopSignal()).shape == (len(rows), 16)
+        train.fit_map(run, StopSignal())
+        rows = np.unique(run.val_triplets[0])
+        assert train.final_vectors(run, train.embed_rows(run, 0, rows, StopSignal())).shape == (len(rows), 16)
     run.recorder.close()
 
 
@@ -784,19 +884,22 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CU
 @pytest.mark.gpu
 @needs_gpu
 @pytest.mark.parametrize("resident", [True, False])
-def test_cuda_trains_and_its_checkpoint_goes_on_on_the_cpu(small, monkeypatch, resident):
+@pytest.mark.parametrize("recipe", [{"jitter": 1.0, "loss_type": "ntxent"}, {"preset": "recommended"}])
+def test_cuda_trains_and_its_checkpoint_goes_on_on_the_cpu(small, monkeypatch, resident, recipe):
     monkeypatch.setattr(train, "COMPILE_PAYS_STEPS", 1 << 30 if resident else 1)
     if not resident:
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *_: (0, 0))
-    train.train(small(device="cuda", jitter=1.0, loss_type="ntxent"))
+    train.train(small(device="cuda", **recipe))
     train.train(parse_config(["--resume", "checkpoints/last.pth", "--epochs", "1", "--device", "cpu"]))
     assert load_checkpoint("checkpoints/last.pth").epoch == 2
 
 
 @pytest.mark.gpu
 @needs_gpu
-def test_the_hot_loop_never_waits_for_the_gpu(small):
-    run = build_run(small(device="cuda", flip_rotate=True, channel_dropout=0.2), ProcessGroup(torch.device("cuda")))
+@pytest.mark.parametrize("preset", ["spec", "recommended"])
+def test_the_hot_loop_never_waits_for_the_gpu(small, preset):
+    chosen = {"device": "cuda", "preset": preset, "flip_rotate": True, "channel_dropout": 0.2}
+    run = build_run(small(**chosen), ProcessGroup(torch.device("cuda")))
     batches = list(prefetch(run.batches, num_threads=1))
     train_step(run, batches[0], run.batches.augmented(batches[0]))
     torch.cuda.set_sync_debug_mode("error")
