@@ -6,6 +6,7 @@ Not a command. `python train.py --preset recommended` trains it; docs/recipe.md 
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -51,11 +52,11 @@ class SoftHistogram(nn.Module):
 
     def __init__(self, layers: int):
         super().__init__()
-        centres = torch.arange(THRESHOLDS) * (BRIGHTNESSES / THRESHOLDS) - 0.5
-        centres[0] = 0.5  # brightness 0 means that nothing is drawn
-        self.centres = nn.Parameter(centres.repeat(layers, 1))
+        step = BRIGHTNESSES // THRESHOLDS
+        centres = [0.5, *(i * step - 0.5 for i in range(1, THRESHOLDS))]  # 0 means that nothing is drawn
+        self.centres = nn.Parameter(torch.tensor([centres] * layers))
         self.log_widths = nn.Parameter(torch.full((layers, THRESHOLDS), -0.7))
-        self.register_buffer("brightness", torch.arange(BRIGHTNESSES).float(), persistent=False)
+        self.register_buffer("brightness", torch.arange(BRIGHTNESSES, dtype=torch.float32), persistent=False)
 
     def forward(self, planes: Tensor, layer: Tensor) -> Tensor:
         """`(M, 32)` for `planes (M, S, S) uint8` of the layers `layer (M,)`."""
@@ -96,7 +97,7 @@ class PatchConv(nn.Module):
             out = self.multiplied(patches)
         else:
             drawn = patches.view(torch.int64).any(dim=1).nonzero()[:, 0]
-            products = self.multiplied(patches[drawn])
+            products = self.multiplied(patches.index_select(0, drawn))
             blank = self.brightness.bias.to(products.dtype).repeat(cells)  # a row of patches: copying rows is fast
             out = blank.expand(count * cells, -1).reshape(len(patches), -1).index_copy_(0, drawn, products)
         return out.view(count, cells, cells, -1).permute(0, 3, 1, 2)
@@ -124,7 +125,7 @@ class PlaneTrunk(nn.Module):
         """`(M, 2 * sum of widths)` for `planes (M, S, S) uint8`."""
         x, means = planes[:, None], []
         for level in self.levels:
-            x = F.relu(level(x))  # in place, on a view, it would copy gradients
+            x = _relu(level(x))
             means.append(_amounts_and_parts(LOG_STEEPNESS * x.mean(dim=(2, 3)).float()))
         return torch.cat(means, dim=1)
 
@@ -148,7 +149,7 @@ class SurroundTrunk(nn.Module):
         valid = window[:, -1:].float() / 255
         x, means = window, []
         for i, level in enumerate(self.levels):
-            x = F.relu(level(x))  # in place, on a view, it would copy gradients
+            x = _relu(level(x))
             valid = F.avg_pool2d(valid, 2)
             zones = getattr(self, f"zones{i}").flatten(1)  # (3, pixels)
             weight = zones * valid.flatten(1)[:, None]  # (B, 3, pixels)
@@ -158,11 +159,16 @@ class SurroundTrunk(nn.Module):
         return torch.cat([*means, covered[..., 0] / zones.sum(dim=1)], dim=1)
 
 
+def _relu(x: Tensor) -> Tensor:
+    return F.relu(x, inplace=not torch.is_grad_enabled())  # in place, on a view, it would copy gradients
+
+
 def _zones(size: int) -> Tensor:
     """`(3, size, size)`: pixels in the middle quarter of the edge, in the ring up to half of it, and outside."""
-    offset = (torch.arange(size) + 0.5 - size / 2).abs() / (size / 2)
-    distance = torch.maximum(offset[:, None], offset[None])
-    return torch.stack([distance < 0.25, (distance >= 0.25) & (distance < 0.5), distance >= 0.5]).float()
+    offset = np.abs(np.arange(size) + 0.5 - size / 2) / (size / 2)
+    distance = np.maximum(offset[:, None], offset)
+    zones = [distance < 0.25, (distance >= 0.25) & (distance < 0.5), distance >= 0.5]
+    return torch.from_numpy(np.array(zones, dtype=np.float32))
 
 
 class Standardise(nn.Module):
@@ -204,7 +210,7 @@ class MultiscaleEncoder(nn.Module):
 
     def __init__(self, config: "EncoderConfig"):
         super().__init__()
-        self.config, self.plane_width = config, PLANE_FEATURES
+        self.config = config
         layers = config.in_channels
         surround_features = ZONES * (2 * sum(SURROUND_WIDTHS) + 1)
         features = (layers * PLANE_FEATURES, surround_features, surround_features)
@@ -218,10 +224,11 @@ class MultiscaleEncoder(nn.Module):
         first, last = nn.Linear(joined, HIDDEN), nn.Linear(HIDDEN, config.embedding_dim)
         self.head = nn.Sequential(nn.GELU(), first, nn.GELU(), last)
         for linear in (self.skip, last):  # a start near zero, as the targets have different sizes
-            nn.init.normal_(linear.weight, std=0.1 * linear.in_features**-0.5)
+            if not linear.weight.is_meta:  # on meta it would import dynamo
+                nn.init.normal_(linear.weight, std=0.1 * linear.in_features**-0.5)
             nn.init.zeros_(linear.bias)
         self.register_buffer("mean", torch.zeros(config.embedding_dim))
-        self.register_buffer("map", torch.eye(config.embedding_dim))
+        self.register_buffer("map", torch.from_numpy(np.eye(config.embedding_dim, dtype=np.float32)))
         self.register_buffer("offset", torch.zeros(config.embedding_dim))
 
     def forward(self, tile: Tensor, near: Tensor, far: Tensor, keep: Tensor | None = None) -> Tensor:
@@ -258,7 +265,8 @@ class MultiscaleEncoder(nn.Module):
             features = torch.zeros(len(planes), PLANE_FEATURES)
             if drawn.any():
                 for chosen in drawn.nonzero()[:, 0].split(PLANES_AT_ONCE):
-                    features[chosen] = self.plane_features(planes[chosen], layer[chosen])
+                    some = planes.index_select(0, chosen)  # faster than planes[chosen]
+                    features[chosen] = self.plane_features(some, layer[chosen])
         else:  # selecting planes would make the host wait for the device
             features = self.plane_features(planes, layer) * drawn[:, None]
         return features.view(len(tile), -1)
@@ -286,15 +294,18 @@ class MultiscaleEncoder(nn.Module):
         return [self.tile_features(tile), self.surround_trunks[0](near), self.surround_trunks[1](far)]
 
     @torch.no_grad()
-    def start(self, features: list[Tensor], targets: Tensor) -> None:
-        """Start from ridge regression, before training.
+    def start(self, features: list[Tensor], targets: Tensor | None = None) -> None:
+        """Standardise the features and, with `targets`, start from ridge regression, before training.
 
         `features` are what the untrained trunks measure of a sample of places, `targets (N, D)` the numbers that a
         vector should tell first. The first D numbers of each scale's summary, and `skip`, are set so that the vector is
         the best linear reading of the features. Training improves on it.
         """
         for norm, part in zip(self.norms, features, strict=True):
+            assert isinstance(norm, Standardise)
             norm.fit(part)
+        if targets is None:
+            return
         parts = [norm(part) for norm, part in zip(self.norms, features, strict=True)]
         x = torch.cat(parts, dim=1).cpu().double()
         gram = x.T @ x + START_RIDGE * len(x) * torch.eye(x.shape[1], dtype=x.dtype)
@@ -303,6 +314,7 @@ class MultiscaleEncoder(nn.Module):
         self.skip.weight.zero_()
         by_scale = solution.split([part.shape[1] for part in parts])
         for i, (scale, part, weight) in enumerate(zip(self.scales, parts, by_scale, strict=True)):
+            assert isinstance(scale, nn.Linear)
             scale.weight.mul_(part.var(dim=0, correction=0) > 1e-3)  # what never occurs here has no weight
             scale.weight[:size] = weight.T[:size].to(scale.weight)
             scale.bias.zero_()

@@ -279,8 +279,6 @@ def build_run(config: TrainConfig, group: ProcessGroup) -> Run:
     if size % group.size:
         fits = max(group.size, size // group.size * group.size)
         raise UserError(f"--batch_size {size} does not divide among {group.size} processes; try --batch_size {fits}")
-    if size * config.loss.views < 2:
-        raise UserError("--batch_size 1 is too small for batch norm with this --loss_type; try --batch_size 16")
     checkpoint = load_checkpoint(config.run.resume) if config.run.resume else None
     # Only the main process writes, so only it needs a name.
     dated = f"{datetime.now():%Y%m%d-%H%M%S}-{config.loss.loss_type}" if group.is_main_process else ""
@@ -315,8 +313,8 @@ def build_run(config: TrainConfig, group: ProcessGroup) -> Run:
     decoder, targets = None, None
     if config.loss.reconstruction_weight > 0:
         decoder, targets = build_decoder(config, group, batches)
-        if encoder.uses_surroundings and checkpoint is None:
-            start_from_regression(encoder, decoder, batches, targets)
+    if isinstance(encoder, MultiscaleEncoder) and checkpoint is None:
+        start_from_regression(encoder, decoder, batches, targets)
 
     # Optimiser, in one kernel if the device has it.
     trained = nn.ModuleList([encoder, decoder] if decoder else [encoder])
@@ -366,18 +364,25 @@ def build_decoder(config: TrainConfig, group: ProcessGroup, batches: TripletData
 
 
 @torch.no_grad()
-def start_from_regression(encoder: nn.Module, decoder: nn.Linear, batches: TripletDataset, targets: Tensor) -> None:
-    """Let the multiscale encoder start as the best linear reading of what its untrained trunks measure."""
-    most, parts, wanted = START_SAMPLE // len(batches.datasets), [], []
+def start_from_regression(
+    encoder: MultiscaleEncoder, decoder: nn.Linear | None, batches: TripletDataset, targets: Tensor | None
+) -> None:
+    """Let the multiscale encoder start as the best linear reading of what its untrained trunks measure.
+
+    Without a decoder, only these measures are standardised.
+    """
+    most, parts, indices = START_SAMPLE // len(batches.datasets), [], []
     places = zip(batches.datasets, batches.samplers, batches.first_row.tolist(), strict=True)
     for dataset, sampler, first_row in places:
         rows = with_content(dataset.store, sampler.rows, most)
         for first in progress(range(0, len(rows), 64), desc="measuring a sample", unit="batch"):
             centre = dataset.store.tile_xy[rows[first : first + 64]] + 0.5
             parts.append(encoder.features(*dataset.inputs(centre, surroundings=True)))
-        wanted.append(targets[torch.from_numpy(rows + first_row).to(targets.device)])
-    size = decoder.in_features
-    goal = torch.cat(wanted)[:, :size] / decoder.weight.diagonal()[:size].clamp(min=1e-6)
+        indices.append(rows + first_row)
+    goal = None
+    if decoder is not None and targets is not None:
+        index, size = torch.from_numpy(np.concatenate(indices)).to(targets.device), decoder.in_features
+        goal = targets[index, :size] / decoder.weight.diagonal().clamp(min=1e-6)
     encoder.start([torch.cat(column) for column in zip(*parts, strict=True)], goal)
 
 

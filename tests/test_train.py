@@ -250,9 +250,10 @@ def test_every_loss_trains_every_architecture(small, architecture, loss_type):
         assert len(changed) > 0.9 * len(before)
 
 
-def test_a_batch_of_one_tile_is_refused(small):
-    with pytest.raises(UserError, match="--batch_size 1 is too small"):
-        build_run(small(preset="recommended", batch_size=1), CPU)
+def test_a_batch_of_one_tile_trains(small):
+    run = build_run(small(preset="recommended", batch_size=1), CPU)
+    assert np.isfinite(float(train_step(run, run.batches[0], run.batches[0].inputs)[0]))
+    run.recorder.close()
 
 
 @pytest.mark.parametrize("jitter", [0.0, 0.4, 1.0, 2.0])
@@ -815,7 +816,7 @@ def test_two_processes_reach_the_loss_curve_of_one(small, flags, loss):
     alone, shared = load_checkpoint("checkpoints/last.pth"), load_checkpoint("two/last.pth")
     assert alone.encoder_state.keys() == shared.encoder_state.keys()
     if "preset" in loss:  # the map is that of the encoder and the decoder that were trained
-        for name in ("mean", "map", "norms.1.running_mean"):
+        for name in ("mean", "map", "norms.1.mean"):
             torch.testing.assert_close(shared.encoder_state[name], alone.encoder_state[name], rtol=0.1, atol=0.02)
     train.train(parse_config(["--resume", "two/last.pth", "--epochs", "1"]))  # a run of two goes on alone
 
