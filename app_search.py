@@ -136,14 +136,14 @@ def show_reasons(query: Place, result: Place) -> None:
     if query.city is not result.city or query.store_row < 0:
         st.caption("The layers that make two places similar can be measured for two tiles of one city only.")
         return
-    parts = layer_contributions(query.city, query.store_row, result.store_row)
-    order = [channel for channel in np.argsort(parts) if abs(parts[channel]) > 1e-4]
+    parts = contributions(query.city, query.store_row, result.store_row)
+    order = [part for part in sorted(parts, key=parts.__getitem__) if abs(parts[part]) > 1e-4]
     figure = go.Figure(
         go.Bar(
-            x=parts[order],
-            y=[LAYERS[channel] for channel in order],
+            x=[parts[part] for part in order],
+            y=order,
             orientation="h",
-            marker_color=[LAYER_COLOURS[LAYERS[channel]] for channel in order],
+            marker_color=[LAYER_COLOURS.get(part, "#8c8c8c") for part in order],
             hovertemplate="%{y}: %{x:+.3f}<extra></extra>",
         )
     )
@@ -151,15 +151,18 @@ def show_reasons(query: Place, result: Place) -> None:
     st.markdown("##### Why they match")
     st.plotly_chart(figure, key="reasons", config={"displayModeBar": False})
     st.caption(
-        "How much the cosine similarity drops when a layer is removed from both tiles. "
-        "A negative value means that the layer makes the tiles less similar."
+        "How much the cosine similarity drops when a layer, or another part, is removed from both tiles. "
+        "A negative value means that it makes the tiles less similar."
     )
 
 
 @cached_value(max_entries=2048, show_spinner="Comparing the layers")
-def layer_contributions(city: City, row_a: int, row_b: int) -> np.ndarray:
-    """How much each layer adds to the similarity of two tiles, `(12,)`; rows of the store."""
-    return reasons.layer_contributions(city.embedder, row_a, row_b)
+def contributions(city: City, row_a: int, row_b: int) -> dict[str, float]:
+    """How much each layer and each of `reasons.place_parts` adds to the similarity of two tiles; rows of the store."""
+    found = dict(zip(LAYERS, reasons.layer_contributions(city.embedder, row_a, row_b).tolist(), strict=True))
+    if names := reasons.place_parts(city.embedder):
+        found |= dict(zip(names, reasons.place_contributions(city.embedder, row_a, row_b).tolist(), strict=True))
+    return found
 
 
 def show_index(index: Search, city: City, settings: SearchSettings) -> None:

@@ -30,12 +30,14 @@ from cli import (
     read_flags,
     run_main,
 )
+from data_loader import FAR_TILES, NEAR_TILES
 from embeddings import City, load_city
 from explorer_data import Quantised, explorer_data, packed_projection, planes, sheet_order
 from files import atomic_write, digest
 from front_end import WEB, bundle, style_sheet
 from layers import LAYERS
 from progress_bars import progress, warn
+from reasons import place_parts, shown_parts
 
 PAGE_NAME = "index.html"
 
@@ -134,7 +136,7 @@ def page_data(city: City, page: PageFlags, cache_dir: Path, seed: int) -> dict[s
     facts = {
         "Tiles shown": f"{len(rows):,}",
         "Tiles of the city": f"{len(city.store):,}, {city.store.blank.mean():.0%} of them blank",
-        "Input of the network": f"{len(LAYERS)} layers of {city.store.tile_size} × {city.store.tile_size} pixels",
+        "Input of the network": network_input_text(city),
         "Trained for": f"{city.checkpoint.epoch:,} epoch{'s' * (city.checkpoint.epoch != 1)}",
         "Search in this page": f"finds {recall:.1%} of the exact ten nearest",
     }
@@ -143,22 +145,31 @@ def page_data(city: City, page: PageFlags, cache_dir: Path, seed: int) -> dict[s
         "planes": planes(city, store_rows),
         "reasons": reasons,
         "measured": {"recall": recall, "reason_error": reason_error},
-        "search_note": search_note(recall, reason_error),
+        "search_note": search_note(recall, reasons),
         "facts": [{"name": name, "value": value} for name, value in facts.items()],
     }
 
 
-def search_note(recall: float, reason_error: float | None) -> str:
+def network_input_text(city: City) -> str:
+    """What the encoder sees of a place."""
+    text = f"{len(LAYERS)} layers of {city.store.tile_size} × {city.store.tile_size} pixels"
+    if city.checkpoint.uses_surroundings:
+        text += f"; {NEAR_TILES} × {NEAR_TILES} and {FAR_TILES} × {FAR_TILES} tiles around, coarser"
+    return text
+
+
+def search_note(recall: float, reasons: dict[str, Any] | None) -> str:
     """What the page computes itself, and how exact it is."""
     note = (
         "Similarity is the cosine of two vectors. In this page they are rounded to 16 bits a number, and "
         f"{recall:.1%} of the ten nearest tiles are the same as with the full vectors. "
     )
-    if reason_error is None:
+    if reasons is None:
         return note + "The layers named are those that both tiles show; their effect was not measured."
+    also = f"; beside “{'” and “'.join(reasons['parts'])}”, when that is left out" if reasons["parts"] else ""
     return note + (
         "The number beside a layer is how much similarity is lost when that layer is left out of both tiles, measured "
-        f"with the network. Its error is {max(reason_error, 1e-4):.4f} on average."
+        f"with the network{also}. Its error is {max(reasons['error'], 1e-4):.4f} on average."
     )
 
 
@@ -183,13 +194,16 @@ def quantised_recall(vectors: np.ndarray, rounded: np.ndarray) -> float:
 def reason_vectors(
     city: City, store_rows: np.ndarray, vectors: np.ndarray, key: str, cache_dir: Path
 ) -> dict[str, Any]:
-    """What shows which layers make two tiles similar: every tile's vector without each of its layers.
+    """What shows why two tiles are similar: every tile's vector without each of its parts.
 
     The vectors are shortened to the directions that they use, and rounded: `whole (N, K)` of the tiles, `without
-    (M, K)` of their drawn layers one after another; `error` is the mean error of a layer's contribution. They are
+    (M, K)` without each drawn layer, one tile after another, and then, if the encoder sees the surroundings, without
+    each of the named `parts`, one tile after another; `error` is the mean error of a part's contribution. They are
     shortened about 0, not about their mean as in principal component analysis, because that keeps dot products.
     """
-    pairs = np.argwhere(city.store.plane_of[store_rows] > 0)
+    shown = shown_parts(city.embedder, store_rows)
+    is_layer = np.arange(shown.shape[1]) < len(LAYERS)
+    pairs = np.concatenate([np.argwhere(shown & is_layer), np.argwhere(shown & ~is_layer)])
     without = _vectors_without(city, np.column_stack([store_rows[pairs[:, 0]], pairs[:, 1]]), key, cache_dir)
     everything = np.concatenate([vectors, without])
     strength, axes = np.linalg.eigh(everything.T @ everything)
@@ -197,22 +211,28 @@ def reason_vectors(
     axes = np.ascontiguousarray(axes[:, ::-1][:, : int(np.searchsorted(share, REASON_SHARE)) + 1])
     whole, less = (Quantised.of(some @ axes) for some in (vectors, without))
     error = _reason_error(pairs, (vectors, without), (whole.vectors(), less.vectors()))
-    return {"dimensions": axes.shape[1], "whole": whole.packed(), "without": less.packed(), "error": error}
+    return {
+        "dimensions": axes.shape[1],
+        "whole": whole.packed(),
+        "without": less.packed(),
+        "parts": list(place_parts(city.embedder)),
+        "error": error,
+    }
 
 
 def _vectors_without(city: City, pairs: np.ndarray, key: str, cache_dir: Path) -> np.ndarray:
-    """Vectors `(M, D)` of tiles without a layer, for `pairs (M, 2)` of store row and layer; cached."""
+    """Vectors `(M, D)` of tiles without a part, for `pairs (M, 2)` of store row and part; cached."""
     path = Path(cache_dir) / f"without-{key[:16]}.l2v"
     key = digest(key, pairs, city.store.content_key)
     try:
         cached = load_cache(path, key)
     except DamagedFile as error:
-        warn(f"{error}; measuring the layers again")
+        warn(f"{error}; measuring the reasons again")
         cached = None
     if cached:
         return cached[0]["vectors"]
     parts = [np.empty((0, city.embeddings.vectors.shape[1]), np.float32)]
-    with progress(total=len(pairs), desc="measuring layers", unit="layer") as bar:
+    with progress(total=len(pairs), desc="measuring reasons", unit="vector") as bar:
         for start in range(0, len(pairs), PAIRS_AT_ONCE):
             parts.append(city.embedder.embed_without(pairs[start : start + PAIRS_AT_ONCE]))
             bar.update(len(parts[-1]))
@@ -224,21 +244,22 @@ def _vectors_without(city: City, pairs: np.ndarray, key: str, cache_dir: Path) -
 def _reason_error(
     pairs: np.ndarray, exact: tuple[np.ndarray, np.ndarray], short: tuple[np.ndarray, np.ndarray]
 ) -> float:
-    """Mean error of a layer's contribution with the `short` vectors, over a sample of tiles and their nearest.
+    """Mean error of a part's contribution with the `short` vectors, over a sample of tiles and their nearest.
 
-    Both `exact` and `short` are the tiles' vectors and those without a layer, in the order of `pairs`.
+    Both `exact` and `short` are the tiles' vectors and those without a part, in the order of `pairs`.
     """
-    start = np.searchsorted(pairs[:, 0], np.arange(len(exact[0]) + 1))
+    order = np.argsort(pairs[:, 0], kind="stable")
+    start = np.searchsorted(pairs[order, 0], np.arange(len(exact[0]) + 1))
     sample = np.random.default_rng(1).permutation(len(exact[0]))[:ERROR_SAMPLE]
     nearest = similarity.Search(exact[0], "angular").query(exact[0][sample], min(2, len(exact[0])))[0][:, -1]
     errors = [0.0]
     for a, b in zip(sample.tolist(), nearest.tolist(), strict=True):
-        parts_a, parts_b = ({int(pairs[i, 1]): i for i in range(start[row], start[row + 1])} for row in (a, b))
-        for layer in parts_a.keys() | parts_b.keys():
+        parts_a, parts_b = ({int(pairs[i, 1]): i for i in order[start[row] : start[row + 1]]} for row in (a, b))
+        for part in parts_a.keys() | parts_b.keys():
             contributions = []
             for whole, without in (exact, short):
-                less_a = without[parts_a[layer]] if layer in parts_a else whole[a]
-                less_b = without[parts_b[layer]] if layer in parts_b else whole[b]
+                less_a = without[parts_a[part]] if part in parts_a else whole[a]
+                less_b = without[parts_b[part]] if part in parts_b else whole[b]
                 contributions.append(float(whole[a] @ whole[b] - less_a @ less_b))
             errors.append(abs(contributions[0] - contributions[1]))
     return float(np.mean(errors))
@@ -255,7 +276,7 @@ def run(args: Any) -> None:
     print(f"{built.path}: {built.tiles:,} tiles, {size:.1f} MB in one file; open it in any browser")
     print(f"vectors in 16 bits a number: {built.recall:.1%} of the exact ten nearest found")
     if built.reason_error is not None:
-        print(f"layers' contributions: mean error {built.reason_error:.4f} in cosine similarity")
+        print(f"reasons: mean error {built.reason_error:.4f} in cosine similarity")
 
 
 def add_page_flags(parser: Parser) -> None:

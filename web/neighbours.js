@@ -36,7 +36,7 @@ export function neighbourPanel(explorer) {
 }
 
 /**
- * The layers that make two tiles similar.
+ * What makes two tiles similar: layers, and how much is the place itself and how much its surroundings.
  * @param {Explorer} explorer
  * @param {number} a
  * @param {number} b
@@ -48,10 +48,20 @@ function reasonLine({ tiles, search }, a, b) {
     .filter(({ change }) => Math.abs(change) >= SMALLEST_REASON)
     .sort((one, other) => Math.abs(other.change) - Math.abs(one.change))
     .slice(0, REASONS_SHOWN);
-  if (!strongest.length) return element("div", { class: "reasons" }, "no single layer explains it");
-  return element("div", { class: "reasons", title: "Similarity that is lost when the layer is left out of both tiles" },
-    strongest.map(({ change, layer }) => element("span", { class: "reason" }, swatch(tiles.layers[layer].colour),
-      `${tiles.layers[layer].name} ${change > 0 ? "+" : "−"}${Math.abs(change).toFixed(2)}`)));
+  const layers = strongest.map(({ change, layer }) => element("span", { class: "reason" },
+    swatch(tiles.layers[layer].colour), `${tiles.layers[layer].name} ${signed(change)}`));
+  const place = search.reasonVectors.placeContributions(a, b)
+    .map(({ name, change }) => element("span", { class: "reason" }, `${name} ${signed(change)}`));
+  return [
+    element("div", { class: "reasons", title: "Similarity that is lost when the layer is left out of both tiles" },
+      layers.length ? layers : "no single layer explains it"),
+    place.length && element("div", { class: "reasons place", title: "Similarity that is lost without it" }, place),
+  ];
+}
+
+/** @param {number} change */
+function signed(change) {
+  return `${change > 0 ? "+" : "−"}${Math.abs(change).toFixed(2)}`;
 }
 
 /**

@@ -76,13 +76,16 @@ export class Search {
   }
 }
 
-/** Vectors of the tiles with and without each of their layers, shortened by Python to the directions that matter. */
+/** Vectors of the tiles with and without each of their parts, shortened by Python to the directions that matter. */
 class ReasonVectors {
   /** @param {NonNullable<PageData["reasons"]>} data */
   constructor(data) {
     this.dimensions = data.dimensions;
     this.whole = vectorsOf(data.whole, data.dimensions);
     this.without = vectorsOf(data.without, data.dimensions);
+    this.parts = data.parts;
+    const tiles = this.whole.length / data.dimensions;
+    this.firstPart = this.without.length / data.dimensions - tiles * data.parts.length;
   }
 
   /**
@@ -100,8 +103,21 @@ class ReasonVectors {
   }
 
   /**
+   * The same for the place itself and for its surroundings, if the network sees these.
    * @param {number} a
-   * @param {number} partA the layer left out of a, -1 for none
+   * @param {number} b
+   */
+  placeContributions(a, b) {
+    const before = this.cosine(a, -1, b, -1);
+    return this.parts.map((name, part) => {
+      const [partA, partB] = [a, b].map((row) => this.firstPart + row * this.parts.length + part);
+      return { name, change: before - this.cosine(a, partA, b, partB) };
+    });
+  }
+
+  /**
+   * @param {number} a
+   * @param {number} partA the part left out of a, -1 for none
    * @param {number} b
    * @param {number} partB
    */

@@ -63,7 +63,8 @@ export interface PageData {
   /** The rest is missing in the live app, which has its own panels. */
   damaged?: string[];
   planes?: SheetData & { cell_of_part: Packed };
-  reasons?: { dimensions: number; whole: PackedVectors; without: PackedVectors } | null;
+  /** `without`: of every drawn layer of every tile, then of every one of `parts` of every tile. */
+  reasons?: { dimensions: number; whole: PackedVectors; without: PackedVectors; parts: string[] } | null;
   search_note?: string;
   facts?: { name: string; value: string }[];
 }
