@@ -15,11 +15,10 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from checkpoint import Checkpoint, encoder_state, save_checkpoint
 from cli import UserError, flag, positive_int
-from model import EncoderConfig, build_network
+from model import AnyEncoder, EncoderConfig, build_network
 from tile_store import TileStore, open_store
 
 HERE = Path(__file__).resolve().parent
@@ -132,7 +131,7 @@ def script(name: str, *arguments: object) -> subprocess.CompletedProcess:
     return result
 
 
-def untrained_encoder(tile_size: int) -> nn.Module:
+def untrained_encoder(tile_size: int) -> AnyEncoder:
     """An encoder with random weights, which is as fast as a trained one."""
     torch.manual_seed(0)
     return build_network(EncoderConfig(tile_size=tile_size))

@@ -29,6 +29,7 @@ from files import atomic_path, atomic_write
 from memory import free_memory, is_out_of_memory, memory_advice, memory_need
 from model import AnyEncoder, TripletTerms, batch_loss, build_network
 from multiscale import MultiscaleEncoder
+from pretrained import load_model, load_pretrained
 from progress_bars import progress, progress_listener, warn
 from run_log import Recorder
 from tile_statistics import city_targets
@@ -313,7 +314,9 @@ def build_run(config: TrainConfig, group: ProcessGroup) -> Run:
     decoder, targets = None, None
     if config.loss.reconstruction_weight > 0:
         decoder, targets = build_decoder(config, group, batches)
-    if isinstance(encoder, MultiscaleEncoder) and checkpoint is None:
+    if config.fit.init and checkpoint is None:
+        start_from_weights(encoder, decoder, batches, targets, config)
+    elif isinstance(encoder, MultiscaleEncoder) and checkpoint is None:
         start_from_regression(encoder, decoder, batches, targets)
 
     # Optimiser, in one kernel if the device has it.
@@ -384,6 +387,36 @@ def start_from_regression(
         index, size = torch.from_numpy(np.concatenate(indices)).to(targets.device), decoder.in_features
         goal = targets[index, :size] / decoder.weight.diagonal().clamp(min=1e-6)
     encoder.start([torch.cat(column) for column in zip(*parts, strict=True)], goal)
+
+
+@torch.no_grad()
+def start_from_weights(
+    encoder: AnyEncoder, decoder: nn.Linear | None, batches: TripletDataset, targets: Tensor | None, config: TrainConfig
+) -> None:
+    """Start from the weights that `--init` names, with a decoder that regresses the targets on their vectors."""
+    source = load_pretrained() if config.fit.init == "pretrained" else load_model(config.fit.init)
+    expected = dataclasses.asdict(config.encoder)
+    differ = [name for name, value in source.encoder_config.items() if name != "dropout" and expected[name] != value]
+    if differ:
+        found = ", ".join(f"{name} {source.encoder_config[name]} there, {expected[name]} here" for name in differ)
+        raise UserError(f"--init {config.fit.init} holds another encoder ({found}); pass the same settings")
+    encoder.load_state_dict(source.encoder_state)
+    if decoder is None or targets is None:
+        return
+    encoder.eval()
+    vectors, wanted = [], []
+    for city, (dataset, sampler) in enumerate(zip(batches.datasets, batches.samplers, strict=True)):
+        rows = with_content(dataset.store, sampler.rows, START_SAMPLE // len(batches.datasets))
+        for part in np.array_split(rows, max(1, len(rows) // 64)):
+            inputs = dataset.inputs(dataset.store.tile_xy[part] + 0.5, encoder.uses_surroundings)
+            keep = {"keep": torch.ones(1, len(part), 3, dtype=torch.bool, device=inputs[0].device)}
+            vectors.append(encoder(*inputs, **keep)[:, 0] if encoder.uses_surroundings else encoder(*inputs))
+        wanted.append(targets[torch.from_numpy(rows + batches.first_row[city]).to(targets.device)])
+    x = torch.cat(vectors).float().cpu()
+    x = torch.cat([x, torch.ones(len(x), 1)], dim=1)
+    solution = torch.linalg.lstsq(x, torch.cat(wanted).float().cpu()).solution  # (D + 1, T)
+    decoder.weight.copy_(solution[:-1].T)
+    decoder.bias.copy_(solution[-1])
 
 
 def spare_tiles(config: TrainConfig, group: ProcessGroup) -> int:

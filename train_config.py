@@ -78,6 +78,7 @@ class FitFlags:
     """Training."""
 
     preset: str = flag("spec", "settings that the other flags start from", choices=list(PRESETS))
+    init: str = flag("", "start from these weights: pretrained (the bundled encoder) or a checkpoint")
     epochs: int = flag(50, "training epochs; with --resume: further epochs", type=positive_int)
     lr: float = flag(0.001, "highest learning rate of AdamW", type=positive_float)
     weight_decay: float = flag(0.01, "weight decay of AdamW", type=count_float)
@@ -138,7 +139,7 @@ class TrainConfig:
 GROUPS: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(TrainConfig)}  # dataclasses of flags
 
 # Flags that may differ from the checkpoint's when a run is resumed; all others decide what the run computes.
-FREE_ON_RESUME = {"preset", "epochs", "resume", "num_workers", "device", "compile", "tiles_root", "cache_dir"}
+FREE_ON_RESUME = {"preset", "init", "epochs", "resume", "num_workers", "device", "compile", "tiles_root", "cache_dir"}
 FREE_ON_RESUME |= {"output_dir", "log_dir", "run_name", "save_every", "log_every", "figure_every"}
 
 

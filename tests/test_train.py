@@ -250,6 +250,21 @@ def test_every_loss_trains_every_architecture(small, architecture, loss_type):
         assert len(changed) > 0.9 * len(before)
 
 
+@pytest.mark.parametrize("preset", ["spec", "recommended"])
+def test_a_run_starts_from_given_weights(small, preset):
+    """With a decoder that was fitted to them; weights of another encoder are refused."""
+    chosen = {"preset": preset, "batch_size": 12, "max_samples": 60, "epochs": 1, "dropout": 0.0, "output_dir": "made"}
+    made = train.train(small(**chosen)).last
+    again = {**chosen, "output_dir": "again", "init": str(made)}
+    run = build_run(small(**again, reconstruction_weight=1.0), CPU)
+    run.recorder.close()
+    wanted = load_checkpoint(made).encoder_state
+    assert all(torch.equal(weights, wanted[name]) for name, weights in run.encoder.state_dict().items())
+    assert run.decoder.bias.abs().max() > 0  # of the regression
+    with pytest.raises(UserError, match="embedding_dim 16 there, 8 here"):
+        build_run(small(**again | {"embedding_dim": 8}), CPU)
+
+
 def test_a_batch_of_one_tile_trains(small):
     run = build_run(small(preset="recommended", batch_size=1), CPU)
     assert np.isfinite(float(train_step(run, run.batches[0], run.batches[0].inputs)[0]))
