@@ -183,6 +183,14 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def multiscale_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of an encoder that also sees the surroundings."""
+    path = tmp_path_factory.mktemp("checkpoints") / "multiscale.pth"
+    save_untrained(path, architecture="multiscale")
+    return path
+
+
 def save_untrained(
     path: Path, tile_size: int = 32, embedding_dim: int = 16, seed: int = 0, architecture: str = "loc2vec"
 ) -> None:

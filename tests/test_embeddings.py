@@ -13,14 +13,14 @@ import inference
 import tile_grid
 from cli import TilesFlags, UserError
 from conftest import make_tiles, png_bytes, save_untrained
-from data_loader import network_input, window_gather
-from embeddings import City, load_city, pick_rows
+from data_loader import FAR_TILES, TileDataset, window_gather
+from embeddings import City, load_city, pick_rows, tile_contents
 from exports import write_parquet
 from inference import Embedder
 from layers import LAYERS
 from model import ENCODERS, EncoderConfig, build_network
 from progress_bars import progress_listener
-from reasons import layer_contributions
+from reasons import PLACE_PARTS, layer_contributions, place_contributions
 from tile_facts import ZONES, compass_zones, content_density, dominant_layers
 from tile_grid import latlon_of_tile
 from tile_store import TileStore
@@ -45,6 +45,24 @@ def city(tiny_tiles: Path, tiny_checkpoint: Path, tmp_path_factory: pytest.TempP
     return load_city(TilesFlags(tiny_tiles, 17, tmp_path_factory.mktemp("cache")), tiny_checkpoint, device="cpu")
 
 
+@pytest.fixture(scope="module", params=["tiny_checkpoint", "multiscale_checkpoint"])
+def checkpoint(request: pytest.FixtureRequest) -> Path:
+    """The published encoder, and the one that sees the surroundings."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="module")
+def either_city(tiny_tiles: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> City:
+    """`city` as one encoder sees it, and as the other does."""
+    return load_city(TilesFlags(tiny_tiles, 17, tmp_path_factory.mktemp("cache")), checkpoint, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def seeing_city(tiny_tiles: Path, multiscale_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> City:
+    """`city` as the encoder that sees the surroundings does."""
+    return load_city(TilesFlags(tiny_tiles, 17, tmp_path_factory.mktemp("cache")), multiscale_checkpoint, device="cpu")
+
+
 def vector_file(flags: TilesFlags) -> Path:
     (path,) = flags.cache_dir.glob("vectors-*.l2v")
     return path
@@ -60,15 +78,26 @@ def drawn_tile(city: City) -> tuple[int, int]:
 def reference(city: City, tiles: np.ndarray) -> np.ndarray:
     """What the plain encoder says in float32."""
     with torch.inference_mode():
-        return city.encoder(network_input(torch.from_numpy(tiles))).numpy()
+        return city.encoder(torch.from_numpy(tiles)).numpy()
+
+
+def seen_at(city: City, centre: np.ndarray) -> tuple[torch.Tensor, ...]:
+    """What the city's encoder sees around `centre (B, 2)`, in tiles."""
+    return TileDataset(city.store).inputs(centre, city.encoder.uses_surroundings)
+
+
+def reference_at(city: City, centre: np.ndarray) -> np.ndarray:
+    """What the plain encoder says in float32 about the places around `centre (B, 2)`, one at a time."""
+    with torch.inference_mode():
+        return np.concatenate([city.encoder(*seen_at(city, one[None])).numpy() for one in np.asarray(centre)])
 
 
 # --- vectors -----------------------------------------------------------------------------------------------
 
 
-def test_vectors_are_those_of_the_plain_encoder_whatever_the_batch(city: City) -> None:
-    rows = np.flatnonzero(~city.store.blank)[:40]
-    plain = reference(city, city.store.tiles(rows))
+def test_vectors_are_those_of_the_plain_encoder_whatever_the_batch(either_city: City) -> None:
+    city, rows = either_city, np.flatnonzero(~either_city.store.blank)[:40]
+    plain = reference_at(city, city.store.tile_xy[rows] + 0.5)
     for batch_size in (1, 7, 64):
         vectors = Embedder(city.encoder, city.store, batch_size=batch_size).embed_tiles(rows)
         assert vectors.dtype == np.float32 and vectors.shape == (40, 16)
@@ -78,13 +107,34 @@ def test_vectors_are_those_of_the_plain_encoder_whatever_the_batch(city: City) -
     assert np.array_equal(again, vectors)
 
 
-def test_memory_is_bounded_by_the_batch(city: City, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_vector_depends_on_the_place_alone(
+    tiny_tiles: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not on batch, order or choice of tiles; places at the centres of tiles have the tiles' vectors."""
+    monkeypatch.setattr(inference, "compute_dtype", lambda _: torch.float32)
+    vectors: dict[tuple[int, int], np.ndarray] = {}
+    for i, (batch_size, max_tiles) in enumerate([(64, None), (1, 20), (7, 50), (None, None)]):
+        flags = TilesFlags(tiny_tiles, 17, tmp_path / str(i))
+        city = load_city(flags, checkpoint, device="cpu", batch_size=batch_size, max_tiles=max_tiles)
+        for place, vector in zip(map(tuple, city.embeddings.tile_xy.tolist()), city.embeddings.vectors, strict=True):
+            assert np.abs(vectors.setdefault(place, vector) - vector).max() < 1e-6
+    order = np.random.default_rng(0).permutation(len(city.store))
+    for found in (
+        city.embedder.embed_tiles(order),
+        city.embedder.embed_places(city.embeddings.latlon[order]),
+        Embedder(city.encoder, city.store, batch_size=5).embed_places(city.embeddings.latlon[order]),
+    ):
+        assert np.abs(found - city.embeddings.vectors[order]).max() < 1e-6
+
+
+def test_memory_is_bounded_by_the_batch(either_city: City, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[int] = []
     tiles = inference.TileDataset.tiles
     monkeypatch.setattr(
         inference.TileDataset, "tiles", lambda self, rows: loaded.append(len(rows)) or tiles(self, rows)
     )
-    for finished, _ in enumerate(Embedder(city.encoder, city.store, batch_size=10).embed_batches(np.arange(60))):
+    embedder = Embedder(either_city.encoder, either_city.store, batch_size=10)
+    for finished, _ in enumerate(embedder.embed_batches(np.arange(60))):
         assert len(loaded) <= finished + 3  # the one in work, the one just finished, the one prefetched
     assert max(loaded) == 10 and sum(loaded) == 60
 
@@ -93,12 +143,15 @@ def test_an_encoder_of_another_architecture_embeds_too(city: City, monkeypatch: 
     class Means(torch.nn.Module):
         """The mean intensity of each layer."""
 
-        def __init__(self, _config: EncoderConfig):
+        uses_surroundings = False
+
+        def __init__(self, config: EncoderConfig):
             super().__init__()
+            self.config = config
             self.scale = torch.nn.Parameter(torch.ones(1))
 
         def forward(self, tiles: torch.Tensor) -> torch.Tensor:
-            return torch.nn.functional.normalize(self.scale * (1 + tiles.mean(dim=(2, 3))), dim=1)
+            return torch.nn.functional.normalize(self.scale * (1 + tiles.float().mean(dim=(2, 3)) / 255), dim=1)
 
     monkeypatch.setitem(ENCODERS, "means", Means)
     encoder = build_network(EncoderConfig(embedding_dim=12, tile_size=32, architecture="means")).eval()
@@ -106,12 +159,6 @@ def test_an_encoder_of_another_architecture_embeds_too(city: City, monkeypatch: 
     vectors = Embedder(encoder, city.store).embed_tiles(rows)
     means = 1 + city.store.layer_intensity[rows]
     assert np.allclose(vectors, means / np.linalg.norm(means, axis=1, keepdims=True), atol=5e-3)
-
-
-def test_a_place_at_a_tile_centre_has_the_vector_of_the_tile(city: City) -> None:
-    places = city.embeddings.with_content()
-    vectors = city.embedder.embed_places(places.latlon[:12])
-    assert (vectors * places.vectors[:12]).sum(axis=1).min() > 0.9999
 
 
 def test_a_place_between_tiles_sees_all_four(city: City) -> None:
@@ -134,15 +181,45 @@ def test_a_place_outside_the_tiles_is_an_error_that_says_what_is_covered(city: C
         city.embedder.embed_places(np.array([[130.5, 50.4]]))
 
 
-def test_layer_contributions_are_what_blanking_the_layer_in_both_changes(city: City) -> None:
-    busy = np.argsort((city.store.plane_of > 0).sum(axis=1))[-2:]
-    a, b = city.store.tiles(busy)
+def test_places_between_tiles_at_edges_and_over_holes(tmp_path: Path, multiscale_checkpoint: Path) -> None:
+    root = make_tiles(tmp_path / "tiles", nx=20, ny=20, px=32)
+    for path in root.glob("*/17/76609/4420[5-8].png"):
+        path.unlink()
+    city = load_city(TilesFlags(root, 17, tmp_path / "cache"), multiscale_checkpoint, device="cpu")
+    low = city.store.tile_xy.min(axis=0)
+    shares = [(0.01, 0.01), (19.99, 19.99), (0.5, 19.2), (10.02, 6.4), (8.98, 6.7), (9.4, 4.9), (7.3, 12.8)]
+    centre = low + np.array(shares)
+    found = city.embedder.embed_places(latlon_of_tile(centre))
+    assert np.abs(found - reference_at(city, centre)).max() < 1e-5
+    assert np.isfinite(found).all() and len(np.unique(found.round(4), axis=0)) == len(found)
+    with pytest.raises(UserError, match="no tile lies at"):
+        city.embedder.embed_places(latlon_of_tile(low + np.array([9.5, 6.5])))
+
+
+def test_a_city_smaller_than_its_surroundings(tmp_path: Path, multiscale_checkpoint: Path) -> None:
+    root = make_tiles(tmp_path / "tiles", nx=2, ny=1, px=32)
+    city = load_city(TilesFlags(root, 17, tmp_path / "cache"), multiscale_checkpoint, device="cpu")
+    _, near, far = seen_at(city, city.store.tile_xy + 0.5)
+    assert [int((window[0, -1] > 0).sum()) for window in (near, far)] == [2 * 16**2, 2 * 4**2]
+    assert np.allclose(np.linalg.norm(city.embeddings.vectors, axis=1), 1, atol=1e-5)
+    assert np.abs(city.embeddings.vectors[0] - city.embeddings.vectors[1]).max() > 1e-3
+
+
+def test_layer_contributions_are_what_blanking_the_layer_in_both_changes(either_city: City) -> None:
+    city, busy = either_city, np.argsort((either_city.store.plane_of > 0).sum(axis=1))[-2:]
+    inputs = seen_at(city, city.store.tile_xy[busy] + 0.5)
     expected = np.zeros(len(LAYERS))
-    for layer in range(len(LAYERS)):
-        blanked = np.stack([a, b])
-        blanked[:, layer] = 0
-        whole, without = reference(city, np.stack([a, b])), reference(city, blanked)
-        expected[layer] = whole[0] @ whole[1] - without[0] @ without[1]
+    with torch.inference_mode():
+        whole = city.encoder(*inputs)
+        for layer in range(len(LAYERS)):
+            without = []
+            for i in range(2):
+                blanked = [tensor[i : i + 1].clone() for tensor in inputs]
+                if city.store.plane_of[busy[i], layer]:
+                    for tensor in blanked:
+                        tensor[:, layer : tensor.shape[1] - (tensor.shape[1] > len(LAYERS)) : len(LAYERS)] = 0
+                without.append(city.encoder(*blanked)[0])
+            expected[layer] = whole[0] @ whole[1] - without[0] @ without[1]
     found = layer_contributions(city.embedder, *busy)
     assert found.shape == (12,)
     assert np.abs(found - expected).max() < 3e-3
@@ -150,6 +227,20 @@ def test_layer_contributions_are_what_blanking_the_layer_in_both_changes(city: C
     assert lacking.any() and (found[lacking] == 0).all()
     pairs = layer_contributions(city.embedder, busy, busy[::-1])
     assert pairs.shape == (2, 12) and np.abs(pairs - found).max() < 1e-4
+
+
+def test_how_much_of_a_match_is_the_place_itself_and_how_much_its_surroundings(seeing_city: City) -> None:
+    city, pair = seeing_city, np.flatnonzero(~seeing_city.store.blank)[[3, 40]]
+    inputs, encoder = seen_at(city, city.store.tile_xy[pair] + 0.5), city.encoder
+    keep = torch.tensor([[True, True, True], [False, True, True], [True, False, False]])[:, None].expand(3, 2, 3)
+    with torch.inference_mode():
+        whole, *without = (encoder.final(vectors) for vectors in encoder(*inputs, keep=keep).unbind(1))
+    expected = [float(whole[0] @ whole[1] - less[0] @ less[1]) for less in without]
+    found = place_contributions(city.embedder, *pair)
+    assert len(PLACE_PARTS) == 2 and found == pytest.approx(expected, abs=1e-5)
+    assert np.abs(found).min() > 1e-4
+    several = place_contributions(city.embedder, np.array([pair[0], pair[0]]), pair)
+    assert several.shape == (2, 2) and several[1] == pytest.approx(found, abs=1e-6)
 
 
 # --- facts -------------------------------------------------------------------------------------------------
@@ -162,7 +253,7 @@ def store_of_masses(masses: list[list[float]]) -> TileStore:
     tile_xy = np.stack([np.arange(len(mass)), np.zeros(len(mass))], axis=1).astype(np.int32)
     none = np.empty(0, dtype=np.uint8)
     planes = plane_of[:-1].reshape(mass.shape).astype(np.int32)
-    return TileStore(Path(), 17, 32, "mean", tile_xy, none, planes, plane_intensity, none, {})
+    return TileStore(Path(), 17, 32, "mean", tile_xy, none, planes, plane_intensity, none, levels={}, meta={})
 
 
 def masses(**layers: float) -> list[float]:
@@ -284,6 +375,34 @@ def test_one_changed_tile_is_one_tile_embedded(own_flags: TilesFlags, tiny_check
     assert after.embeddings.tile_xy[changed].tolist() == [[x, y]]
 
 
+def test_a_changed_tile_is_embedded_again_with_all_tiles_that_see_it(
+    tmp_path: Path, multiscale_checkpoint: Path
+) -> None:
+    flags = TilesFlags(make_tiles(tmp_path / "tiles", nx=22, ny=20, px=32), 17, tmp_path / "cache")
+    before = load_city(flags, multiscale_checkpoint, device="cpu").embeddings
+    x, y = before.tile_xy.min(axis=0) + np.array([11, 9])
+    path = flags.tiles_root / f"water/17/{x}/{y}.png"
+    path.write_bytes(png_bytes(np.random.default_rng(5).integers(0, 255, (32, 32), dtype=np.uint8)))
+    after = load_city(flags, multiscale_checkpoint, device="cpu")
+    sees_it = np.abs(before.tile_xy - (x, y)).max(axis=1) <= FAR_TILES // 2
+    assert (after.computed, after.reused) == (17**2, 22 * 20 - 17**2)
+    assert np.array_equal(after.embeddings.content != before.content, sees_it)
+    same = (after.embeddings.vectors == before.vectors).all(axis=1)
+    assert same[~sees_it].all() and not same[sees_it].all() and not same[before.rows(np.array([x, y]))]
+
+
+def test_tiles_that_look_alike_in_different_surroundings_differ(seeing_city: City) -> None:
+    blank = np.flatnonzero(seeing_city.embeddings.blank)
+    content, vectors = seeing_city.embeddings.content[blank], seeing_city.embeddings.vectors[blank]
+    assert len(blank) > 3 and len(np.unique(content)) == len(blank) == len(np.unique(vectors, axis=0))
+
+
+def test_what_a_tile_sees_does_not_depend_on_the_order_of_asking(seeing_city: City) -> None:
+    order = np.random.default_rng(0).permutation(len(seeing_city.store))[:50]
+    everything = tile_contents(seeing_city.store, np.arange(len(seeing_city.store)), surroundings=True)
+    assert np.array_equal(tile_contents(seeing_city.store, order, surroundings=True), everything[order])
+
+
 def test_another_checkpoint_is_another_cache(flags: TilesFlags, tiny_checkpoint: Path, tmp_path: Path) -> None:
     first = load_city(flags, tiny_checkpoint, device="cpu")
     save_untrained(tmp_path / "other.pth", seed=1)
@@ -401,7 +520,7 @@ def test_tiles_of_another_zoom_are_refused(tmp_path: Path, tiny_checkpoint: Path
 
 
 @pytest.fixture(scope="module")
-def seam(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[City, City]:
+def seam(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[City, City]:
     """The same drawing as a city across 180 degrees and as one that does not reach it; 12 x 12 tiles each."""
     cities = []
     for x0 in (LAST_COLUMN - 5, 76600):  # columns -6 to 5 around 180 degrees
@@ -412,7 +531,7 @@ def seam(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
                 wrapped = folder / "tiles" / layer / "17" / str(int(column.name) % (LAST_COLUMN + 1))
                 wrapped.parent.mkdir(parents=True, exist_ok=True)
                 column.rename(wrapped)
-        cities.append(load_city(TilesFlags(folder / "tiles", 17, folder / "cache"), tiny_checkpoint, device="cpu"))
+        cities.append(load_city(TilesFlags(folder / "tiles", 17, folder / "cache"), checkpoint, device="cpu"))
     return cities[0], cities[1]
 
 
@@ -424,7 +543,8 @@ def test_across_180_degrees_vectors_facts_and_samples_are_those_of_any_city(seam
     across, plain = seam
     a, b = order_on_the_ground(across), order_on_the_ground(plain)
     assert across.store.tile_xy[:, 0].min() == 0 and across.store.tile_xy[:, 0].max() == LAST_COLUMN
-    for name in ("vectors", "dominant_layer", "zone", "density", "blank"):
+    assert np.abs(across.embeddings.vectors[a] - plain.embeddings.vectors[b]).max() < 1e-6
+    for name in ("dominant_layer", "zone", "density", "blank"):
         assert np.array_equal(getattr(across.embeddings, name)[a], getattr(plain.embeddings, name)[b]), name
     position = [np.argsort(order) for order in (a, b)]
     picked = [sorted(position[i][pick_rows(city.store, 30)].tolist()) for i, city in enumerate(seam)]

@@ -55,7 +55,7 @@ function reasonLine({ tiles, search }, a, b) {
   return [
     element("div", { class: "reasons", title: "Similarity that is lost when the layer is left out of both tiles" },
       layers.length ? layers : "no single layer explains it"),
-    place.length && element("div", { class: "reasons place", title: "Similarity that is lost without it" }, place),
+    place.length > 0 && element("div", { class: "reasons place", title: "Similarity that is lost without it" }, place),
   ];
 }
 
