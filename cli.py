@@ -78,6 +78,15 @@ def fraction(text: str) -> float:
     return _number(text, float, "a number from 0 to just under 1", lambda value: 0 <= value < 1)
 
 
+def lat_lon(text: str) -> tuple[float, float]:
+    """Parse LAT,LON in degrees."""
+    try:
+        lat, lon = map(float, text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} given, LAT,LON in degrees expected, as 50.4501,30.5234") from None
+    return lat, lon
+
+
 def _number(text: str, kind: type, expected: str, accepts: Callable[[Any], bool]) -> Any:
     try:
         value = kind(text)
@@ -121,7 +130,7 @@ def _add_flag(group: Any, field: dataclasses.Field) -> None:
     else:
         example = next(iter(default), None) if isinstance(default, list) else default
         options["type"] = field.metadata["type"] or (str if example is None else type(example))
-    group.add_argument(f"--{field.name}", **options)
+    group.add_argument(f"--{field.name.rstrip('_')}", dest=field.name, **options)  # `in_` is --in
     hidden = {"dest": field.name, "help": argparse.SUPPRESS, "default": argparse.SUPPRESS}
     for alias in field.metadata["aliases"]:
         group.add_argument(f"--{alias}", **(options | hidden))
@@ -156,7 +165,7 @@ def as_arguments(config: Any) -> list[str]:
         if isinstance(value, bool):
             arguments.append(f"--{field.name}" if value else f"--no_{field.name}")
         else:
-            arguments += [f"--{field.name}", *map(str, value if isinstance(value, list) else [value])]
+            arguments += [f"--{field.name.rstrip('_')}", *map(str, value if isinstance(value, list) else [value])]
     return arguments
 
 

@@ -5,10 +5,12 @@ Not a command. `python precompute_embeddings.py` fills its cache of vectors, sea
 
 import dataclasses
 import hashlib
+import importlib
 import time
 from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +32,13 @@ from tile_store import TileStore, open_store
 
 PICTURE_PX = 128  # edge of the tiles that people look at, if the network sees smaller ones
 CACHE_FORMAT = "vectors-1"
+
+
+def __getattr__(name: str) -> Any:
+    """`LocationEncoder` and `LocationEmbedder` have a module of their own, which is slow to import."""
+    if name in ("LocationEncoder", "LocationEmbedder"):
+        return getattr(importlib.import_module("location_encoder"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 # --- vectors and facts -------------------------------------------------------------------------------------

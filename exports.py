@@ -4,9 +4,11 @@ Not a command. `python precompute_embeddings.py --export city.parquet` uses it.
 """
 
 import csv
+import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,7 +18,10 @@ from files import atomic_path, atomic_write
 from layers import LAYERS
 from progress_bars import progress
 from tile_facts import ZONES
-from tile_grid import area_bounds, latlon_of_tile
+from tile_grid import TileGrid, area_bounds, latlon_of_tile, tile_of_latlon
+
+if TYPE_CHECKING:
+    import geopandas
 
 PROJECTOR_FOLDER = Path("runs/projector")  # inside the folder that `tensorboard --logdir runs` watches
 EXPORTS = ".parquet, .geojson, .csv, projector, or a folder/ for parquet in parts"
@@ -72,7 +77,7 @@ def tile_rings(embeddings: Embeddings) -> np.ndarray:
 
 def write_parquet(city: City, path: Path) -> None:
     """GeoParquet 1.1: facts, the vector as a list, and the tile's outline as WKB in `geometry`."""
-    _write_table(city.embeddings, path)
+    write_table(city.embeddings, path)
 
 
 def write_parts(city: City, folder: Path) -> None:
@@ -82,10 +87,11 @@ def write_parts(city: City, folder: Path) -> None:
     blocks, part = np.unique(city.embeddings.tile_xy // PART_TILES, axis=0, return_inverse=True)
     for i, (x, y) in enumerate(progress(blocks.tolist(), desc="writing", unit="block")):
         tiles = city.embeddings.take(np.flatnonzero(part.reshape(-1) == i))
-        _write_table(tiles, folder / f"block={x}_{y}" / "tiles.parquet")
+        write_table(tiles, folder / f"block={x}_{y}" / "tiles.parquet")
 
 
-def _write_table(embeddings: Embeddings, path: Path) -> None:
+def write_table(embeddings: Embeddings, path: Path) -> None:
+    """One file of GeoParquet 1.1, whole or absent."""
     import pyarrow as pa
     import pyarrow.parquet as pq
     import shapely
@@ -101,6 +107,64 @@ def _write_table(embeddings: Embeddings, path: Path) -> None:
     table = pa.table(columns).replace_schema_metadata({"geo": json.dumps(geo), "loc2vec": json.dumps(about)})
     with atomic_write(path) as file:  # an open file: pyarrow would read some names as URLs
         pq.write_table(table, file, compression="zstd")
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """The tiles of a GeoParquet file or folder: where they are, their vectors, and which checkpoint made them."""
+
+    tile_xy: np.ndarray
+    vectors: np.ndarray
+    layer: np.ndarray
+    blank: np.ndarray
+    zoom: int
+    model_key: str
+
+    @property
+    def latlon(self) -> np.ndarray:
+        """Latitude and longitude of the tile centres, `(N, 2)`, in degrees."""
+        return latlon_of_tile(self.tile_xy + 0.5, self.zoom)
+
+    def row_of(self, lat: float, lon: float) -> int:
+        """Row of the tile at a place, -1 if there is none."""
+        tile = np.floor(tile_of_latlon(np.array(lat), np.array(lon), self.zoom)).astype(np.int64)
+        return int(TileGrid(self.tile_xy, self.zoom).rows(tile))
+
+
+def read_export(path: Path) -> Export:
+    """Read what `write_parquet` or `write_parts` wrote. Raises `UserError` for anything else."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not path.exists():
+        raise UserError(f"nothing at {path}; `python embed.py CITY.osm.pbf -o {path}` writes it")
+    columns = ["zoom", "x", "y", "dominant_layer", "blank", "embedding"]
+    try:
+        schema = pq.ParquetDataset(path).schema
+        about = json.loads((schema.metadata or {}).get(b"loc2vec", b"{}"))
+        if missing := {*columns} - {*schema.names}:
+            raise UserError(f"{path} has no column {', '.join(sorted(missing))}; expected a file that embed.py wrote")
+        table = pq.read_table(path, columns=columns)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from None
+    vectors = table["embedding"].combine_chunks()
+    return Export(
+        tile_xy=np.stack([table["x"].to_numpy(), table["y"].to_numpy()], axis=1),
+        vectors=vectors.flatten().to_numpy().reshape(len(table), -1).astype(np.float32),
+        layer=np.array(table["dominant_layer"].to_pylist()),
+        blank=table["blank"].to_numpy(),
+        zoom=int(table["zoom"][0].as_py()),
+        model_key=about.get("checkpoint", ""),
+    )
+
+
+def tile_frame(embeddings: Embeddings) -> "geopandas.GeoDataFrame":
+    """The facts about the tiles, and their outlines in degrees, as a table without the vectors."""
+    import geopandas
+    import shapely
+
+    outlines = shapely.polygons(tile_rings(embeddings))
+    return geopandas.GeoDataFrame(facts_columns(embeddings), geometry=outlines, crs="EPSG:4326")
 
 
 # --- GeoJSON and CSV ---------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ Not a command. `python precompute_embeddings.py` uses it.
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,7 +42,8 @@ class Embedder:
     ):
         if device is not None:
             encoder.to(device)
-        self.store, self.encoder, self.dimension = store, encoder, encoder.config.embedding_dim
+        config: Any = encoder.config
+        self.store, self.encoder, self.dimension = store, encoder, int(config.embedding_dim)
         self.device = next(encoder.parameters()).device
         self.batch_size = batch_size or default_batch_size(encoder, self.device, store.tile_size)
         self.tiles = TileDataset(store, self.device)
@@ -59,7 +61,7 @@ class Embedder:
                 bar.update(len(vectors))
 
     def _inputs(self, centre: np.ndarray) -> tuple[Tensor, ...]:
-        return self.tiles.inputs(centre, self.encoder.uses_surroundings)
+        return self.tiles.inputs(centre, bool(self.encoder.uses_surroundings))
 
     def embed_places(self, latlon: np.ndarray) -> np.ndarray:
         """The vectors `(M, D) float32` of any places `latlon (M, 2)` in degrees.
@@ -155,12 +157,13 @@ def fast_forward(encoder: nn.Module) -> Callable[..., Tensor]:
     sees the surroundings also takes `keep (B, 3) bool`, which of its scales to use.
     """
     if not isinstance(encoder, Encoder):
+        other: Any = encoder
 
         def plain(*inputs: Tensor) -> Tensor:
             with torch.inference_mode():
                 if len(inputs) == 4:
-                    return encoder.final(encoder(*inputs[:3], keep=inputs[3][None])[:, 0])
-                return encoder(*inputs)
+                    return other.final(other(*inputs[:3], keep=inputs[3][None])[:, 0])
+                return other(*inputs)
 
         return plain
     blocks, dtype = copy.deepcopy(encoder.blocks).eval(), compute_dtype(next(encoder.parameters()).device)

@@ -27,6 +27,7 @@ from cli import (
     add_flags,
     count_float,
     flag,
+    lat_lon,
     positive_int,
     read_flags,
     run_main,
@@ -37,15 +38,6 @@ from exports import EXPORTS, export_path, pick_writer
 from inference import precision_name
 from layers import LAYERS
 from progress_bars import progress, progress_listener
-
-
-def place(text: str) -> tuple[float, float]:
-    """Parse LAT,LON in degrees."""
-    try:
-        lat, lon = map(float, text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} given, LAT,LON in degrees expected, as 50.4501,30.5234") from None
-    return lat, lon
 
 
 def algorithm(text: str) -> str:
@@ -89,7 +81,7 @@ class AskFlags:
     """Search and export (these compute only what they need)."""
 
     query: tuple[float, float] | None = flag(
-        None, "find the places most similar to this one", type=place, metavar="LAT,LON"
+        None, "find the places most similar to this one", type=lat_lon, metavar="LAT,LON"
     )
     k: int = flag(10, "how many places to find", type=positive_int)
     exclude_km: float = flag(0.0, "leave out places closer than this many km to the query", type=count_float)
@@ -230,19 +222,11 @@ def print_answer(city: City, what: PrecomputeFlags, ask: AskFlags, args: argpars
     quality = search.quality or similarity.measure(search, sample=100)
     kind = f"Annoy, {search.trees} trees" if search.kind == "annoy" else "exact search"
     print(f"most similar to {query[0]:.5f}, {query[1]:.5f} ({search.metric} distance; {kind}; {quality})")
-    print(f"{'':>4} {'latitude':>10} {'longitude':>11} {'distance':>9} {'km away':>8}  {'layer':<17} map")
-    found = [(row, distance) for row, distance in zip(rows[0], distances[0], strict=True) if row >= 0]
-    for rank, (row, distance) in enumerate(found, start=1):
-        lat, lon = places.latlon[row]
-        layer, link = LAYERS[places.dominant_layer[row]], map_link(lat, lon, places.zoom)
-        print(f"{rank:>4} {lat:>10.5f} {lon:>11.5f} {distance:>9.4f} {away[row]:>8.2f}  {layer:<17} {link}")
+    found = rows[0][rows[0] >= 0]
+    layers = [LAYERS[number] for number in places.dominant_layer[found]]
+    print("\n".join(similarity.answer_lines(places.latlon[found], distances[0], away[found], layers, places.zoom)))
     if len(found) < ask.k:
         print(f"only {len(found)} places lie at least {ask.exclude_km:g} km away")
-
-
-def map_link(lat: float, lon: float, zoom: int) -> str:
-    """The address of a place on openstreetmap.org."""
-    return f"https://www.openstreetmap.org/?mlat={lat:.5f}&mlon={lon:.5f}#map={zoom}/{lat:.5f}/{lon:.5f}"
 
 
 if __name__ == "__main__":

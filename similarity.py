@@ -9,6 +9,7 @@ import importlib.util
 import os
 import shutil
 import time
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,22 @@ class Search:
             else:
                 rows[i, : min(k, len(found))] = found[:k]
         return rows
+
+
+def answer_lines(
+    latlon: np.ndarray, found: Iterable[float], km: Iterable[float], layers: Iterable[str], zoom: int
+) -> list[str]:
+    """A table of search results, one line each, nearest first: `latlon (k, 2)`, distances, kilometres away, layers."""
+    lines = [f"{'':>4} {'latitude':>10} {'longitude':>11} {'distance':>9} {'km away':>8}  {'layer':<17} map"]
+    for rank, ((lat, lon), distance, away, layer) in enumerate(zip(latlon, found, km, layers, strict=False), start=1):
+        numbers = f"{rank:>4} {lat:>10.5f} {lon:>11.5f} {distance:>9.4f} {away:>8.2f}"
+        lines.append(f"{numbers}  {layer:<17} {map_link(lat, lon, zoom)}")
+    return lines
+
+
+def map_link(lat: float, lon: float, zoom: int) -> str:
+    """The address of a place on openstreetmap.org."""
+    return f"https://www.openstreetmap.org/?mlat={lat:.5f}&mlon={lon:.5f}#map={zoom}/{lat:.5f}/{lon:.5f}"
 
 
 # --- Annoy -------------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from inference import Embedder, fast_forward
 from layers import LAYERS, STYLE_PATH
 from map_index import STYLE_PX, DrawIndex, build_index
 from map_style import load_style
-from multiscale import MultiscaleEncoder
+from multiscale import PLANE_FEATURES, PLANES_AT_ONCE, MultiscaleEncoder
 from osm_extract import read_features
 from osm_file import extract_info
 from progress_bars import progress
@@ -43,8 +43,7 @@ from tile_workers import completed, metatiles_of
 
 PRELOAD = ("torch", "skia")  # imported once for all worker processes
 SAVE_EVERY_S = 20  # finished tiles are written this often: a run that is killed loses no more
-PLANES_AT_ONCE = 32  # planes whose features are computed together: their activations stay in the processor's cache
-TILES_AT_ONCE = 16  # the same for whole tiles and the published encoder
+TILES_AT_ONCE = 16  # tiles that the published encoder embeds together in a worker process
 PLACES_AT_ONCE = 256  # places that a process embeds at a time
 FEW_PLACES = 1024  # so many are embedded in the main process
 MOST_SYMBOLS = 50_000  # outlines of objects that a painter keeps
@@ -179,7 +178,8 @@ def open_drawing(
 def _load_area(folder: Path, zoom: int) -> TileArea:
     loaded = load_cache(folder / AREA)
     assert loaded is not None
-    return TileArea(zoom, *loaded[1]["place"], np.array(loaded[0]["wanted"]))
+    x0, y0 = loaded[1]["place"]
+    return TileArea(zoom, x0, y0, np.array(loaded[0]["wanted"]))
 
 
 # --- the pass over the tiles -------------------------------------------------------------------------------
@@ -394,7 +394,7 @@ def embed_places(city: DrawnCity, latlon: np.ndarray, pool: Executor, jobs: int)
     store, folder = city.store, city.drawing.folder
     levels = {str(px): level for px, level in store.levels.items()}
     save_cache(folder / DRAWN_LEVELS, FORMAT, levels | {"plane_of": store.plane_of})
-    tile_xy = np.floor(tile_of_latlon(*latlon.T, store.zoom)).astype(np.int64)
+    tile_xy = np.floor(tile_of_latlon(latlon[:, 0], latlon[:, 1], store.zoom)).astype(np.int64)
     order = np.argsort(hilbert_order(tile_xy), kind="stable")  # neighbours share tiles
     chunks = [order[first : first + PLACES_AT_ONCE] for first in range(0, len(order), PLACES_AT_ONCE)]
     job = PassJob(folder, store.zoom)
@@ -450,7 +450,7 @@ def _embed_metatile(
 
 def _plane_features(encoder: MultiscaleEncoder, where: np.ndarray, pixels: list[np.ndarray]) -> np.ndarray:
     """Features `(M, F)` of planes, zero for those of tiles that are not to be embedded."""
-    features = np.zeros((len(pixels), encoder.plane_width), dtype=np.float32)
+    features = np.zeros((len(pixels), PLANE_FEATURES), dtype=np.float32)
     wanted = np.flatnonzero(where[:, 2])
     with torch.inference_mode():
         for first in range(0, len(wanted), PLANES_AT_ONCE):

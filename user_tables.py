@@ -165,9 +165,19 @@ def read_places(
     `crs` is the coordinate reference system of the columns, or replaces that of the file. Geometries other than points
     count with their centroid. Raises `UserError` when no coordinates are found or when they look swapped or projected.
     """
-    path = Path(path)
-    frame = read_frame(path, encoding=encoding)
-    system = _system(crs) if crs else None
+    return find_places(read_frame(path, encoding=encoding), path, lat=lat, lon=lon, crs=crs)
+
+
+def find_places(
+    frame: pd.DataFrame,
+    path: Path | str = "the table",
+    *,
+    lat: str | None = None,
+    lon: str | None = None,
+    crs: str | None = None,
+) -> Places:
+    """The places of a table in memory; `path` names it in messages. See `read_places`."""
+    path, system = Path(path), _system(crs) if crs else None
     if isinstance(frame, geopandas.GeoDataFrame) and not (lat or lon):
         return _geometry_places(path, frame, system)
     lat_name, lon_name = _coordinate_columns(path, frame, lat, lon)
@@ -295,13 +305,19 @@ def rows_inside(places: Places, box: tuple[float, float, float, float]) -> np.nd
     raise UserError(f"{places.path}: not one of {len(places):,} rows is on the map, which covers {text}; {first}")
 
 
-def read_polygons(path: Path | str, *, crs: str | None = None) -> geopandas.GeoDataFrame:
+def read_polygons(path: Path | str, *, crs: str | None = None, encoding: str | None = None) -> geopandas.GeoDataFrame:
     """Polygons of any vector file in degrees (EPSG:4326), with all columns, repaired where they cross themselves.
 
     Raises `UserError` when the file holds no polygon.
     """
+    return find_polygons(read_frame(path, encoding=encoding), path, crs=crs)
+
+
+def find_polygons(
+    frame: pd.DataFrame, path: Path | str = "the table", *, crs: str | None = None
+) -> geopandas.GeoDataFrame:
+    """The polygons of a table in memory; `path` names it in messages. See `read_polygons`."""
     path = Path(path)
-    frame = read_frame(path)
     if not isinstance(frame, geopandas.GeoDataFrame):
         wkt = next((name for name in frame.columns if str(name).lower() in GEOMETRY_NAMES), None)
         if wkt is None:
@@ -348,20 +364,20 @@ def write_frame(path: Path | str, frame: pd.DataFrame, vectors: np.ndarray, plac
         if suffix == ".npy":
             np.save(temporary, vectors.astype(np.float32))
         elif suffix == ".parquet":
-            name = _free_name("embedding", taken)
+            name = free_name("embedding", taken)
             column = pd.Series(
                 [row if ok else None for row, ok in zip(vectors.astype(np.float32), known, strict=True)], dtype=object
             )
             column.index = frame.index
             frame.assign(**{name: column}).to_parquet(temporary, index=False)
         elif suffix == ".geojson":
-            name = _free_name("embedding", taken)
+            name = free_name("embedding", taken)
             lists = [[float(f"{v:.7g}") for v in row] if ok else None for row, ok in zip(vectors, known, strict=True)]
             _with_geometry(path, frame, places).assign(**{name: lists}).to_crs(DEGREES).to_file(
                 temporary, driver="GeoJSON", engine="pyogrio"
             )
         else:
-            names = [_free_name(f"e{i}", taken) for i in range(vectors.shape[1])]
+            names = [free_name(f"e{i}", taken) for i in range(vectors.shape[1])]
             numbers = pd.DataFrame(np.where(known[:, None], vectors, np.nan), columns=names, index=frame.index)
             whole = pd.concat([frame, numbers], axis=1)
             if suffix == ".csv":
@@ -374,7 +390,8 @@ def write_frame(path: Path | str, frame: pd.DataFrame, vectors: np.ndarray, plac
                 )
 
 
-def _free_name(name: str, taken: set[str]) -> str:
+def free_name(name: str, taken: set[str]) -> str:
+    """`name`, with underscores added until no column is called so."""
     while name in taken:
         name += "_"
     return name

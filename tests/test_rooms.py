@@ -27,9 +27,9 @@ ROOMS = (
     ("pretrained",),
     ("inference", "render_tiles"),
     ("run_log", "train_config", "embeddings", "reasons"),
-    ("memory", "projections", "similarity", "colourings"),
+    ("memory", "projections", "similarity", "colourings", "streaming", "area_vectors"),
     ("exports", "explorer_data", "user_tables"),
-    ("label_tables",),
+    ("label_tables", "location_encoder"),
     ("probes",),
     ("vector_space",),
     ("baselines", "quality_report", "app_jobs", "app_address"),
@@ -38,7 +38,7 @@ ROOMS = (
     ("app_view",),
     ("app_places",),
     ("app_projector", "app_search", "app_compare"),
-    ("train", "evaluate", "precompute_embeddings", "visualize", "interactive_visualizer", "streamlit_app"),
+    ("train", "embed", "evaluate", "precompute_embeddings", "visualize", "interactive_visualizer", "streamlit_app"),
     ("run_interactive_viz", "run_example", "bench_setup"),
     ("bench_tiles", "bench_network", "bench_viewers"),
     ("bench",),
@@ -55,6 +55,8 @@ BUILT_ON = {
     "interactive_visualizer": {"plotly"},
     "visualize": {"matplotlib"},
     "user_tables": {"pandas"},
+    "area_vectors": {"pandas"},
+    "location_encoder": {"pandas", "sklearn"},
 }
 
 MARKUP = re.compile(
@@ -77,9 +79,13 @@ def functions(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
 
 
 def imported(path: Path) -> set[str]:
-    """The project's modules that a file imports anywhere, inside functions too."""
+    """The project's modules that a file imports anywhere, inside functions too, except for annotations alone."""
+    module = tree(path)
+    for node in [node for node in ast.walk(module) if isinstance(node, ast.If)]:
+        if ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
     names = set()
-    for node in ast.walk(tree(path)):
+    for node in ast.walk(module):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):

@@ -1,0 +1,118 @@
+"""Vectors of areas: means of tile vectors over polygons and H3 cells, weighted by area.
+
+Not a command. `python embed.py CITY.osm.pbf --areas districts.geojson` uses it.
+"""
+
+import dataclasses
+
+import geopandas
+import h3
+import numpy as np
+import shapely
+
+from cli import UserError
+from embeddings import Embeddings
+from tile_grid import EARTH_RADIUS_KM, area_bounds, latlon_of_tile, tile_of_latlon, unwrapped
+
+MOST_CELLS = 2_000_000
+POLYGONS = ("Polygon", "MultiPolygon", "GeometryCollection")
+
+
+@dataclasses.dataclass(frozen=True)
+class AreaVectors:
+    """The mean vector of each of M areas, and how far the tiles cover it.
+
+    `vectors (M, D) float32` are weighted means of unit vectors, not scaled to unit length again: a short one belongs to
+    a mixed area. They are NaN where no tile lies. `tiles (M,)` counts the tiles, `covered (M,)` is the share of the
+    area that they cover, 0 to 1.
+    """
+
+    vectors: np.ndarray
+    tiles: np.ndarray
+    covered: np.ndarray
+
+
+def area_means(polygons: np.ndarray, embeddings: Embeddings) -> AreaVectors:
+    """Area-weighted means over `polygons (M,)`, shapely geometries in degrees; see `AreaVectors`."""
+    from scipy.sparse import coo_matrix  # slow to import
+
+    tile_xy, zoom = unwrapped(embeddings.tile_xy, embeddings.zoom), embeddings.zoom
+    flat = _flattened(polygons, tile_xy, zoom)
+    south, north = _sine_of_row(tile_xy[:, 1] + 1, zoom), _sine_of_row(tile_xy[:, 1], zoom)
+    boxes = shapely.box(tile_xy[:, 0], south, tile_xy[:, 0] + 1, north)
+    area, tile = shapely.STRtree(boxes).query(flat, predicate="intersects")
+    weight = shapely.area(shapely.intersection(flat[area], boxes[tile]))
+    area, tile, weight = area[weight > 0], tile[weight > 0], weight[weight > 0]
+    total = np.bincount(area, weight, minlength=len(flat))
+    shares = coo_matrix((weight / total[area], (area, tile)), shape=(len(flat), len(tile_xy))).tocsr()
+    vectors = (shares @ embeddings.vectors).astype(np.float32)
+    vectors[total == 0] = np.nan
+    whole = shapely.area(flat)
+    covered = np.minimum(total / np.where(whole > 0, whole, 1), 1)
+    return AreaVectors(vectors, np.bincount(area, minlength=len(flat)), covered)
+
+
+def tiles_within(polygons: np.ndarray, tile_xy: np.ndarray, zoom: int) -> np.ndarray:
+    """Rows of the tiles `(N, 2)` that touch any of `polygons (M,)`."""
+    tile_xy = unwrapped(tile_xy, zoom)
+    south, north = _sine_of_row(tile_xy[:, 1] + 1, zoom), _sine_of_row(tile_xy[:, 1], zoom)
+    boxes = shapely.box(tile_xy[:, 0], south, tile_xy[:, 0] + 1, north)
+    return np.unique(shapely.STRtree(boxes).query(_flattened(polygons, tile_xy, zoom), predicate="intersects")[1])
+
+
+def _flattened(polygons: np.ndarray, tile_xy: np.ndarray, zoom: int) -> np.ndarray:
+    """Polygons in Lambert's equal-area projection, where tiles are rectangles: column, and sine of the latitude.
+
+    Columns are counted on beyond 180 degrees as in `tile_xy`. What is no polygon becomes None.
+    """
+    middle = (tile_xy[:, 0].min() + tile_xy[:, 0].max() + 1) / 2
+
+    def project(lonlat: np.ndarray) -> np.ndarray:
+        column = tile_of_latlon(lonlat[:, 1], lonlat[:, 0], zoom)[:, 0]
+        column += (1 << zoom) * np.round((middle - column) / (1 << zoom))
+        return np.stack([column, np.sin(np.radians(lonlat[:, 1]))], axis=1)
+
+    kept = [shape if shape is not None and shape.geom_type in POLYGONS else None for shape in polygons]
+    return shapely.transform(np.array(kept, dtype=object), project)
+
+
+def _sine_of_row(row: np.ndarray, zoom: int) -> np.ndarray:
+    """Sine of the latitude of tile rows' upper edges."""
+    return np.sin(np.radians(latlon_of_tile(np.stack([np.zeros(len(row)), row], axis=1), zoom)[:, 0]))
+
+
+def h3_cells(tile_xy: np.ndarray, zoom: int, resolution: int) -> geopandas.GeoDataFrame:
+    """The H3 cells that may share ground with the tiles, with their outlines in degrees: `h3`, `geometry`.
+
+    Raises `UserError` for a resolution that would give more than `MOST_CELLS`.
+    """
+    west, south, east, north = area_bounds(tile_xy, zoom)
+    width = (east - west) % 360 or 360.0
+    ground_km2 = EARTH_RADIUS_KM**2 * np.radians(width) * float(np.diff(np.sin(np.radians([south, north])))[0])
+    count = ground_km2 / h3.average_hexagon_area(resolution, unit="km^2")
+    if count > MOST_CELLS:
+        raise UserError(
+            f"--h3 {resolution} divides this area into about {count:,.0f} cells, more than {MOST_CELLS:,}; "
+            "choose a smaller number, or a smaller --bbox"
+        )
+    # Cells whose centre is in the box, made wider by two edges of a cell.
+    margin = np.degrees(2 * h3.average_hexagon_edge_length(resolution, unit="km") / EARTH_RADIUS_KM)
+    margin_x = margin / np.cos(np.radians(min(max(abs(south), abs(north)) + margin, 85)))
+    south, north = max(south - margin, -90), min(north + margin, 90)
+    cells: set[str] = set()
+    step = min(width + 2 * margin_x, 60)  # H3 takes a wide polygon for its complement
+    for first in np.arange(west - margin_x, west + width + margin_x, step):
+        last = min(first + step, west + width + margin_x)
+        corners = [(south, first), (south, last), (north, last), (north, first)]
+        ring = [(lat, (lon + 180) % 360 - 180) for lat, lon in corners]
+        cells.update(h3.polygon_to_cells(h3.LatLngPoly(ring), resolution))
+    names = sorted(cells)
+    outlines = [_unbroken(np.array(h3.cell_to_boundary(cell))[:, ::-1]) for cell in names]
+    return geopandas.GeoDataFrame({"h3": names}, geometry=[shapely.Polygon(ring) for ring in outlines], crs="EPSG:4326")
+
+
+def _unbroken(lonlat: np.ndarray) -> np.ndarray:
+    """A ring with longitudes beyond 180 degrees where it crosses them."""
+    if np.ptp(lonlat[:, 0]) > 180:
+        lonlat[:, 0] += 360 * (lonlat[:, 0] < 0)
+    return lonlat

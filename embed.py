@@ -1,0 +1,273 @@
+"""Vectors for an OpenStreetMap extract, or for your own points, areas and H3 cells: one command, no PNG files.
+
+python embed.py CITY.osm.pbf
+python embed.py CITY.osm.pbf --points shops.csv -o shops.parquet
+python embed.py CITY.osm.pbf --areas districts.geojson -o districts.gpkg
+python embed.py CITY.osm.pbf --h3 9
+python embed.py --query 51.128,71.430 --from CITY.parquet --in OTHER.parquet --k 10
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cli import (
+    DeviceFlags,
+    ModelFlags,
+    Parser,
+    StopSignal,
+    UserError,
+    add_flags,
+    count_float,
+    count_int,
+    flag,
+    lat_lon,
+    positive_int,
+    read_flags,
+    run_main,
+)
+from explorer_data import EXTRACT_SUFFIXES
+from exports import pick_writer, read_export, tile_frame
+from files import locked
+from osm_extract import ATTRIBUTION
+from pretrained import load_model
+from progress_bars import progress_listener
+from render_tiles import RenderConfig, locate
+from similarity import answer_lines, open_search
+from streaming import PRELOAD, Drawing, DrawnCity, embed_city, embed_places, open_drawing
+from tile_grid import area_bounds, great_circle_km, tile_of_latlon
+from tile_workers import start_workers
+
+if TYPE_CHECKING:
+    import geopandas
+
+    from user_tables import Places
+
+FINEST_H3 = 15
+Draw = Callable[..., DrawnCity]  # `embed_city` with all but `rows` and `around` given
+
+
+@dataclasses.dataclass(frozen=True)
+class WhatFlags:
+    """What gets a vector (by default every tile)."""
+
+    points: Path | None = flag(None, "the rows of this table: CSV, GeoJSON, GeoPackage, Parquet", type=Path)
+    areas: Path | None = flag(None, "the polygons of this file: the mean of their tiles", type=Path)
+    h3: int | None = flag(None, "the H3 cells of this resolution, 0 to 15", type=count_int)
+    lat: str | None = flag(None, "column of --points that holds the latitude; default: recognised", metavar="COLUMN")
+    lon: str | None = flag(None, "column of --points that holds the longitude", metavar="COLUMN")
+    crs: str | None = flag(None, "coordinate system of the file, such as EPSG:32642; default: its own, or degrees")
+    encoding: str | None = flag(None, "encoding of a CSV file; default: utf-8, else cp1251")
+
+
+@dataclasses.dataclass(frozen=True)
+class QueryFlags:
+    """Search in files that this command wrote."""
+
+    query: tuple[float, float] | None = flag(None, "find places like this one", type=lat_lon, metavar="LAT,LON")
+    from_: Path | None = flag(None, "file that holds the tile of --query", type=Path)
+    in_: Path | None = flag(None, "file to search in; default: that of --from", type=Path)
+    k: int = flag(10, "how many places to find", type=positive_int)
+    min_km: float = flag(0.0, "leave out places closer than this many km to the query", type=count_float)
+
+
+def main() -> None:
+    """Embed, or search."""
+    parser = Parser(__doc__)
+    parser.add_argument("extract", nargs="?", type=Path, help="OpenStreetMap extract, such as CITY.osm.pbf")
+    parser.add_argument("-o", "--output", type=Path, help="file to write: .parquet, .csv, .geojson, .gpkg or .npy")
+    add_flags(parser, WhatFlags)
+    add_flags(parser, RenderConfig, only=["bbox", "city", "source", "downloads", "jobs", "style"])
+    add_flags(parser, ModelFlags)
+    add_flags(parser, DeviceFlags, only=["device"])
+    add_flags(parser, QueryFlags)
+    args = parser.parse_args()
+    what, query = read_flags(WhatFlags, args), read_flags(QueryFlags, args)
+    if query.query is not None:
+        print_answer(query)
+        return
+    if len([1 for asked in (what.points, what.areas, what.h3) if asked is not None]) > 1:
+        raise UserError("--points, --areas and --h3 are three commands; give one of them")
+    with StopSignal() as stop, progress_listener(lambda *_: stop.raise_if_requested()):
+        embed(args, what)
+
+
+# --- embedding ---------------------------------------------------------------------------------------------
+
+
+def embed(args: argparse.Namespace, what: WhatFlags) -> None:
+    """Read, draw and embed what the flags name, and write one file."""
+    from user_tables import check_output, read_places, read_polygons  # slow to import
+
+    # The encoder, the extract, and the user's own table: mistakes are found before the work begins.
+    started = time.perf_counter()
+    config, checkpoint = read_flags(RenderConfig, args), load_model(args.model_path)
+    extract, box = locate(config)
+    if not extract.is_file():
+        raise UserError(f"no extract at {extract}; name an .osm.pbf file, or a city with --city")
+    if what.h3 is not None and what.h3 > FINEST_H3:
+        raise UserError(f"--h3 {what.h3} is no H3 resolution; expected 0 to {FINEST_H3}")
+    output = check_output(args.output or default_output(config, what, extract))
+    places = polygons = None
+    if what.points is not None:
+        places = read_places(what.points, lat=what.lat, lon=what.lon, crs=what.crs, encoding=what.encoding)
+    if what.areas is not None:
+        polygons = read_polygons(what.areas, crs=what.crs, encoding=what.encoding)
+
+    # Draw and embed; what is unfinished lies beside the output, and the same command goes on from it.
+    with scratch_folder(output) as scratch, start_workers(config.jobs, PRELOAD) as pool:
+        drawing = open_drawing(extract, box, checkpoint.zoom, scratch, config.style)
+        draw = partial(embed_city, drawing, checkpoint, pool, config.jobs, device=args.device, resumable=True)
+        if places is not None:
+            done = write_points(draw, drawing, places, output, pool, config.jobs)
+        elif polygons is not None:
+            done = write_areas(draw, drawing, polygons, output)
+        elif what.h3 is not None:
+            done = write_cells(draw, drawing, what.h3, output)
+        else:
+            done = write_tiles(draw, output)
+    print(f"wrote {done} to {output} in {time.perf_counter() - started:.0f} s")
+    print(ATTRIBUTION)
+
+
+def default_output(config: RenderConfig, what: WhatFlags, extract: Path) -> Path:
+    """A Parquet file in the working folder that is named for what it holds."""
+    if (source := what.points or what.areas) is not None:
+        return Path(f"{source.stem}_vectors.parquet")
+    name = config.city.lower() if config.city else EXTRACT_SUFFIXES.sub("", extract.name)
+    return Path(f"{name}.parquet" if what.h3 is None else f"{name}_h3_{what.h3}.parquet")
+
+
+@contextlib.contextmanager
+def scratch_folder(output: Path) -> Iterator[Path]:
+    """A folder beside `output` for what is unfinished: removed at the end, kept if the work fails or is stopped.
+
+    Raises `UserError` while another process works on the same output.
+    """
+    folder = output.with_name(f".{output.name}.partial")
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / "work.lock", wait_s=1):
+        try:
+            yield folder
+        except UserError:  # the same command would fail again
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_tiles(draw: Draw, output: Path) -> str:
+    """Embed every tile; says what was written."""
+    from user_tables import write_frame
+
+    city = draw()
+    if output.suffix.lower() in (".npy", ".gpkg"):
+        write_frame(output, tile_frame(city.embeddings), city.embeddings.vectors)
+    elif (writer := pick_writer(output)) is not None:
+        writer(city, output)
+    blank = int(city.embeddings.blank.sum())
+    return f"{len(city.embeddings):,} tiles ({blank:,} of them blank), {city.embedder.dimension} numbers each,"
+
+
+def write_points(draw: Draw, drawing: Drawing, places: "Places", output: Path, pool: Executor, jobs: int) -> str:
+    """Embed the window around each place; rows outside the map get no vector. Says what was written."""
+    from user_tables import rows_inside, write_frame
+
+    area = drawing.area
+    inside = rows_inside(places, area_bounds(area.tile_xy, area.zoom))
+    known = np.flatnonzero(inside)
+    tile = np.floor(tile_of_latlon(places.lat[known], places.lon[known], area.zoom)).astype(np.int64)
+    tile[:, 0] = area.unwrapped_x(tile[:, 0])
+    on_tile = area.number(tile[:, 0], tile[:, 1]) >= 0
+    known, tile = known[on_tile], tile[on_tile]
+    city = draw(rows=np.zeros(0, dtype=np.int64), around=tile)
+    vectors = np.full((len(places), city.embedder.dimension), np.nan, dtype=np.float32)
+    vectors[known] = embed_places(city, np.column_stack([places.lat[known], places.lon[known]]), pool, jobs)
+    write_frame(output, places.frame, vectors, places)
+    lost = {
+        "without coordinates": places.missing,
+        "with impossible coordinates": places.impossible,
+        "outside the map": len(places) - len(known) - places.missing - places.impossible,
+    }
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in lost.items() if count)
+    return f"{len(places):,} rows" + (f" ({len(places) - len(known):,} have no vector: {reasons})" if reasons else "")
+
+
+def write_areas(draw: Draw, drawing: Drawing, polygons: "geopandas.GeoDataFrame", output: Path) -> str:
+    """Embed the tiles on which the polygons lie, and write a mean vector for each polygon. Says what was written."""
+    from area_vectors import area_means, tiles_within
+    from user_tables import free_name, write_frame
+
+    shapes, area = polygons.geometry.to_numpy(), drawing.area
+    rows = tiles_within(shapes, area.tile_xy, area.zoom)
+    if not len(rows):
+        west, south, east, north = area_bounds(area.tile_xy, area.zoom)
+        raise UserError(
+            f"not one of {len(polygons):,} areas is on the map, which covers latitude {south:.4f} to {north:.4f}, "
+            f"longitude {west:.4f} to {east:.4f}; if the file is not in degrees, name its system with --crs"
+        )
+    found = area_means(shapes, draw(rows=rows).embeddings)
+    taken = set(map(str, polygons.columns))
+    facts = {free_name("tiles", taken): found.tiles, free_name("share_covered", taken): found.covered}
+    write_frame(output, polygons.assign(**facts), found.vectors)
+    empty = int((found.tiles == 0).sum())
+    return f"{len(polygons):,} areas" + (f" ({empty:,} have no vector: outside the map)" if empty else "")
+
+
+def write_cells(draw: Draw, drawing: Drawing, resolution: int, output: Path) -> str:
+    """Embed every tile, and write a mean vector for each H3 cell that shares ground with one. Says what was written."""
+    from area_vectors import area_means, h3_cells
+    from user_tables import write_frame
+
+    cells = h3_cells(drawing.area.tile_xy, drawing.area.zoom, resolution)
+    found = area_means(cells.geometry.to_numpy(), draw().embeddings)
+    kept = np.flatnonzero(found.tiles)
+    facts = {"tiles": found.tiles[kept], "share_covered": found.covered[kept]}
+    write_frame(output, cells.iloc[kept].reset_index(drop=True).assign(**facts), found.vectors[kept])
+    return f"{len(kept):,} H3 cells"
+
+
+# --- search ------------------------------------------------------------------------------------------------
+
+
+def print_answer(query: QueryFlags) -> None:
+    """Print the places that are most like the one asked for, with coordinates, distances and a link to the map."""
+    if query.query is None or query.from_ is None:
+        raise UserError("--query needs --from FILE.parquet, which holds the tile of that place")
+    own = read_export(query.from_)
+    other = own if query.in_ is None else read_export(query.in_)
+    if own.model_key != other.model_key or own.zoom != other.zoom:
+        raise UserError(
+            f"{query.from_} and {query.in_} were embedded by different encoders; embed both with the same --model_path"
+        )
+    lat, lon = query.query
+    row = own.row_of(lat, lon)
+    if row < 0:
+        west, south, east, north = area_bounds(own.tile_xy, own.zoom)
+        raise UserError(
+            f"no tile of {query.from_} lies at latitude {lat:g}, longitude {lon:g}; it covers latitude {south:.4f} to "
+            f"{north:.4f}, longitude {west:.4f} to {east:.4f}"
+        )
+    km = great_circle_km(other.latlon, np.array([lat, lon]))
+    search = open_search(other.vectors, metric="dot", exact=True)
+    allowed = (km >= query.min_km) & ~other.blank
+    if query.in_ is None or query.in_ == query.from_:
+        allowed[row] = False
+    rows, distances = search.query(own.vectors[row], query.k, allowed=allowed)
+    found = rows[0][rows[0] >= 0]
+    print(f"most like {lat:.5f}, {lon:.5f} of {query.from_}, in {query.in_ or query.from_} (cosine distance)")
+    print("\n".join(answer_lines(other.latlon[found], distances[0], km[found], other.layer[found], other.zoom)))
+    if len(found) < query.k:
+        print(f"only {len(found)} places lie at least {query.min_km:g} km away")
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,265 @@
+"""The Python interface: an encoder, a city read from its extract, and a transformer for scikit-learn.
+
+Not a command. `from embeddings import LocationEncoder` and `python embed.py --help` are the two ways to use it.
+"""
+
+import functools
+import os
+import tempfile
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import geopandas
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+
+from area_vectors import area_means
+from checkpoint import Checkpoint
+from cli import UserError
+from exports import tile_frame
+from files import file_digest
+from layers import LAYERS
+from pretrained import PRETRAINED, load_model, load_pretrained
+from reasons import layer_contributions
+from render_tiles import parse_box
+from similarity import map_link, open_search
+from streaming import FEW_PLACES, PRELOAD, DrawnCity, embed_city, embed_places, open_drawing
+from tile_grid import Box, area_bounds, great_circle_km, tile_of_latlon
+from tile_workers import start_workers
+from user_tables import Places, find_places, find_polygons, free_name, rows_inside
+
+REASONS = 3  # layers named for each similar place
+
+
+class LocationEncoder:
+    """A trained encoder. `read` applies it to a city."""
+
+    def __init__(self, checkpoint: Checkpoint, device: str = "auto"):
+        self.checkpoint, self.device = checkpoint, device
+
+    @classmethod
+    def pretrained(cls, device: str = "auto") -> Self:
+        """The bundled encoder. Raises `UserError` if it is missing or damaged."""
+        return cls(load_pretrained(PRETRAINED), device)
+
+    @classmethod
+    def load(cls, path: Path | str, device: str = "auto") -> Self:
+        """The encoder of a checkpoint, or of a folder that `pretrained.py` wrote."""
+        return cls(load_model(path), device)
+
+    @property
+    def dimension(self) -> int:
+        """Numbers in a vector."""
+        return self.checkpoint.encoder_config["embedding_dim"]
+
+    def read(self, extract: Path | str, bbox: Box | str | None = None, *, jobs: int | None = None) -> "EncodedCity":
+        """Read an OpenStreetMap extract, draw its tiles and embed them.
+
+        `bbox` is west, south, east, north in degrees; the default is everything in the extract. `jobs` is the number
+        of processes that draw, by default one for each core. Raises `UserError` for an extract that cannot be read.
+        """
+        extract, jobs = Path(extract), jobs or os.cpu_count() or 1
+        if not extract.is_file():
+            raise UserError(f"no extract at {extract}; name an .osm.pbf file")
+        text = bbox if isinstance(bbox, str) or bbox is None else ",".join(map(str, bbox))
+        folder = tempfile.TemporaryDirectory(prefix="loc2vec-")
+        with start_workers(jobs, PRELOAD) as pool:
+            box = parse_box(text) if text else None
+            drawing = open_drawing(extract, box, self.checkpoint.zoom, Path(folder.name))
+            city = embed_city(drawing, self.checkpoint, pool, jobs, device=self.device)
+        return EncodedCity(city, folder, jobs)
+
+
+class EncodedCity:
+    """A city that an encoder has read: vectors for its tiles, for any place on them, and for areas."""
+
+    def __init__(self, city: DrawnCity, folder: tempfile.TemporaryDirectory, jobs: int):
+        self.city, self.jobs = city, jobs
+        self._folder = folder  # holds the index from which places are drawn; removed with this object
+        self._known: dict[tuple[float, float], np.ndarray] = {}
+
+    @property
+    def box(self) -> Box:
+        """West, south, east, north of the tiles in degrees."""
+        return area_bounds(self.city.store.tile_xy, self.city.store.zoom)
+
+    @cached_property
+    def tiles(self) -> geopandas.GeoDataFrame:
+        """The tiles: number, centre, facts, outline, and `embedding`, a list of numbers."""
+        embeddings = self.city.embeddings
+        return tile_frame(embeddings).assign(embedding=list(embeddings.vectors))
+
+    def embed(self, lat: Any, lon: Any) -> np.ndarray:
+        """The vectors `(n, D) float32` of places given by latitude and longitude in degrees, numbers or arrays `(n,)`.
+
+        Each is that of the window around the place. A place outside the map gives NaN. Raises `UserError` if all are.
+        """
+        lat, lon = np.atleast_1d(np.asarray(lat, np.float64)), np.atleast_1d(np.asarray(lon, np.float64))
+        frame = pd.DataFrame({"lat": lat, "lon": lon})
+        return self._embed(find_places(frame, "the places"))
+
+    def embed_frame(
+        self, frame: pd.DataFrame, *, lat: str | None = None, lon: str | None = None, crs: str | None = None
+    ) -> pd.DataFrame:
+        """A copy of `frame` with the columns e0, e1, …: the vector of each row's place, NaN outside the map.
+
+        A GeoDataFrame stays one; its points, or the centroids of other geometries, count. Otherwise the coordinate
+        columns are recognised, or named by `lat` and `lon`. `crs` replaces the coordinate system.
+        """
+        vectors = self._embed(find_places(frame, lat=lat, lon=lon, crs=crs))
+        return frame.join(_vector_columns(frame, vectors))
+
+    def embed_areas(self, polygons: pd.DataFrame, *, crs: str | None = None) -> geopandas.GeoDataFrame:
+        """A copy of `polygons` in degrees with `tiles`, `share_covered` and the mean vector e0, e1, … of each area."""
+        frame = find_polygons(polygons, crs=crs)
+        found = area_means(frame.geometry.to_numpy(), self.city.embeddings)
+        taken = set(map(str, frame.columns))
+        facts = {free_name("tiles", taken): found.tiles, free_name("share_covered", taken): found.covered}
+        frame = frame.assign(**facts)
+        return frame.join(_vector_columns(frame, found.vectors))
+
+    def similar(self, lat: float, lon: float, k: int = 10, min_km: float = 0.0) -> pd.DataFrame:
+        """The `k` tiles most like a place and at least `min_km` kilometres away from it, nearest first.
+
+        Columns: tile `x` and `y`, `lat` and `lon` of its centre, cosine `distance`, `km`, the most prominent `layer`,
+        `reasons` (the layers that add most to the similarity to the place's tile), and a `link` to openstreetmap.org.
+        """
+        city, embeddings, zoom = self.city, self.city.embeddings, self.city.store.zoom
+        place = np.array([lat, lon], dtype=np.float64)
+        vector = city.embedder.embed_places(place)
+        own = int(embeddings.rows(np.floor(tile_of_latlon(place[0], place[1], zoom)).astype(np.int64)))
+        km = great_circle_km(embeddings.latlon, place)
+        allowed = (km >= min_km) & ~embeddings.blank
+        allowed[own] = False
+        rows, distances = open_search(embeddings.vectors, metric="dot", exact=True).query(vector, k, allowed=allowed)
+        found = rows[0][rows[0] >= 0]
+        reasons = layer_contributions(city.embedder, own, found) if len(found) else np.zeros((0, len(LAYERS)))
+        centre = embeddings.latlon[found]
+        return pd.DataFrame(
+            {
+                "x": embeddings.tile_xy[found, 0],
+                "y": embeddings.tile_xy[found, 1],
+                "lat": centre[:, 0],
+                "lon": centre[:, 1],
+                "distance": distances[0][: len(found)],
+                "km": km[found],
+                "layer": np.array(LAYERS)[embeddings.dominant_layer[found]],
+                "reasons": [_reason_text(row) for row in reasons],
+                "link": [map_link(a, b, zoom) for a, b in centre],
+            }
+        )
+
+    def _embed(self, places: Places) -> np.ndarray:
+        """Vectors of places, NaN outside the map; those that were asked for before are remembered."""
+        store = self.city.store
+        known = np.flatnonzero(rows_inside(places, self.box))
+        latlon = np.column_stack([places.lat[known], places.lon[known]])
+        tile = np.floor(tile_of_latlon(latlon[:, 0], latlon[:, 1], store.zoom)).astype(np.int64)
+        on_tile = store.grid.rows(tile) >= 0
+        known, keys = known[on_tile], list(map(tuple, latlon[on_tile].tolist()))
+        new = [key for key in dict.fromkeys(keys) if key not in self._known]
+        if len(new) > FEW_PLACES and self.jobs > 1:
+            with start_workers(self.jobs, PRELOAD) as pool:
+                found = embed_places(self.city, np.array(new), pool, self.jobs)
+        else:
+            found = self.city.embedder.embed_places(np.array(new).reshape(-1, 2))
+        self._known |= dict(zip(new, found, strict=True))
+        vectors = np.full((len(places), self.city.embedder.dimension), np.nan, dtype=np.float32)
+        if keys:
+            vectors[known] = np.stack([self._known[key] for key in keys])
+        return vectors
+
+
+def _vector_columns(frame: pd.DataFrame, vectors: np.ndarray) -> pd.DataFrame:
+    taken = set(map(str, frame.columns))
+    names = [free_name(f"e{i}", taken) for i in range(vectors.shape[1])]
+    return pd.DataFrame(vectors, columns=names, index=frame.index)
+
+
+def _reason_text(contributions: np.ndarray) -> str:
+    best = [i for i in np.argsort(-contributions)[:REASONS] if contributions[i] > 0.005]
+    return ", ".join(f"{LAYERS[i]} +{contributions[i]:.2f}" for i in best)
+
+
+# --- scikit-learn ------------------------------------------------------------------------------------------
+
+
+class LocationEmbedder(TransformerMixin, BaseEstimator):
+    """A transformer that turns places into vectors: `make_pipeline(LocationEmbedder("CITY.osm.pbf"), Ridge())`.
+
+    It takes a frame with coordinate columns, a GeoDataFrame, or an array `(n, 2)` of latitude and longitude in degrees.
+    There is nothing to fit: the encoder is trained already. The city is read once per process, however many clones
+    there are, and vectors are remembered.
+
+    `extract` is an OpenStreetMap extract; `model` a checkpoint, by default the bundled encoder; `bbox` as in
+    `LocationEncoder.read`; `lat` and `lon` name the columns, `crs` their coordinate system. `outside` says what becomes
+    of a place off the map: "error" raises `ValueError`, "nan" gives NaN.
+    """
+
+    def __init__(
+        self,
+        extract: Path | str = "CITY.osm.pbf",
+        *,
+        model: Path | str | None = None,
+        bbox: Box | str | None = None,
+        lat: str | None = None,
+        lon: str | None = None,
+        crs: str | None = None,
+        outside: str = "error",
+        jobs: int | None = None,
+        device: str = "auto",
+    ):
+        self.extract, self.model, self.bbox = extract, model, bbox
+        self.lat, self.lon, self.crs = lat, lon, crs
+        self.outside, self.jobs, self.device = outside, jobs, device
+
+    def fit(self, X: Any, y: Any = None) -> Self:  # noqa: ARG002
+        """Check the places and read the city."""
+        if self.outside not in ("error", "nan"):
+            raise ValueError(f"outside={self.outside!r}; expected 'error' or 'nan'")
+        self._places(X)
+        self.n_features_in_ = np.shape(X)[1]
+        if isinstance(X, pd.DataFrame) and all(isinstance(name, str) for name in X.columns):
+            self.feature_names_in_ = np.array(X.columns, dtype=object)
+        self.dimension_ = self._city().city.embedder.dimension
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        """The vectors `(n, D) float32` of places."""
+        check_is_fitted(self)
+        vectors = self._city()._embed(self._places(X))
+        lost = int(np.isnan(vectors).any(axis=1).sum())
+        if lost and self.outside == "error":
+            raise ValueError(f"{lost:,} of {len(vectors):,} places are not on the map; drop them, or use outside='nan'")
+        return vectors
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:  # noqa: ARG002
+        """Names of the numbers: e0, e1, …"""
+        check_is_fitted(self)
+        return np.array([f"e{i}" for i in range(self.dimension_)], dtype=object)
+
+    def _places(self, X: Any) -> Places:
+        if isinstance(X, pd.DataFrame):
+            return find_places(X, "X", lat=self.lat, lon=self.lon, crs=self.crs)
+        values = np.asarray(X, dtype=np.float64)
+        if values.ndim != 2 or values.shape[1] != 2:
+            raise ValueError(f"X has shape {values.shape}; expected (n, 2): latitude and longitude, or a frame")
+        return find_places(pd.DataFrame(values, columns=["lat", "lon"]), "X", crs=self.crs)
+
+    def _city(self) -> EncodedCity:
+        extract = Path(self.extract).resolve()
+        if not extract.is_file():
+            raise UserError(f"no extract at {self.extract}; name an .osm.pbf file")
+        model = None if self.model is None else str(Path(self.model).resolve())
+        bbox = self.bbox if self.bbox is None or isinstance(self.bbox, str) else tuple(self.bbox)
+        return _open_city(str(extract), file_digest(extract), model, bbox, self.jobs, self.device)
+
+
+@functools.lru_cache(maxsize=2)
+def _open_city(extract: str, _content: str, model: str | None, bbox: Any, jobs: int | None, device: str) -> EncodedCity:
+    """The city that all estimators with these settings share in this process."""
+    encoder = LocationEncoder.pretrained(device) if model is None else LocationEncoder.load(model, device)
+    return encoder.read(extract, bbox, jobs=jobs)
