@@ -287,15 +287,16 @@ class TripletSampler:
         return kept if len(kept) else self.anchors
 
     def windows(self, triplets: np.ndarray, jitter: float, tile_size: int, rng: np.random.Generator) -> np.ndarray:
-        """Windows for triplets (or pairs) of rows `(B, K)`: their upper left pixels `(B, K, 2) int64`.
+        """Windows for triplets, pairs or single tiles of rows `(B, K)`: their upper left pixels `(B, K, 2) int64`.
 
         Every window is shifted by up to half of `jitter` tiles (at most half a tile) from its tile. The positive is
         not the neighbouring tile but a window within `jitter` tiles of the anchor's. No window leaves the area.
         """
         reach = min(jitter, 1.0) / 2 * tile_size
         origin = self.xy[triplets] * tile_size + rng.uniform(-reach, reach, (*triplets.shape, 2))
-        shift = rng.uniform(-jitter * tile_size, jitter * tile_size, (len(triplets), 2))
-        origin[:, 1] = origin[:, 0] + shift
+        if triplets.shape[1] > 1:
+            shift = rng.uniform(-jitter * tile_size, jitter * tile_size, (len(triplets), 2))
+            origin[:, 1] = origin[:, 0] + shift
         return np.clip(np.rint(origin), self.low * tile_size, self.high * tile_size).astype(np.int64)
 
     def _distance(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -13,10 +13,15 @@ import torch
 from data_loader import WINDOW_GATHER_CHUNK, WINDOW_GATHER_OVERHEAD
 from distributed import ProcessGroup
 from model import EncoderConfig, build_network
+from tile_store import SURROUND_PX
 from train_config import TrainConfig, network_dtype
 
-# Bytes that a step holds per pixel of one layer of one tile; the peak of the resident size on the CPU at 64 and 128 px.
-STEP_BYTES_PER_PIXEL = {torch.float32: 1800, torch.bfloat16: 1100}
+# Bytes that a step holds per pixel of one layer of one tile, measured as the peak of the resident size on a CPU.
+PUBLISHED_BYTES_PER_PIXEL = {torch.float32: 1800, torch.bfloat16: 1100}  # at 64 and 128 px
+# The multiscale encoder at 32 to 256 px, in either precision. A CPU skips what is blank.
+MULTISCALE_BYTES_PER_PIXEL = {"cpu": 100, "cuda": 700, "mps": 700}
+SURROUNDINGS_BYTES = 2_500_000  # of a tile's surroundings
+START_BYTES = 700_000_000  # of the regression from which the multiscale encoder starts
 CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -33,7 +38,13 @@ def memory_need(
     tiles = (batch_size or config.sample.batch_size) // group.size * config.loss.views
     pixels = tiles * edge**2
     batch_bytes, threads = pixels * config.encoder.in_channels, config.packing.num_workers
-    need = 16 * weights + STEP_BYTES_PER_PIXEL[network_dtype(config, group.device)] * pixels + threads * batch_bytes
+    if config.encoder.architecture == "multiscale":
+        step_bytes = MULTISCALE_BYTES_PER_PIXEL[group.device.type] * pixels + SURROUNDINGS_BYTES * tiles
+        batch_bytes += 2 * (2 * config.encoder.in_channels + 1) * SURROUND_PX**2 * tiles
+        need = max(START_BYTES, 16 * weights + step_bytes + threads * batch_bytes)
+    else:
+        step_bytes = PUBLISHED_BYTES_PER_PIXEL[network_dtype(config, group.device)] * pixels
+        need = 16 * weights + step_bytes + threads * batch_bytes
     if config.augment.jitter and group.device.type == "cuda":
         need += max(1, threads) * WINDOW_GATHER_OVERHEAD * min(batch_bytes, WINDOW_GATHER_CHUNK)
     return need

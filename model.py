@@ -259,6 +259,10 @@ class LossConfig:
         for name, choices in (("loss_type", LOSSES), ("mining", MINING)):
             if (value := getattr(self, name)) not in choices:
                 raise UserError(f"--{name} {value!r} is unknown; choose from {', '.join(choices)}")
+        if self.loss_type == "reconstruction" and not self.reconstruction_weight:
+            raise UserError(
+                "--loss_type reconstruction needs --reconstruction_weight 1; with 0 there is nothing to learn"
+            )
 
     @property
     def views(self) -> int:

@@ -12,6 +12,7 @@ import math
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -374,19 +375,12 @@ def start_from_regression(
 
     Without a decoder, only these measures are standardised.
     """
-    most, parts, indices = START_SAMPLE // len(batches.datasets), [], []
-    places = zip(batches.datasets, batches.samplers, batches.first_row.tolist(), strict=True)
-    for dataset, sampler, first_row in places:
-        rows = with_content(dataset.store, sampler.rows, most)
-        for first in progress(range(0, len(rows), 64), desc="measuring a sample", unit="batch"):
-            centre = dataset.store.tile_xy[rows[first : first + 64]] + 0.5
-            parts.append(encoder.features(*dataset.inputs(centre, surroundings=True)))
-        indices.append(rows + first_row)
+    sample = [(encoder.features(*inputs), index) for inputs, index in training_sample(batches)]
     goal = None
     if decoder is not None and targets is not None:
-        index, size = torch.from_numpy(np.concatenate(indices)).to(targets.device), decoder.in_features
-        goal = targets[index, :size] / decoder.weight.diagonal().clamp(min=1e-6)
-    encoder.start([torch.cat(column) for column in zip(*parts, strict=True)], goal)
+        wanted = targets[torch.cat([index for _, index in sample])]
+        goal = wanted[:, : decoder.in_features] / decoder.weight.diagonal().clamp(min=1e-6)
+    encoder.start([torch.cat(column) for column in zip(*[features for features, _ in sample], strict=True)], goal)
 
 
 @torch.no_grad()
@@ -405,18 +399,25 @@ def start_from_weights(
         return
     encoder.eval()
     vectors, wanted = [], []
-    for city, (dataset, sampler) in enumerate(zip(batches.datasets, batches.samplers, strict=True)):
-        rows = with_content(dataset.store, sampler.rows, START_SAMPLE // len(batches.datasets))
-        for part in np.array_split(rows, max(1, len(rows) // 64)):
-            inputs = dataset.inputs(dataset.store.tile_xy[part] + 0.5, encoder.uses_surroundings)
-            keep = {"keep": torch.ones(1, len(part), 3, dtype=torch.bool, device=inputs[0].device)}
-            vectors.append(encoder(*inputs, **keep)[:, 0] if encoder.uses_surroundings else encoder(*inputs))
-        wanted.append(targets[torch.from_numpy(rows + batches.first_row[city]).to(targets.device)])
-    x = torch.cat(vectors).float().cpu()
+    for inputs, index in training_sample(batches):
+        vectors.append(unmapped_vectors(encoder, inputs).float().cpu())
+        wanted.append(targets[index].cpu())
+    x = torch.cat(vectors)
     x = torch.cat([x, torch.ones(len(x), 1)], dim=1)
-    solution = torch.linalg.lstsq(x, torch.cat(wanted).float().cpu()).solution  # (D + 1, T)
+    solution = torch.linalg.lstsq(x, torch.cat(wanted)).solution  # (D + 1, T)
     decoder.weight.copy_(solution[:-1].T)
     decoder.bias.copy_(solution[-1])
+
+
+def training_sample(batches: TripletDataset) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
+    """The encoder's inputs for `START_SAMPLE` training tiles of all cities, and their rows in the targets, in parts."""
+    most = max(1, START_SAMPLE // len(batches.datasets))
+    for dataset, sampler, first_row in zip(batches.datasets, batches.samplers, batches.first_row, strict=True):
+        rows = with_content(dataset.store, sampler.rows, most)
+        for first in progress(range(0, len(rows), 64), desc="measuring a sample", unit="batch"):
+            part = rows[first : first + 64]
+            inputs = dataset.inputs(dataset.store.tile_xy[part] + 0.5, batches.surroundings)
+            yield inputs, copy_to(part + first_row, batches.device)
 
 
 def spare_tiles(config: TrainConfig, group: ProcessGroup) -> int:
@@ -462,17 +463,20 @@ def embed_rows(run: Run, city: int, rows: np.ndarray, stop: StopSignal, chunk: i
         for first in range(0, len(rows), chunk):
             stop.raise_if_requested()
             centre = dataset.store.tile_xy[rows[first : first + chunk]] + 0.5
-            inputs = dataset.inputs(centre, encoder.uses_surroundings)
             with run.autocast():
-                if encoder.uses_surroundings:
-                    all_scales = torch.ones(1, len(centre), 3, dtype=torch.bool, device=run.group.device)
-                    vectors = encoder(*inputs, keep=all_scales)[:, 0]
-                else:
-                    vectors = encoder(*inputs)
+                vectors = unmapped_vectors(encoder, dataset.inputs(centre, encoder.uses_surroundings))
             parts.append(vectors.float().cpu())
     finally:
         encoder.train(was_training)
     return torch.cat(parts)
+
+
+def unmapped_vectors(encoder: AnyEncoder, inputs: tuple[Tensor, ...]) -> Tensor:
+    """The encoder's vectors of `inputs`, before its fixed map if it has one."""
+    if not encoder.uses_surroundings:
+        return encoder(*inputs)
+    all_scales = torch.ones(1, len(inputs[0]), 3, dtype=torch.bool, device=inputs[0].device)
+    return encoder(*inputs, keep=all_scales)[:, 0]
 
 
 def final_vectors(run: Run, vectors: Tensor) -> Tensor:

@@ -234,8 +234,8 @@ def test_the_reconstruction_term_is_learned_and_goes_on_after_a_stop(small):
 @pytest.mark.parametrize("architecture", ["loc2vec", "multiscale"])
 @pytest.mark.parametrize("loss_type", ["triplet", "softpn", "ntxent", "reconstruction"])
 def test_every_loss_trains_every_architecture(small, architecture, loss_type):
-    chosen = {"architecture": architecture, "loss_type": loss_type, "mining": "hard", "lr": 0.0005, "dropout": 0.0}
-    for weight in (0.0, 1.0):
+    chosen = {"architecture": architecture, "loss_type": loss_type, "mining": "hard", "lr": 0.00005, "dropout": 0.0}
+    for weight in (1.0,) if loss_type == "reconstruction" else (0.0, 1.0):
         run = build_run(small(**chosen, reconstruction_weight=weight, max_samples=12), CPU)
         batch = run.batches[0]
         before = {name: weights.clone() for name, weights in run.encoder.named_parameters()}
@@ -243,8 +243,6 @@ def test_every_loss_trains_every_architecture(small, architecture, loss_type):
         val, _ = train.validate(run, StopSignal())
         run.recorder.close()
         assert np.isfinite(losses).all() and np.isfinite(val["loss"])
-        if loss_type == "reconstruction" and not weight:
-            continue  # nothing to learn
         assert min(losses[1:]) < losses[0]
         changed = [name for name, weights in run.encoder.named_parameters() if not torch.equal(weights, before[name])]
         assert len(changed) > 0.9 * len(before)
@@ -263,6 +261,11 @@ def test_a_run_starts_from_given_weights(small, preset):
     assert run.decoder.bias.abs().max() > 0  # of the regression
     with pytest.raises(UserError, match="embedding_dim 16 there, 8 here"):
         build_run(small(**again | {"embedding_dim": 8}), CPU)
+
+
+def test_reconstruction_alone_needs_a_weight():
+    with pytest.raises(UserError, match="--loss_type reconstruction needs --reconstruction_weight 1"):
+        parse_config(["--loss_type", "reconstruction"])
 
 
 def test_a_batch_of_one_tile_trains(small):
@@ -637,7 +640,7 @@ def test_batches_hold_equally_many_samples_of_each_city(two_cities):
         of_each = [first.tiles(batch.rows[:3].reshape(-1)), second.tiles(batch.rows[3:].reshape(-1))]
         assert (batch.inputs[0].numpy() == np.concatenate(of_each)).all()
         assert batch.index.tolist() == [*batch.rows[:3].tolist(), *(batch.rows[3:] + len(first)).tolist()]
-    assert len(np.unique(run.batches.triplets[:, 3:])) > 20
+    assert len(np.unique(run.batches.triplets[:, 3:])) > 12
 
 
 @pytest.mark.parametrize("jitter", [0.0, 1.0])
@@ -708,8 +711,10 @@ def test_out_of_memory_names_what_would_fit_and_that_fits(flags):
     assert 1 <= fits < 100_000
 
 
-def test_memory_need_grows_with_what_is_asked(small):
-    config = small()
+@pytest.mark.parametrize("architecture", ["loc2vec", "multiscale"])
+def test_memory_need_grows_with_what_is_asked(small, architecture, monkeypatch):
+    monkeypatch.setattr(memory, "START_BYTES", 0)
+    config = small(architecture=architecture)
     assert memory_need(config, CPU, batch_size=8) < memory_need(config, CPU, batch_size=16)
     assert memory_need(config, CPU, tile_size=32) < memory_need(config, CPU, tile_size=64)
 
