@@ -74,6 +74,8 @@ def main() -> None:
 
     if makes_model:
         training = ["--preset", example.preset, "--epochs", example.epochs, "--output_dir", checkpoint.parent]
+        if example.preset == "recommended":  # the preset of the bundled encoder
+            training += ["--init", "pretrained"]
         step("Train the encoder", "train.py", *training, *place, *machine)
 
     if makes_pictures:

@@ -1,5 +1,6 @@
 """The README and the pages it links: flags, defaults and links are true."""
 
+import json
 import re
 import shlex
 import shutil
@@ -111,6 +112,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiles = [path.parts[-2:] for path in (folder / "12_layer_tiles/tiles/roads").glob("*/*/*.png")]
     prices = "".join(f"{x},{name[:-4]},{(int(x) + int(name[:-4])) / 7}\n" for x, name in tiles)
     (folder / "prices.csv").write_text("x,y,price\n" + prices)
+    (folder / "shops.csv").write_text("name,lat,lon\nshop,51.128,71.430\n")
+    ring = [[71.42, 51.12], [71.44, 51.12], [71.44, 51.14], [71.42, 51.12]]
+    district = {"type": "Feature", "properties": {}, "geometry": {"type": "Polygon", "coordinates": [ring]}}
+    (folder / "districts.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [district]}))
+    run(folder, "embed.py", "CITY.osm.pbf", "--bbox", "71.42,51.12,71.44,51.14")
     return folder
 
 
