@@ -1,7 +1,7 @@
 """Plot the learning curves of several runs, and print the metrics of their last epoch as a Markdown table.
 
 for loss in triplet softpn ntxent; do
-    python train.py --preset recommended --profile_dims 0 --epochs 5 --loss_type $loss --run_name $loss
+    python train.py --tile_size 32 --epochs 3 --loss_type $loss --run_name $loss
 done
 python docs/make_curves.py runs/triplet runs/softpn runs/ntxent
 """
