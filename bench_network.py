@@ -176,7 +176,7 @@ def bench_embed(bench: Bench) -> Iterator[Figure]:
             unit="s",
             tiles=len(rows),
         )
-        rate = f"{len(rows) / figure.value:,.0f} tiles/s, {precision_name(bench.device)}; floor: bare forward passes"
+        rate = f"{len(rows) / figure.value:,.0f} tiles/s, {precision_name(encoder)}; floor: bare forward passes"
         yield dataclasses.replace(figure, note=rate)
     yield second_precompute(bench)
 

@@ -181,6 +181,7 @@ def fast_forward(encoder: nn.Module) -> Callable[..., Tensor]:
     return folded
 
 
-def precision_name(device: torch.device) -> str:
-    """The name of the precision in which the network runs on this device."""
-    return str(compute_dtype(device)).removeprefix("torch.")
+def precision_name(encoder: nn.Module) -> str:
+    """The name of the precision in which most of the encoder runs; see `fast_forward`."""
+    dtype = compute_dtype(next(encoder.parameters()).device) if isinstance(encoder, Encoder) else torch.float32
+    return str(dtype).removeprefix("torch.")

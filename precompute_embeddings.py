@@ -176,7 +176,7 @@ def vectors_stage(city: City) -> Stage:
     dimension, blank = city.embeddings.vectors.shape[1], int(city.embeddings.blank.sum())
     detail = f"{len(city.embeddings):,} tiles, {blank:,} of them blank; {dimension} numbers each"
     if city.computed:
-        detail += f"; {city.device.type}, {precision_name(city.device)}"
+        detail += f"; {city.device.type}, {precision_name(city.embedder.encoder)}"
     if city.missing:
         detail += f"; {city.missing:,} further tiles have no cached vector"
     result = "computed" if city.computed else "reused"

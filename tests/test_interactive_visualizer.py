@@ -17,7 +17,7 @@ from conftest import REPO, make_tiles, save_untrained
 from embeddings import City, load_city
 from explorer_data import EXTRACT_SUFFIXES, Quantised
 from interactive_visualizer import json_for_html, quantised_recall, reason_vectors
-from reasons import layer_contributions
+from reasons import layer_contributions, place_contributions
 
 CITY_TILES, TILE_SIZE = 12, 32
 
@@ -165,8 +165,11 @@ def test_tiles_that_are_drawn_alike_stand_in_for_each_other():
     assert quantised_recall(vectors, Quantised.of(vectors).vectors()) == 1
 
 
-def test_reasons_are_the_networks(city, tmp_path):
-    """The short vectors give every layer's contribution as blanking it in both tiles does."""
+@pytest.mark.parametrize("checkpoint", ["tiny_checkpoint", "multiscale_checkpoint"])
+def test_reasons_are_the_networks(checkpoint, tiny_tiles, tmp_path, request):
+    """The short vectors give every part's contribution as leaving it out of both tiles does."""
+    tiles = TilesFlags(tiles_root=tiny_tiles, cache_dir=tmp_path)
+    city = load_city(tiles, request.getfixturevalue(checkpoint), device="cpu")
     places = city.embeddings.take(np.flatnonzero(~city.embeddings.blank)[:30])
     rows = city.store.grid.rows(places.tile_xy)
     reasons = reason_vectors(city, rows, places.vectors, places.key, tmp_path)
@@ -180,6 +183,13 @@ def test_reasons_are_the_networks(city, tmp_path):
     for layer in range(12):
         ends = [_end(pairs, whole, without, row, layer) for row in (a, b)]
         assert whole[a] @ whole[b] - ends[0] @ ends[1] == pytest.approx(exact[layer], abs=0.01)
+    assert len(without) == len(pairs) + len(rows) * len(reasons["parts"])
+    assert bool(reasons["parts"]) == city.checkpoint.uses_surroundings
+    if reasons["parts"]:
+        exact = place_contributions(city.embedder, int(rows[a]), int(rows[b]))
+        for part in range(2):
+            ends = [without[len(pairs) + 2 * row + part] for row in (a, b)]
+            assert whole[a] @ whole[b] - ends[0] @ ends[1] == pytest.approx(exact[part], abs=0.01)
 
 
 def unpacked(entry: dict) -> np.ndarray:

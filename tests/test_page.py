@@ -23,7 +23,7 @@ from cli import DeviceFlags, TilesFlags  # noqa: E402
 from embeddings import City, load_city  # noqa: E402
 from layers import LAYERS  # noqa: E402
 from make_screenshots import BROWSER_FLAGS, DESKTOP, PHONE, READY, START_TIMEOUT_MS, launch  # noqa: E402
-from reasons import layer_contributions  # noqa: E402
+from reasons import PLACE_PARTS, layer_contributions, place_contributions  # noqa: E402
 from similarity import walk  # noqa: E402
 from tile_grid import great_circle_km  # noqa: E402
 from tile_images import composite  # noqa: E402
@@ -500,6 +500,27 @@ def test_why_two_tiles_match_is_what_the_network_says(visit, city):
     for layer, sign, size in told:
         assert float(size) * (1 if sign == "+" else -1) == pytest.approx(exact[LAYERS.index(layer)], abs=0.012)
     assert told or np.abs(exact).max() < 0.012
+
+
+def test_how_much_is_the_place_itself_and_how_much_its_surroundings(browser, ground, tmp_path):
+    paths = ground | {"model": tmp_path / "model.pth", "out": tmp_path / "out"}
+    save_untrained(paths["model"], TILE_SIZE, DIMENSIONS, architecture="multiscale")
+    build(paths, "--dr_algorithms", "PCA", "--max_tiles", 60)
+    tiles = TilesFlags(tiles_root=paths["tiles"], cache_dir=paths["cache"])
+    city = load_city(tiles, paths["model"], device="cpu", max_tiles=60)
+    visit = Visit(browser, paths["out"] / "index.html")
+    row = row_of(city, pick_on_map(visit.page))
+    texts = visit.page.locator(".neighbours .reasons.place").all_text_contents()
+    others = [row_of(city, tile) for tile in neighbours(visit.page)]
+    assert len(texts) == len(others) > 3
+    exact = place_contributions(city.embedder, np.full(len(others), city.rows[row]), city.rows[others])
+    for text, values in zip(texts, exact, strict=True):
+        told = re.findall(r"([a-z ]+) ([+−])(\d\.\d+)", text)
+        assert [name for name, _, _ in told] == list(PLACE_PARTS)
+        for (_, sign, size), value in zip(told, values, strict=True):
+            assert float(size) * (1 if sign == "+" else -1) == pytest.approx(value, abs=0.012)
+    assert "16 × 16 tiles around" in visit.page.evaluate("document.getElementById('data').textContent")
+    visit.leave()
 
 
 def test_neighbours_can_be_kept_away(visit, city):

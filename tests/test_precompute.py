@@ -111,6 +111,27 @@ def test_only_what_hangs_on_a_changed_tile_is_rebuilt(copied: Path) -> None:
     assert set(stages.values()) == {"computed"}
 
 
+def test_the_whole_chain_with_an_encoder_that_sees_the_surroundings(
+    tiny_tiles: Path, multiscale_checkpoint: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_tiles, tmp_path / "tiles")
+    shutil.copy(multiscale_checkpoint, tmp_path / "model.pth")
+    first = here(tmp_path, *FAST)
+    assert set(table(first).values()) == {"computed"} and "16 numbers each; cpu, float32" in first
+    assert set(table(here(tmp_path, *FAST)).values()) == {"reused"}
+    lat, lon = latlon_of_tile(np.array([76606.5, 44206.5]))
+    found = answers(here(tmp_path, "--query", f"{lat},{lon}", "--k", 3))
+    assert abs(float(found[0][1]) - lat) < 1e-4 and float(found[0][3]) < 1e-3 < float(found[1][3])
+    here(tmp_path, "--export", tmp_path / "city.csv")
+    with open(tmp_path / "city.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    vectors = np.array([[float(line[name]) for name in line if re.fullmatch(r"e\d+", name)] for line in lines])
+    assert vectors.shape == (144, 16) and np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-4)
+    plane = np.random.default_rng(1).integers(0, 255, (64, 64), dtype=np.uint8)
+    (tmp_path / "tiles/buildings/17/76600/44200.png").write_bytes(png_bytes(plane))
+    assert table(here(tmp_path, *FAST))["vectors"] == "computed 81, reused 63"  # the tiles within 8 of that corner
+
+
 def test_only_what_hangs_on_a_changed_setting_is_rebuilt(copied: Path) -> None:
     stages = table(here(copied, "--dr_algorithms", "PCA", "--annoy_metrics", "angular", "--annoy-trees", 12))
     assert stages == {"vectors": "reused", "index angular": "computed", "PCA 2-D": "reused", "PCA 3-D": "reused"}
