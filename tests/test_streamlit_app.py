@@ -321,6 +321,14 @@ def test_side_by_side_shows_every_distance_and_what_matches(open_app):
     assert "Why they match" in said(app)
 
 
+def test_reasons_say_how_much_is_the_place_itself_and_how_much_its_surroundings(open_app, multiscale_checkpoint):
+    app = open_app(SEARCH, model_path=multiscale_checkpoint)
+    if app.button:  # no vectors are cached for this checkpoint
+        app = settle(app.button[0].click().run())
+    (chart,) = [json.loads(element.proto.spec) for element in app.get("plotly_chart") if element.proto.id]
+    assert {"the place itself", "its surroundings"} < set(chart["data"][0]["y"])
+
+
 def test_results_are_ringed_in_the_embedding(open_app):
     app = open_app(SEARCH, address={"query_tile": "76606/44206", "panel": "In the embedding", "results": 5})
     view = component(app, "loc2vec_view")
