@@ -338,9 +338,12 @@ def test_without_a_browser_the_tests_run_and_say_so(machine):
 
 def test_the_development_tools_come_on_top_and_once(machine):
     machine.make("init")
-    machine.put(str(machine.repo / ".venv/bin/ruff"), "#!/bin/sh\necho ruff $@\n")
+    for path in (".venv/bin/ruff", ".venv/bin/mypy", "web/node_modules/.bin/tsc"):
+        machine.put(str(machine.repo / path), f"#!/bin/sh\necho {Path(path).name} $@\n")
+    machine.put(str(machine.repo / ".venv/bin/npm"), "#!/bin/sh\nexit 0\n")  # TypeScript is installed
     machine.calls()
-    assert machine.make("check").stdout.splitlines() == ["ruff check .", "ruff format --check ."]
+    ran = ["ruff check .", "ruff format --check .", "mypy", "tsc -p web"]
+    assert machine.make("check").stdout.splitlines() == ran
     assert machine.calls() == [f"pip install --python {machine.repo}/.venv/bin/python -r requirements-dev.txt"]
     machine.make("check")
     assert machine.calls() == []
