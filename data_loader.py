@@ -470,14 +470,7 @@ def augment(
     own = slice(part_index * count, (part_index + 1) * count)
     if flip_rotate:
         symmetry = torch.randint(8, (parts * count,), generator=generator)[own]
-        by_symmetry = copy_to(symmetry.argsort(stable=True), device)
-        places = by_symmetry.split(symmetry.bincount(minlength=8).tolist())
-        flipped = tuple(torch.empty_like(tensor) for tensor in inputs)
-        for tensor, out in zip(inputs, flipped, strict=True):
-            for kind, index in enumerate(places):
-                image = tensor[index].rot90(kind % 4, dims=(2, 3))
-                out[index] = image.flip(3) if kind >= 4 else image
-        inputs = flipped
+        inputs = tuple(moved(tensor, symmetry) for tensor in inputs)
     if channel_dropout > 0:
         chance = torch.rand((parts * count, layers, 1, 1), generator=generator)[own]
         kept = copy_to((chance >= channel_dropout).to(inputs[0].dtype), device)
@@ -487,6 +480,25 @@ def augment(
             for t, mask in zip(inputs, masks, strict=True)
         )
     return inputs
+
+
+SYMMETRIES = [  # of the square: which axes are flipped, and whether they are swapped afterwards
+    ([], False), ([-1], True), ([-2, -1], False), ([-2], True),  # rotations
+    ([-1], False), ([-2, -1], True), ([-2], False), ([], True),  # and these, flipped
+]  # fmt: skip
+
+
+def moved(images: Tensor, symmetry: Tensor) -> Tensor:
+    """`images (B, C, S, S)` moved by the `SYMMETRIES` of the numbers `symmetry (B,)`, which are on the CPU."""
+    planes, kind = images.flatten(0, 1), symmetry.repeat_interleave(images.shape[1])
+    if images.device.type == "cpu":  # most planes are blank, and stay so
+        kind = kind.where(planes.flatten(1).amax(dim=1) > 0, -1)
+    out = torch.zeros_like(planes)
+    for number, (flipped, swapped) in enumerate(SYMMETRIES):
+        index = copy_to((kind == number).nonzero()[:, 0], images.device)
+        image = planes[index].flip(flipped)
+        out[index] = image.transpose(-2, -1) if swapped else image
+    return out.view(images.shape)
 
 
 # --- the command -------------------------------------------------------------------------------------------

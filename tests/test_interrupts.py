@@ -221,6 +221,9 @@ WORKS = {
     "render": Work("render_tiles.py", render_args, 12, same_tiles),
     "pack": Work("data_loader.py", lambda ground: ("--tiles_root", ground.tiles, "--neg_radius", 4), 10, same_caches),
     "train": Work("train.py", lambda ground: ("--tiles_root", ground.tiles, *SMALL), 10, same_run),
+    "train recommended": Work(
+        "train.py", lambda ground: ("--preset", "recommended", "--tiles_root", ground.tiles, *SMALL), 6, same_run
+    ),
     "precompute": Work("precompute_embeddings.py", lambda ground: (*ground.city, *FILLED), 10, same_caches),
     "export parquet": export("city.parquet"),
     "export geojson": export("city.geojson"),
