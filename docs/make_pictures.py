@@ -119,6 +119,8 @@ def compute(page: Page) -> None:
 
 def keep(page: Page, name: str) -> None:
     """Wait until the app has nothing left to compute, and save a screenshot."""
+    page.wait_for_timeout(SETTLE_MS)  # background work has begun
+    page.get_by_role("progressbar").wait_for(state="hidden")
     page.wait_for_function("!document.querySelector('[data-testid=stStatusWidget]')")
     page.wait_for_timeout(SETTLE_MS)
     page.screenshot(path=FOLDER / name)
