@@ -133,7 +133,7 @@ def bench_app(bench: Bench) -> Iterator[Figure]:
     arguments = [part for name, value in flags.items() for part in (f"--{name}", str(value))]
     script("precompute_embeddings.py", *arguments, "--dr_algorithms", "PCA", "--annoy_metrics", "angular")
     app = [HERE / "run_interactive_viz.py", "streamlit", *arguments, "--port"]
-    with live_app(app) as (url, _):  # the first visit draws the tiles' pictures and keeps them
+    with live_app(app) as (url, _):  # the first visit draws the base map and keeps it
         first_plot(url, timeout=1_800)
     (bench.scratch / "nothing.py").write_text('import streamlit as st\nst.markdown("nothing")\n', encoding="utf-8")
     nothing = ["-m", "streamlit", "run", bench.scratch / "nothing.py", "--server.port"]

@@ -34,7 +34,7 @@ def project(tmp_path: Path) -> Path:
     root.mkdir()
     for path in (*REPO.glob("*.py"), REPO / "map_style.toml"):
         shutil.copy(path, root)
-    shutil.copytree(REPO / "web", root / "web")
+    shutil.copytree(REPO / "web", root / "web", ignore=shutil.ignore_patterns("node_modules"))
     return root
 
 
