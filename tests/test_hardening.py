@@ -100,7 +100,8 @@ def flags_of(script: str) -> list[argparse.Action]:
     actions = {
         action.option_strings[0]: action for each in parsers for action in each._actions if action.option_strings
     }
-    return [action for name, action in actions.items() if len(name) > 4 and name != "--help"]
+    shown = {name: action for name, action in actions.items() if action.help != argparse.SUPPRESS}
+    return [action for name, action in shown.items() if len(name) > 4 and name != "--help"]
 
 
 def misspelt(word: str, rng: random.Random) -> str:

@@ -322,7 +322,7 @@ def test_side_by_side_shows_every_distance_and_what_matches(open_app):
 
 
 def test_reasons_say_how_much_is_the_place_itself_and_how_much_its_surroundings(open_app, multiscale_checkpoint):
-    app = open_app(SEARCH, model_path=multiscale_checkpoint)
+    app = open_app(SEARCH, model_path=multiscale_checkpoint, address={"query_tile": "76606/44206"})
     if app.button:  # no vectors are cached for this checkpoint
         app = settle(app.button[0].click().run())
     (chart,) = [json.loads(element.proto.spec) for element in app.get("plotly_chart") if element.proto.id]
