@@ -151,7 +151,7 @@ def show_reasons(query: Place, result: Place) -> None:
     st.markdown("##### Why they match")
     st.plotly_chart(figure, key="reasons", config={"displayModeBar": False})
     st.caption(
-        "How much the cosine similarity drops when a layer, or another part, is removed from both tiles. "
+        "How much the cosine similarity drops when a layer, or another part, is removed from one of the tiles. "
         "A negative value means that it makes the tiles less similar."
     )
 

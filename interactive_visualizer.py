@@ -168,7 +168,7 @@ def search_note(recall: float, reasons: dict[str, Any] | None) -> str:
         return note + "The layers named are those that both tiles show; their effect was not measured."
     also = f"; beside “{'” and “'.join(reasons['parts'])}”, when that is left out" if reasons["parts"] else ""
     return note + (
-        "The number beside a layer is how much similarity is lost when that layer is left out of both tiles, measured "
+        "The number beside a layer is how much similarity is lost when that layer is left out of one tile, measured "
         f"with the network{also}. Its error is {max(reasons['error'], 1e-4):.4f} on average."
     )
 
@@ -260,7 +260,7 @@ def _reason_error(
             for whole, without in (exact, short):
                 less_a = without[parts_a[part]] if part in parts_a else whole[a]
                 less_b = without[parts_b[part]] if part in parts_b else whole[b]
-                contributions.append(float(whole[a] @ whole[b] - less_a @ less_b))
+                contributions.append(float((whole[a] - less_a) @ whole[b] + (whole[b] - less_b) @ whole[a]) / 2)
             errors.append(abs(contributions[0] - contributions[1]))
     return float(np.mean(errors))
 

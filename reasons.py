@@ -1,4 +1,4 @@
-"""What makes two tiles match: how much similarity is lost when a part of both is left out.
+"""What makes two tiles match: how much similarity is lost when a part of one of them is left out.
 
 Not a command. The explorer's "Why they match" shows it.
 """
@@ -14,9 +14,10 @@ PLACE_PARTS = ("the place itself", "its surroundings")  # parts L and L + 1 of `
 def layer_contributions(embedder: Embedder, row_a: int | np.ndarray, row_b: int | np.ndarray) -> np.ndarray:
     """How much each layer adds to the cosine similarity of two tiles of the store, `(12,) float32`.
 
-    It is the similarity minus the similarity when that layer is blanked in both tiles, and in the surroundings of those
-    that show it. A positive layer makes them alike, a negative one tells them apart, and a layer that both lack is
-    exactly 0. Arrays of M rows give `(M, 12)`.
+    It is the similarity minus the similarity when the layer is blanked in one of the tiles and in its surroundings, as
+    a mean over the two tiles. A positive layer makes them alike, a negative one tells them apart, and a layer that both
+    lack is exactly 0. The layer is not blanked in both at once: with less to see, any two tiles are more alike. Arrays
+    of M rows give `(M, 12)`.
     """
     return _similarity_lost(embedder, row_a, row_b, np.arange(len(LAYERS)))
 
@@ -32,7 +33,7 @@ def place_contributions(embedder: Embedder, row_a: int | np.ndarray, row_b: int 
 def _similarity_lost(
     embedder: Embedder, row_a: int | np.ndarray, row_b: int | np.ndarray, parts: np.ndarray
 ) -> np.ndarray:
-    """Similarity of the tiles minus that without each of `parts (P,)`, for M pairs of rows `(M, P)`."""
+    """Mean similarity lost without each of `parts (P,)` in one of two tiles, for M pairs of rows `(M, P)`."""
     pairs = np.stack(np.broadcast_arrays(row_a, row_b), axis=-1)
     rows, inverse = np.unique(pairs, return_inverse=True)
     a, b = np.moveaxis(inverse.reshape(pairs.shape), -1, 0)
@@ -40,8 +41,9 @@ def _similarity_lost(
     without = np.repeat(whole[:, None], len(parts), axis=1)  # (R, P, D): the same where the tile lacks the layer
     at, column = np.nonzero(shown_parts(embedder, rows)[:, parts])
     without[at, column] = embedder.embed_without(np.column_stack([rows[at], parts[column]]))
-    similarity = (whole[a] * whole[b]).sum(axis=-1)
-    return similarity[..., None] - (without[a] * without[b]).sum(axis=-1)
+    lost_a = ((whole[a][..., None, :] - without[a]) * whole[b][..., None, :]).sum(axis=-1)
+    lost_b = ((whole[b][..., None, :] - without[b]) * whole[a][..., None, :]).sum(axis=-1)
+    return (lost_a + lost_b) / 2
 
 
 def shown_parts(embedder: Embedder, rows: np.ndarray) -> np.ndarray:

@@ -205,7 +205,7 @@ def test_a_city_smaller_than_its_surroundings(tmp_path: Path, multiscale_checkpo
     assert np.abs(city.embeddings.vectors[0] - city.embeddings.vectors[1]).max() > 1e-3
 
 
-def test_layer_contributions_are_what_blanking_the_layer_in_both_changes(either_city: City) -> None:
+def test_layer_contributions_are_what_blanking_the_layer_changes(either_city: City) -> None:
     city, busy = either_city, np.argsort((either_city.store.plane_of > 0).sum(axis=1))[-2:]
     inputs = seen_at(city, city.store.tile_xy[busy] + 0.5)
     expected = np.zeros(len(LAYERS))
@@ -219,7 +219,7 @@ def test_layer_contributions_are_what_blanking_the_layer_in_both_changes(either_
                     for tensor in blanked:
                         tensor[:, layer : tensor.shape[1] - (tensor.shape[1] > len(LAYERS)) : len(LAYERS)] = 0
                 without.append(city.encoder(*blanked)[0])
-            expected[layer] = whole[0] @ whole[1] - without[0] @ without[1]
+            expected[layer] = whole[0] @ whole[1] - (without[0] @ whole[1] + whole[0] @ without[1]) / 2
     found = layer_contributions(city.embedder, *busy)
     assert found.shape == (12,)
     assert np.abs(found - expected).max() < 3e-3
@@ -229,13 +229,21 @@ def test_layer_contributions_are_what_blanking_the_layer_in_both_changes(either_
     assert pairs.shape == (2, 12) and np.abs(pairs - found).max() < 1e-4
 
 
+def test_all_that_a_tile_shows_makes_it_like_itself(either_city: City) -> None:
+    row = int(np.argmax((either_city.store.plane_of > 0).sum(axis=1)))
+    found, drawn = layer_contributions(either_city.embedder, row, row), either_city.store.plane_of[row] > 0
+    assert (found[drawn] > 1e-6).all() and (found[~drawn] == 0).all()
+    if either_city.encoder.uses_surroundings:
+        assert (place_contributions(either_city.embedder, row, row) > 1e-6).all()
+
+
 def test_how_much_of_a_match_is_the_place_itself_and_how_much_its_surroundings(seeing_city: City) -> None:
     city, pair = seeing_city, np.flatnonzero(~seeing_city.store.blank)[[3, 40]]
     inputs, encoder = seen_at(city, city.store.tile_xy[pair] + 0.5), city.encoder
     keep = torch.tensor([[True, True, True], [False, True, True], [True, False, False]])[:, None].expand(3, 2, 3)
     with torch.inference_mode():
         whole, *without = (encoder.final(vectors) for vectors in encoder(*inputs, keep=keep).unbind(1))
-    expected = [float(whole[0] @ whole[1] - less[0] @ less[1]) for less in without]
+    expected = [float(whole[0] @ whole[1] - (less[0] @ whole[1] + whole[0] @ less[1]) / 2) for less in without]
     found = place_contributions(city.embedder, *pair)
     assert len(PLACE_PARTS) == 2 and found == pytest.approx(expected, abs=1e-5)
     assert np.abs(found).min() > 1e-4

@@ -53,9 +53,9 @@ function reasonLine({ tiles, search }, a, b) {
   const place = search.reasonVectors.placeContributions(a, b)
     .map(({ name, change }) => element("span", { class: "reason" }, `${name} ${signed(change)}`));
   return [
-    element("div", { class: "reasons", title: "Similarity that is lost when the layer is left out of both tiles" },
+    element("div", { class: "reasons", title: "Similarity that is lost when the layer is left out of one of the tiles" },
       layers.length ? layers : "no single layer explains it"),
-    place.length > 0 && element("div", { class: "reasons place", title: "Similarity that is lost without it" }, place),
+    place.length > 0 && element("div", { class: "reasons place", title: "Similarity that is lost when it is left out of one of the places" }, place),
   ];
 }
 

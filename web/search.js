@@ -89,17 +89,13 @@ class ReasonVectors {
   }
 
   /**
-   * How much of the similarity of two tiles is lost when a layer is left out of both, for each layer.
+   * How much of the similarity of two tiles is lost when a layer is left out of one of them, for each layer.
    * @param {Tiles} tiles
    * @param {number} a
    * @param {number} b
    */
   contributions(tiles, a, b) {
-    const before = this.cosine(a, -1, b, -1);
-    return tiles.layers.map((_, layer) => {
-      const [partA, partB] = [tiles.part(a, layer), tiles.part(b, layer)];
-      return partA < 0 && partB < 0 ? 0 : before - this.cosine(a, partA, b, partB);
-    });
+    return tiles.layers.map((_, layer) => this.lost(a, tiles.part(a, layer), b, tiles.part(b, layer)));
   }
 
   /**
@@ -108,11 +104,21 @@ class ReasonVectors {
    * @param {number} b
    */
   placeContributions(a, b) {
-    const before = this.cosine(a, -1, b, -1);
     return this.parts.map((name, part) => {
       const [partA, partB] = [a, b].map((row) => this.firstPart + row * this.parts.length + part);
-      return { name, change: before - this.cosine(a, partA, b, partB) };
+      return { name, change: this.lost(a, partA, b, partB) };
     });
+  }
+
+  /**
+   * The mean of leaving the part out of a and of leaving it out of b.
+   * @param {number} a
+   * @param {number} partA its number in a, -1 if a lacks it
+   * @param {number} b
+   * @param {number} partB
+   */
+  lost(a, partA, b, partB) {
+    return this.cosine(a, -1, b, -1) - (this.cosine(a, partA, b, -1) + this.cosine(a, -1, b, partB)) / 2;
   }
 
   /**
