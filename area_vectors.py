@@ -4,6 +4,7 @@ Not a command. `python embed.py CITY.osm.pbf --areas districts.geojson` uses it.
 """
 
 import dataclasses
+from itertools import pairwise
 
 import geopandas
 import h3
@@ -100,9 +101,8 @@ def h3_cells(tile_xy: np.ndarray, zoom: int, resolution: int) -> geopandas.GeoDa
     margin_x = margin / np.cos(np.radians(min(max(abs(south), abs(north)) + margin, 85)))
     south, north = max(south - margin, -90), min(north + margin, 90)
     cells: set[str] = set()
-    step = min(width + 2 * margin_x, 60)  # H3 takes a wide polygon for its complement
-    for first in np.arange(west - margin_x, west + width + margin_x, step):
-        last = min(first + step, west + width + margin_x)
+    meridians = np.linspace(west - margin_x, west + width + margin_x, 1 + max(1, round((width + 2 * margin_x) / 60)))
+    for first, last in pairwise(meridians.tolist()):  # H3 takes a wide polygon for its complement
         corners = [(south, first), (south, last), (north, last), (north, first)]
         ring = [(lat, (lon + 180) % 360 - 180) for lat, lon in corners]
         cells.update(h3.polygon_to_cells(h3.LatLngPoly(ring), resolution))

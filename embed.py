@@ -1,6 +1,6 @@
 """Vectors for an OpenStreetMap extract, or for your own points, areas and H3 cells: one command, no PNG files.
 
-python embed.py CITY.osm.pbf
+python embed.py CITY.osm.pbf --map
 python embed.py CITY.osm.pbf --points shops.csv -o shops.parquet
 python embed.py CITY.osm.pbf --areas districts.geojson -o districts.gpkg
 python embed.py CITY.osm.pbf --h3 9
@@ -35,6 +35,7 @@ from cli import (
     read_flags,
     run_main,
 )
+from embeddings import pick_rows
 from explorer_data import EXTRACT_SUFFIXES
 from exports import pick_writer, read_export, tile_frame
 from files import locked
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from user_tables import Places
 
 FINEST_H3 = 15
+MAP_TILES = 500  # of the explorer
 Draw = Callable[..., DrawnCity]  # `embed_city` with all but `rows` and `around` given
 
 
@@ -67,6 +69,7 @@ class WhatFlags:
     lon: str | None = flag(None, "column of --points that holds the longitude", metavar="COLUMN")
     crs: str | None = flag(None, "coordinate system of the file, such as EPSG:32642; default: its own, or degrees")
     encoding: str | None = flag(None, "encoding of a CSV file; default: utf-8, else cp1251")
+    map: bool = flag(False, "also write the explorer, a page with the map and the embedding, beside the vectors")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +98,8 @@ def main() -> None:
     if query.query is not None:
         print_answer(query)
         return
+    if what.map and (what.points or what.areas or what.h3 is not None):
+        raise UserError("--map shows the tiles; give it without --points, --areas and --h3")
     if len([1 for asked in (what.points, what.areas, what.h3) if asked is not None]) > 1:
         raise UserError("--points, --areas and --h3 are three commands; give one of them")
     with StopSignal() as stop, progress_listener(lambda *_: stop.raise_if_requested()):
@@ -134,7 +139,7 @@ def embed(args: argparse.Namespace, what: WhatFlags) -> None:
         elif what.h3 is not None:
             done = write_cells(draw, drawing, what.h3, output)
         else:
-            done = write_tiles(draw, output)
+            done = write_tiles(draw, output, scratch if what.map else None)
     print(f"wrote {done} to {output} in {time.perf_counter() - started:.0f} s")
     print(ATTRIBUTION)
 
@@ -164,8 +169,8 @@ def scratch_folder(output: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def write_tiles(draw: Draw, output: Path) -> str:
-    """Embed every tile; says what was written."""
+def write_tiles(draw: Draw, output: Path, map_scratch: Path | None) -> str:
+    """Embed every tile, and write the explorer if there is a folder for its caches. Says what was written."""
     from user_tables import write_frame
 
     city = draw()
@@ -173,8 +178,22 @@ def write_tiles(draw: Draw, output: Path) -> str:
         write_frame(output, tile_frame(city.embeddings), city.embeddings.vectors)
     elif (writer := pick_writer(output)) is not None:
         writer(city, output)
+    if map_scratch is not None:
+        page = output.with_name(f"{output.stem}_map.html")
+        write_map(city, page, map_scratch)
+        print(f"wrote the explorer to {page}: open it in a browser")
     blank = int(city.embeddings.blank.sum())
     return f"{len(city.embeddings):,} tiles ({blank:,} of them blank), {city.embedder.dimension} numbers each,"
+
+
+def write_map(city: DrawnCity, page: Path, scratch: Path) -> None:
+    """Write the explorer for at most `MAP_TILES` tiles, spread evenly over the city."""
+    from interactive_visualizer import PageFlags, page_data, write_page  # slow to import
+
+    title = EXTRACT_SUFFIXES.sub("", city.drawing.extract.name).replace("_", " ").title()
+    flags = PageFlags(dr_algorithms=["PCA", "TSNE"], title=title)
+    shown = city.take(pick_rows(city.store, MAP_TILES))
+    write_page(page, page_data(shown, flags, scratch, DeviceFlags.seed))
 
 
 def write_points(draw: Draw, drawing: Drawing, places: "Places", output: Path, pool: Executor, jobs: int) -> str:

@@ -21,9 +21,10 @@ from checkpoint import Checkpoint
 from cli import UserError
 from exports import tile_frame
 from files import file_digest
+from inference import Embedder
 from layers import LAYERS
 from pretrained import PRETRAINED, load_model, load_pretrained
-from reasons import layer_contributions
+from reasons import layer_contributions, place_contributions, place_parts
 from render_tiles import parse_box
 from similarity import map_link, open_search
 from streaming import FEW_PLACES, PRELOAD, DrawnCity, embed_city, embed_places, open_drawing
@@ -31,7 +32,7 @@ from tile_grid import Box, area_bounds, great_circle_km, tile_of_latlon
 from tile_workers import start_workers
 from user_tables import Places, find_places, find_polygons, free_name, rows_inside
 
-REASONS = 3  # layers named for each similar place
+REASONS, LEAST_REASON = 4, 0.005  # parts named for each similar place, and what they add at least
 
 
 class LocationEncoder:
@@ -125,7 +126,7 @@ class EncodedCity:
         """The `k` tiles most like a place and at least `min_km` kilometres away from it, nearest first.
 
         Columns: tile `x` and `y`, `lat` and `lon` of its centre, cosine `distance`, `km`, the most prominent `layer`,
-        `reasons` (the layers that add most to the similarity to the place's tile), and a `link` to openstreetmap.org.
+        `reasons` (the parts that add most to the similarity to the place's tile), and a `link` to openstreetmap.org.
         """
         city, embeddings, zoom = self.city, self.city.embeddings, self.city.store.zoom
         place = np.array([lat, lon], dtype=np.float64)
@@ -136,7 +137,7 @@ class EncodedCity:
         allowed[own] = False
         rows, distances = open_search(embeddings.vectors, metric="dot", exact=True).query(vector, k, allowed=allowed)
         found = rows[0][rows[0] >= 0]
-        reasons = layer_contributions(city.embedder, own, found) if len(found) else np.zeros((0, len(LAYERS)))
+        reasons = [_reason_text(city.embedder, own, row) for row in found]
         centre = embeddings.latlon[found]
         return pd.DataFrame(
             {
@@ -147,7 +148,7 @@ class EncodedCity:
                 "distance": distances[0][: len(found)],
                 "km": km[found],
                 "layer": np.array(LAYERS)[embeddings.dominant_layer[found]],
-                "reasons": [_reason_text(row) for row in reasons],
+                "reasons": reasons,
                 "link": [map_link(a, b, zoom) for a, b in centre],
             }
         )
@@ -179,9 +180,15 @@ def _vector_columns(frame: pd.DataFrame, vectors: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(vectors, columns=names, index=frame.index)
 
 
-def _reason_text(contributions: np.ndarray) -> str:
-    best = [i for i in np.argsort(-contributions)[:REASONS] if contributions[i] > 0.005]
-    return ", ".join(f"{LAYERS[i]} +{contributions[i]:.2f}" for i in best)
+def _reason_text(embedder: Embedder, own: int, other: int) -> str:
+    """The parts of two tiles that add most to their similarity, and by how much."""
+    names, parts = list(LAYERS), [layer_contributions(embedder, own, other)]
+    if place_parts(embedder):
+        names += place_parts(embedder)
+        parts.append(place_contributions(embedder, own, other))
+    added = np.concatenate(parts)
+    best = [i for i in np.argsort(-added, kind="stable")[:REASONS] if added[i] >= LEAST_REASON]
+    return ", ".join(f"{names[i]} +{added[i]:.2f}" for i in best)
 
 
 # --- scikit-learn ------------------------------------------------------------------------------------------

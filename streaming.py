@@ -12,7 +12,7 @@ from concurrent.futures import Executor
 from functools import cached_property
 from multiprocessing import parent_process
 from pathlib import Path
-from typing import override
+from typing import Any, override
 
 import numpy as np
 import torch
@@ -43,7 +43,7 @@ from tile_workers import completed, metatiles_of
 
 PRELOAD = ("torch", "skia")  # imported once for all worker processes
 SAVE_EVERY_S = 20  # finished tiles are written this often: a run that is killed loses no more
-TILES_AT_ONCE = 16  # tiles that the published encoder embeds together in a worker process
+TILES_AT_ONCE = 32  # tiles that are embedded together on a CPU
 PLACES_AT_ONCE = 256  # places that a process embeds at a time
 FEW_PLACES = 1024  # so many are embedded in the main process
 MOST_SYMBOLS = 50_000  # outlines of objects that a painter keeps
@@ -54,19 +54,51 @@ FORMAT = "streaming-1"
 # --- tiles that are drawn when they are asked for ----------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DrawnTiles(TileStore):
-    """The tiles of an extract. Coarser levels are in memory; full resolution is drawn again when it is asked for.
+class DrawnPlanes:
+    """Planes that are drawn when they are asked for; they stand for the array `planes` of a packed store.
 
-    `planes` holds the blank plane only. `index` says what lies on the tiles of `area`, which are in the same order.
+    `plane_of (N, L)` numbers the planes of the tiles of `area`, in the same order; `index` says what lies on them.
     """
 
-    area: TileArea
-    index: DrawIndex
+    nbytes = 0
+
+    def __init__(self, area: TileArea, index: DrawIndex, plane_of: np.ndarray, tile_size: int, shrink: str):
+        self.area, self.index, self.plane_of = area, index, plane_of
+        self.tile_size, self.shrink = tile_size, shrink
 
     @cached_property
     def _painter(self) -> Painter:
         return Painter(self.index, STYLE_PX)
+
+    @cached_property
+    def _place(self) -> np.ndarray:
+        """A tile and a layer that show each plane, `(P, 2)`."""
+        planes, first = np.unique(self.plane_of, return_index=True)
+        place = np.full((int(planes.max(initial=0)) + 1, 2), -1)
+        place[planes] = np.column_stack(np.divmod(first, self.plane_of.shape[1]))
+        return place
+
+    def of_tile(self, row: int) -> Iterator[tuple[int, np.ndarray]]:
+        """The layers of a tile that show something, and their planes `(S, S) uint8`."""
+        if len(self._painter.symbols) > MOST_SYMBOLS:
+            self._painter.symbols.clear()
+        x, y = self.area.unwrapped_xy[row].tolist()
+        for layer, plane in self._painter.layers(row, x, y):
+            yield layer, resize_tile(plane, self.tile_size, self.shrink).copy()  # the painter uses its array again
+
+    def __getitem__(self, numbers: np.ndarray) -> np.ndarray:
+        """The planes `(n, S, S) uint8` of `numbers (n,)`."""
+        tile, layer = self._place[numbers].T
+        out = np.zeros((len(tile), self.tile_size, self.tile_size), dtype=np.uint8)
+        for row in np.unique(tile[np.asarray(numbers) > 0]).tolist():  # plane 0 is blank
+            planes = dict(self.of_tile(row))
+            for i in np.flatnonzero(tile == row).tolist():
+                out[i] = planes.get(int(layer[i]), 0)
+        return out
+
+
+class DrawnTiles(TileStore):
+    """The tiles of an extract. Coarser levels are in memory; full resolution is drawn again when it is asked for."""
 
     @override
     def tiles(self, rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
@@ -80,11 +112,8 @@ class DrawnTiles(TileStore):
 
     @override
     def drawn_layers(self, row: int) -> Iterator[tuple[int, np.ndarray]]:
-        if len(self._painter.symbols) > MOST_SYMBOLS:
-            self._painter.symbols.clear()
-        x, y = self.area.unwrapped_xy[row].tolist()
-        for layer, plane in self._painter.layers(row, x, y):
-            yield layer, resize_tile(plane, self.tile_size, self.shrink).copy()  # the painter uses its array again
+        drawn: Any = self.planes
+        return drawn.of_tile(row)
 
     @override
     def verify(self, rows: np.ndarray) -> np.ndarray:
@@ -99,7 +128,8 @@ class DrawnEmbedder(Embedder):
     """
 
     def __init__(self, encoder: nn.Module, store: DrawnTiles, found: np.ndarray, known: np.ndarray):
-        super().__init__(encoder, store)
+        cpu = next(encoder.parameters()).device.type == "cpu"
+        super().__init__(encoder, store, batch_size=TILES_AT_ONCE if cpu else None)
         self.tiles = TileDataset(store, self.device, resident=False)
         self.found, self.known = found, known
 
@@ -167,8 +197,11 @@ def open_drawing(
     if loaded is None:
         features = read_features(extract, style, box, folder)
         area, found_box = choose_area(features, style, box, zoom, extract)
-        build_index(features, style, area).save(folder)
-        del features
+        index = build_index(features, style, area)
+        if not len(index.pair_item):
+            raise UserError(f"the box {box_text(found_box)} holds nothing of {extract} that is drawn")
+        index.save(folder)
+        del features, index
         save_cache(folder / AREA, key, {"wanted": area.wanted}, {"place": [area.x0, area.y0], "box": found_box})
     else:
         area, found_box = _load_area(folder, zoom), tuple(loaded[1]["box"])
@@ -199,6 +232,20 @@ class DrawnCity(City):
     """A city that was drawn from an extract; `embeddings` are those of its embedded tiles, perhaps of none."""
 
     drawing: Drawing = dataclasses.field(kw_only=True)
+
+    @cached_property
+    @override
+    def pictures(self) -> TileStore:
+        """The same tiles at full resolution."""
+        drawing, store = self.drawing, self.store
+        planes: Any = DrawnPlanes(drawing.area, drawing.index, store.plane_of, STYLE_PX, store.shrink)
+        return dataclasses.replace(store, tile_size=STYLE_PX, planes=planes)
+
+    def take(self, rows: np.ndarray) -> "DrawnCity":
+        """Some of its embedded tiles, by their place among them."""
+        city = dataclasses.replace(self, embeddings=self.embeddings.take(rows), rows=self.rows[rows])
+        city.embedder = self.embedder
+        return city
 
 
 @dataclasses.dataclass
@@ -324,20 +371,20 @@ class _PlaneTable:
         width = self.parts[0].features.shape[1] if self.parts else 0
         first = Planes.of([blank], np.zeros((1, 3), np.int64), np.zeros((1, width), np.float32))
         planes, self.parts = Planes.joined([first, *self.parts]), []
+        shrink = self.checkpoint.shrink
+        planes_drawn: Any = DrawnPlanes(drawing.area, drawing.index, self.plane_of, size, shrink)
         store = DrawnTiles(
             tiles_root=drawing.extract,
             zoom=drawing.area.zoom,
             tile_size=size,
-            shrink=self.checkpoint.shrink,
+            shrink=shrink,
             tile_xy=drawing.area.tile_xy.astype(np.int32),
-            planes=blank[None],
+            planes=planes_drawn,
             plane_of=self.plane_of,
             plane_intensity=planes.intensity,
             plane_digest=planes.digest,
             levels=dict(zip(LEVELS, (planes.fine, planes.coarse), strict=True)),
             meta={},
-            area=drawing.area,
-            index=drawing.index,
         )
         return store, planes.features
 
@@ -481,20 +528,20 @@ def _load_tiles(job: PassJob) -> Embedder:
     area, size = _load_area(job.folder, job.zoom), checkpoint.tile_size
     loaded = load_cache(job.folder / DRAWN_LEVELS, FORMAT)
     assert loaded is not None
+    index = DrawIndex.load(job.folder)
+    planes: Any = DrawnPlanes(area, index, loaded[0]["plane_of"], size, checkpoint.shrink)
     store = DrawnTiles(
         tiles_root=job.folder,
         zoom=job.zoom,
         tile_size=size,
         shrink=checkpoint.shrink,
         tile_xy=area.tile_xy.astype(np.int32),
-        planes=np.zeros((1, size, size), dtype=np.uint8),
+        planes=planes,
         plane_of=loaded[0]["plane_of"],
         plane_intensity=np.zeros(0, dtype=np.float32),
         plane_digest=np.zeros((0, 16), dtype=np.uint8),
         levels={px: loaded[0][str(px)] for px in LEVELS},
         meta={},
-        area=area,
-        index=DrawIndex.load(job.folder),
     )
     return Embedder(encoder, store)
 

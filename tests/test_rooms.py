@@ -38,14 +38,14 @@ ROOMS = (
     ("app_view",),
     ("app_places",),
     ("app_projector", "app_search", "app_compare"),
-    ("train", "embed", "evaluate", "precompute_embeddings", "visualize", "interactive_visualizer", "streamlit_app"),
-    ("run_interactive_viz", "run_example", "bench_setup"),
+    ("train", "evaluate", "precompute_embeddings", "visualize", "interactive_visualizer", "streamlit_app"),
+    ("run_interactive_viz", "run_example", "embed", "bench_setup"),
     ("bench_tiles", "bench_network", "bench_viewers"),
     ("bench",),
 )
 LEVEL = {name: level for level, names in enumerate(ROOMS) for name in names}
 VIEWERS = {"visualize", "interactive_visualizer", "streamlit_app"}
-RUNNERS = {"run_interactive_viz", "run_example", "bench"}
+RUNNERS = {"run_interactive_viz", "run_example", "embed", "bench"}
 
 # Slow to import: only the functions that use them may load them, or the one module that is built on them.
 HEAVY = {"umap", "numba", "openTSNE", "sklearn", "matplotlib", "streamlit", "plotly", "pandas", "annoy", "tensorboard"}
