@@ -8,7 +8,7 @@ import numpy as np
 from inference import Embedder
 from layers import LAYERS
 
-PLACE_PARTS = ("the place itself", "its surroundings")  # parts L and L + 1 of `Embedder.embed_without`
+PLACE_PARTS = ("the place", "surroundings")  # parts L and L + 1 of `Embedder.embed_without`
 
 
 def layer_contributions(embedder: Embedder, row_a: int | np.ndarray, row_b: int | np.ndarray) -> np.ndarray:

@@ -26,6 +26,7 @@ import projections
 import similarity
 import tile_images
 from conftest import REPO, make_tiles, save_untrained
+from reasons import PLACE_PARTS
 from tile_grid import latlon_of_tile
 
 PROJECTOR, SEARCH, COMPARE = "Embedding projector", "Similarity Search (Annoy)", "Compare checkpoints"
@@ -326,7 +327,7 @@ def test_reasons_say_how_much_is_the_place_itself_and_how_much_its_surroundings(
     if app.button:  # no vectors are cached for this checkpoint
         app = settle(app.button[0].click().run())
     (chart,) = [json.loads(element.proto.spec) for element in app.get("plotly_chart") if element.proto.id]
-    assert {"the place itself", "its surroundings"} < set(chart["data"][0]["y"])
+    assert set(PLACE_PARTS) < set(chart["data"][0]["y"])
 
 
 def test_results_are_ringed_in_the_embedding(open_app):
