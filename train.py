@@ -12,7 +12,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -564,7 +564,7 @@ def fill_projector(run: Run, held_out_vectors: list[Tensor], stop: StopSignal) -
 
 def finish_epoch(run: Run, metrics: dict[str, float], val: dict[str, float], vectors: list[Tensor]) -> dict[str, float]:
     """Log the metrics, save the checkpoints, and print the epoch; returns all metrics."""
-    state, config, folder = run.state, run.config.run, run.config.run.output_dir
+    state, config = run.state, run.config.run
     judged = val.get("loss", metrics["loss"])
     better = judged < state.best
     if better:
@@ -573,11 +573,10 @@ def finish_epoch(run: Run, metrics: dict[str, float], val: dict[str, float], vec
     if val and config.figure_every and state.epoch % config.figure_every == 0:
         run.recorder.draw(run.stores[0], np.unique(run.val_triplets[0]), vectors[0], state.step)
     metrics = metrics | {f"val_{name}": value for name, value in val.items()}
-    save(run, metrics)
-    if better:
-        link_or_copy(folder / LAST, folder / BEST)
+    names = [BEST] if better else []
     if config.save_every and state.epoch % config.save_every == 0:
-        link_or_copy(folder / LAST, folder / f"epoch_{state.epoch:03d}.pth")
+        names.append(f"epoch_{state.epoch:03d}.pth")
+    save(run, metrics, names)
     found = unhealthy(metrics, run.config)
     for kind, advice in found.items():
         if kind not in run.warned:
@@ -693,8 +692,12 @@ def duration(seconds: float) -> str:
 # --- checkpoints -------------------------------------------------------------------------------------------
 
 
-def save(run: Run, metrics: dict[str, float]) -> None:
-    """Write last.pth: the encoder, the settings, and the state from which the run continues exactly."""
+def save(run: Run, metrics: dict[str, float], names: Sequence[str] = ()) -> None:
+    """Write a checkpoint as `names` and, last of all, as last.pth.
+
+    It holds the encoder, the settings, and the state from which the run continues exactly. A run that is killed before
+    last.pth is written does its work again from the one before, so no name is ever left out.
+    """
     config, device = run.config, run.group.device
     rng = {"cpu": torch.get_rng_state()}  # dropout draws from it; batches depend on seed, epoch and step alone
     if device.type == "cuda":
@@ -714,13 +717,15 @@ def save(run: Run, metrics: dict[str, float]) -> None:
         zoom=run.stores[0].zoom,
         shrink=run.stores[0].shrink,
     )
-    path = config.run.output_dir / LAST
+    folder, (first, *others) = config.run.output_dir, [*names, LAST]
     try:
-        save_checkpoint(path, checkpoint)
+        save_checkpoint(folder / first, checkpoint)
+        for name in others:
+            link_or_copy(folder / first, folder / name)
     except OSError as error:
-        before = "the one written before it is complete" if path.is_file() else "none was written before"
+        before = f"the {LAST} written before is complete" if (folder / LAST).is_file() else "none was written before"
         raise WorkError(
-            f"{path} could not be written: {error.strerror}; {before}. Free some space, or name another "
+            f"{folder / first} could not be written: {error.strerror}; {before}. Free some space, or name another "
             f"--output_dir, then continue with --resume"
         ) from error
 

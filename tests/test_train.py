@@ -1,6 +1,7 @@
 """Training as a user runs it: flags, files, resume to the bit, kills, full disks, several processes, plain words."""
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -412,6 +413,37 @@ def test_a_stop_within_an_epoch_is_saved_and_goes_on_at_that_step(
     assert lines(kind="epoch") == lines(undisturbed / "runs/run", "epoch")
 
 
+def test_killed_between_the_files_of_an_epoch_and_resumed_leaves_all_of_them(small, tmp_path, monkeypatch):
+    """An epoch writes three files, each put in place at once; the run is killed after each of them in turn."""
+    train.train(small(epochs=2, save_every=1, output_dir="calm"))
+    names = {path.name for path in Path("calm").iterdir()}
+    put_in_place = os.replace
+    for kill_after in range(1, 7):
+        written = itertools.count(1)
+
+        def replace_then_die(source, target, folder=f"run-{kill_after}", written=written, kill_after=kill_after):
+            put_in_place(source, target)
+            if Path(target).parent == Path(folder) and next(written) == kill_after:
+                raise Killed
+
+        folder = Path(f"run-{kill_after}")
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(os, "replace", replace_then_die)
+            train.train(small(epochs=2, save_every=1, output_dir=folder))
+        resumed = folder / "last.pth"
+        if not resumed.exists():
+            train.train(small(epochs=2, save_every=1, output_dir=folder))
+        elif load_checkpoint(resumed).epoch < 2:
+            train.train(parse_config(["--resume", str(resumed)]))
+        assert {path.name for path in folder.iterdir()} == names
+        for name in names:
+            assert load_checkpoint(folder / name).key() == load_checkpoint(Path("calm") / name).key(), name
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing catches it."""
+
+
 def test_resume_with_epochs_trains_that_many_further(small, finished):
     best = finished / "checkpoints/last.pth"
     with pytest.raises(UserError, match="has finished its 2 epochs; `--epochs 25` trains for 25 further"):
@@ -604,7 +636,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(small, run_script, flags):
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )  # fmt: skip
     assert result.returncode == 1 and "Traceback" not in result.stderr, result.stderr
-    assert "last.pth could not be written" in result.stderr and "the one written before it is complete" in result.stderr
+    assert "could not be written: File too large; the last.pth written before is complete" in result.stderr
     assert Path("checkpoints/last.pth").read_bytes() == good
     assert sorted(path.name for path in Path("checkpoints").iterdir()) == ["best_model.pth", "last.pth"]
 
