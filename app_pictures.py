@@ -19,11 +19,10 @@ import explorer_data as explorer
 import tile_images
 from app_city import cached_object, cached_value
 from app_jobs import NotReady, jobs, run_job
-from cache_files import DamagedFile, load_cache, save_cache
+from cache_files import load_intact, save_cache
 from embeddings import City
 from files import digest
 from layers import LAYERS
-from progress_bars import warn
 from tile_files import plane_digest, read_planes
 from tile_store import TileStore
 
@@ -119,11 +118,7 @@ def open_base_map(city: City, cache_dir: Path) -> str | None:
 
 @st.cache_resource(max_entries=4, show_spinner=False)
 def _cached_map(key: str, path: Path) -> str:
-    try:
-        cached = load_cache(path, key)
-    except DamagedFile as error:
-        warn(f"{error}; drawing the map again")
-        cached = None
+    cached = load_intact(path, key, "drawing the map again")
     if cached is None:
         raise NotReady("drawing the map")
     return cached[1]["image"]

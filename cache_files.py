@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from files import atomic_write, bytes_of, plain, remove_leftovers
+from progress_bars import warn
 
 CACHE_MAGIC = b"LOC2VEC1"
 _HEADER = struct.Struct("<8s32sQ")  # magic, digest of all that follows, length of the JSON
@@ -68,6 +69,18 @@ def load_cache(path: Path | str, key: str | None = None) -> tuple[dict[str, np.n
         return {name: _view(body, entry) for name, entry in header["arrays"].items()}, header["meta"]
     except (KeyError, TypeError, ValueError, AttributeError) as error:  # undamaged, but not from save_cache
         raise DamagedFile(f"{path} was not written by this project") from error
+
+
+def load_intact(
+    path: Path | str, key: str | None, then: str | None = None
+) -> tuple[dict[str, np.ndarray], dict] | None:
+    """What `load_cache` gives, or None for a damaged file, with a warning that ends in `then` if it is given."""
+    try:
+        return load_cache(path, key)
+    except DamagedFile as error:
+        if then is not None:
+            warn(f"{error}; {then}")
+        return None
 
 
 def _view(body: np.ndarray, entry: dict) -> np.ndarray:

@@ -17,7 +17,7 @@ import numpy as np
 
 import projections
 import similarity
-from cache_files import DamagedFile, load_cache, save_cache
+from cache_files import load_intact, save_cache
 from cli import (
     DeviceFlags,
     ModelFlags,
@@ -36,7 +36,7 @@ from explorer_data import Quantised, explorer_data, packed_projection, planes, s
 from files import atomic_write, digest
 from front_end import WEB, bundle, style_sheet
 from layers import LAYERS
-from progress_bars import progress, warn
+from progress_bars import progress
 from reasons import place_parts, shown_parts
 
 PAGE_NAME = "index.html"
@@ -224,11 +224,7 @@ def _vectors_without(city: City, pairs: np.ndarray, key: str, cache_dir: Path) -
     """Vectors `(M, D)` of tiles without a part, for `pairs (M, 2)` of store row and part; cached."""
     path = Path(cache_dir) / f"without-{key[:16]}.l2v"
     key = digest(key, pairs, city.store.content_key)
-    try:
-        cached = load_cache(path, key)
-    except DamagedFile as error:
-        warn(f"{error}; measuring the reasons again")
-        cached = None
+    cached = load_intact(path, key, "measuring the reasons again")
     if cached:
         return cached[0]["vectors"]
     parts = [np.empty((0, city.embeddings.vectors.shape[1]), np.float32)]

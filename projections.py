@@ -18,11 +18,10 @@ from typing import Any, override
 import numpy as np
 from tqdm import tqdm
 
-from cache_files import DamagedFile, load_cache, save_cache
+from cache_files import load_intact, save_cache
 from cli import UserError
 from files import digest
 from progress_bars import progress as progress_bar
-from progress_bars import warn
 from vectors import distinct_rows, k_means, principal_components
 
 ALGORITHMS = ("PCA", "TSNE", "UMAP")
@@ -364,19 +363,11 @@ def _cache_place(
 
 def _read(path: Path | None, key: str, count: int) -> Projection | None:
     """The projection of `count` vectors in the file `path`; None if there is no such projection."""
-    loaded = _load(path, key) if path is not None else None
+    loaded = load_intact(path, key, "computing it again") if path is not None else None
     if loaded is None or len(loaded[0]["points"]) != count:
         return None
     arrays, meta = loaded
     return Projection(points=arrays["points"], explained=arrays.get("explained"), **meta)
-
-
-def _load(path: Path, key: str) -> tuple[dict[str, np.ndarray], dict] | None:
-    try:
-        return load_cache(path, key)
-    except DamagedFile as error:
-        warn(f"{error}; computing it again")
-        return None
 
 
 # --- clusters ----------------------------------------------------------------------------------------------
@@ -399,7 +390,7 @@ def clusters(
         raise UserError(f"{count} clusters were requested; expected at least 1")
     full_key = digest("clusters", PROJECTION_FORMAT, key, count, seed)
     path = None if cache_dir is None or key is None else Path(cache_dir) / f"clusters-{count}-{full_key[:16]}.l2v"
-    loaded = None if force or path is None else _load(path, full_key)
+    loaded = None if force or path is None else load_intact(path, full_key, "computing it again")
     if loaded is not None and len(loaded[0]["labels"]) == len(vectors):
         return loaded[0]["labels"]
     labels = k_means(_checked_vectors(vectors), count, seed)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cache_files import DamagedFile, load_cache, save_cache
+from cache_files import load_cache, load_intact, save_cache
 from checkpoint import Checkpoint, build_encoder, load_checkpoint, save_checkpoint
 from cli import UserError
 from data_loader import TileDataset
@@ -190,10 +190,7 @@ def open_drawing(
             f"--bbox {box_text(box)} lies outside of {extract}, which covers {box_text(info.box)} (W,S,E,N)"
         )
     key = digest(FORMAT, file_digest(extract), style.digest, zoom, box, STYLE_PX)
-    try:
-        loaded = load_cache(folder / AREA, key)
-    except DamagedFile:
-        loaded = None
+    loaded = load_intact(folder / AREA, key)
     if loaded is None:
         features = read_features(extract, style, box, folder)
         area, found_box = choose_area(features, style, box, zoom, extract)
@@ -400,10 +397,7 @@ class _Parts:
     def finished(self) -> Iterator[tuple[np.ndarray, np.ndarray, Planes]]:
         """What an earlier run of the same pass wrote; files of other passes are removed."""
         for path in sorted(self.folder.glob("part-*.l2v")):
-            try:
-                loaded = load_cache(path, self.key) if self.key else None
-            except DamagedFile:
-                loaded = None
+            loaded = load_intact(path, self.key) if self.key else None
             if loaded is None:
                 path.unlink()
                 continue

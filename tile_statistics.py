@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from cache_files import DamagedFile, load_cache, save_cache
+from cache_files import load_intact, save_cache
 from files import digest
 from layers import LAYERS
-from progress_bars import progress, warn
+from progress_bars import progress
 from tile_store import TileStore
 
 CLASSES = 16  # of brightness
@@ -197,11 +197,7 @@ def store_statistics(store: TileStore, cache_dir: Path, num_workers: int) -> np.
     """The statistics `(N, L * 47)` of a city's tiles. Those of its distinct planes are cached. Shows progress."""
     key = digest("statistics", STATISTICS_FORMAT, store.plane_digest)
     path = Path(cache_dir) / f"statistics-{key[:16]}.l2v"
-    try:
-        cached = load_cache(path, key)
-    except DamagedFile as error:
-        warn(f"{error}; computing it again")
-        cached = None
+    cached = load_intact(path, key, "computing it again")
     if cached is not None:
         by_plane = cached[0]["by_plane"]
     else:

@@ -15,7 +15,7 @@ from typing import IO
 
 import numpy as np
 
-from cache_files import DamagedFile, load_cache, save_cache
+from cache_files import load_intact, save_cache
 from cli import TilesFlags, UserError, count_int, flag, positive_int
 from files import digest, locked
 from layers import LAYERS, MAX_TILE_PX
@@ -292,12 +292,7 @@ class _Pack:
 
     def load(self, verify: bool = False) -> tuple[TileStore, TileScan] | None:
         """The store and the files it was packed from; None when there is none, or it cannot be trusted."""
-        index = self.folder / "index.l2v"
-        try:
-            loaded = load_cache(index, _STORE_KEY)
-        except DamagedFile as error:
-            warn(f"{error}; packing the tiles again")
-            return None
+        loaded = load_intact(self.folder / "index.l2v", _STORE_KEY, "packing the tiles again")
         if loaded is None:
             return None
         arrays, meta = loaded
