@@ -190,9 +190,8 @@ def write_map(city: DrawnCity, page: Path, scratch: Path) -> None:
     """Write the explorer for at most `MAP_TILES` tiles, spread evenly over the city."""
     from interactive_visualizer import PageFlags, page_data, write_page  # slow to import
 
-    title = EXTRACT_SUFFIXES.sub("", city.drawing.extract.name).replace("_", " ").title()
-    flags = PageFlags(dr_algorithms=["PCA", "TSNE"], title=title)
     shown = city.take(pick_rows(city.store, MAP_TILES))
+    flags = PageFlags(dr_algorithms=["PCA", "TSNE"])
     write_page(page, page_data(shown, flags, scratch, DeviceFlags.seed))
 
 

@@ -19,7 +19,6 @@ from torch import nn
 from cache_files import DamagedFile, load_cache, save_cache
 from checkpoint import Checkpoint, build_encoder
 from cli import TilesFlags, UserError
-from data_loader import FAR_TILES
 from devices import pick_device
 from distributed import ProcessGroup
 from files import digest, locked
@@ -27,8 +26,9 @@ from inference import Embedder
 from pretrained import load_model
 from progress_bars import warn
 from tile_facts import compass_zones, content_density, dominant_layers
+from tile_files import read_manifest
 from tile_grid import hilbert_order, latlon_of_tile, tile_codes
-from tile_store import TileStore, open_store
+from tile_store import FAR_TILES, TileStore, open_store
 
 PICTURE_PX = 128  # edge of the tiles that people look at, if the network sees smaller ones
 CACHE_FORMAT = "vectors-1"
@@ -132,6 +132,11 @@ class City:
         own, cache_dir = self.store, self.cache_dir
         sharp = open_store(own.tiles_root, PICTURE_PX, zoom=own.zoom, tms=own.tms, cache_dir=cache_dir, quick=True)
         return sharp if np.array_equal(sharp.tile_xy, own.tile_xy) else own
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """Where the tiles come from: the `extract` and its `attribution`, as far as the tiles folder says it."""
+        return read_manifest(self.store.tiles_root)
 
     @cached_property
     def encoder(self) -> nn.Module:

@@ -19,7 +19,6 @@ from embeddings import City
 from layers import LAYER_COLOURS, LAYERS
 from progress_bars import progress
 from projections import TITLES, Projection
-from tile_files import read_manifest
 from tile_grid import EARTH_RADIUS_KM
 from tile_store import TileStore
 
@@ -56,8 +55,7 @@ def explorer_facts(city: City, rows: np.ndarray, cluster: np.ndarray, title: str
     """The part of `explorer_data` that reads no pixels: it takes seconds for 100,000 tiles."""
     store, shown = city.store, ShownTiles(city, rows, cluster)
     vectors = city.embeddings.vectors[rows]
-    manifest = read_manifest(store.tiles_root)
-    name = EXTRACT_SUFFIXES.sub("", manifest.get("extract", store.tiles_root.resolve().parent.name))
+    name = EXTRACT_SUFFIXES.sub("", city.manifest.get("extract", store.tiles_root.resolve().parent.name))
     content = int((~store.blank).sum())
     drawn = store.plane_of[shown.store_rows] > 0
     intensity = store.layer_intensity[shown.store_rows]
@@ -71,7 +69,7 @@ def explorer_facts(city: City, rows: np.ndarray, cluster: np.ndarray, title: str
         "format": PAGE_FORMAT,
         "title": title or name.replace("_", " ").replace("-", " ").title() or "City",
         "subtitle": f"{len(rows):,} of {content:,} map tiles, each a vector of {vectors.shape[1]} numbers",
-        "attribution": manifest.get("attribution", "").split(",")[0],
+        "attribution": city.manifest.get("attribution", "").split(",")[0],
         "zoom": store.zoom,
         "earth_radius_km": EARTH_RADIUS_KM,
         "count": len(rows),

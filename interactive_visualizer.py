@@ -30,7 +30,6 @@ from cli import (
     read_flags,
     run_main,
 )
-from data_loader import FAR_TILES, NEAR_TILES
 from embeddings import City, load_city
 from explorer_data import Quantised, explorer_data, packed_projection, planes, sheet_order
 from files import atomic_write, digest
@@ -38,6 +37,7 @@ from front_end import WEB, bundle, style_sheet
 from layers import LAYERS
 from progress_bars import progress
 from reasons import place_parts, shown_parts
+from tile_store import FAR_TILES, NEAR_TILES
 
 PAGE_NAME = "index.html"
 

@@ -30,7 +30,7 @@ from layers import LAYERS, STYLE_PATH
 from map_index import STYLE_PX, DrawIndex, build_index
 from map_style import load_style
 from multiscale import PLANE_FEATURES, PLANES_AT_ONCE, MultiscaleEncoder
-from osm_extract import read_features
+from osm_extract import ATTRIBUTION, read_features
 from osm_file import extract_info
 from progress_bars import progress
 from render_tiles import choose_area
@@ -237,6 +237,11 @@ class DrawnCity(City):
         drawing, store = self.drawing, self.store
         planes: Any = DrawnPlanes(drawing.area, drawing.index, store.plane_of, STYLE_PX, store.shrink)
         return dataclasses.replace(store, tile_size=STYLE_PX, planes=planes)
+
+    @cached_property
+    @override
+    def manifest(self) -> dict[str, Any]:
+        return {"extract": self.drawing.extract.name, "attribution": ATTRIBUTION}
 
     def take(self, rows: np.ndarray) -> "DrawnCity":
         """Some of its embedded tiles, by their place among them."""

@@ -42,7 +42,6 @@ from progress_bars import progress
 from projections import ALGORITHMS, TITLES, Projection
 from similarity import Search, arithmetic, open_search, walk
 from tile_facts import ZONES
-from tile_files import read_manifest
 from tile_grid import farther_than, great_circle_km, latlon_of_tile
 from tile_images import (
     BLANK_COLOUR,
@@ -500,7 +499,7 @@ def build_scene(args: argparse.Namespace, flags: PictureFlags) -> Scene:
     cache["key"] = city.embeddings.key
     views = {name: projections.project(vectors, name, 2, **cache) for name in ALGORITHMS}
     labels = projections.clusters(vectors, flags.clusters, **cache)
-    credit = read_manifest(tiles.tiles_root).get("attribution", "")
+    credit = city.manifest.get("attribution", "")
     return Scene(city, views, labels, credit)
 
 

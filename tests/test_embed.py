@@ -128,6 +128,7 @@ def test_the_explorer_of_an_embedded_city(run):
     text = Path("city_map.html").read_text(encoding="utf-8")
     data = json.loads(re.search(r'<script[^>]*type="application/json"[^>]*>(.*?)</script>', text, re.DOTALL)[1])
     assert data["count"] == 56 - read_export(Path("city.parquet")).blank.sum() and data["title"] == "City"
+    assert data["attribution"] == "© OpenStreetMap contributors"
     with pytest.raises(UserError, match="shows the tiles"):
         run("--map", "--h3", 9)
 
