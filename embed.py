@@ -43,9 +43,9 @@ from osm_extract import ATTRIBUTION
 from pretrained import load_model
 from progress_bars import progress_listener
 from render_tiles import RenderConfig, locate
-from similarity import answer_lines, open_search
+from similarity import open_search, print_answer, shared_layers, similar_places
 from streaming import PRELOAD, Drawing, DrawnCity, embed_city, embed_places, open_drawing
-from tile_grid import area_bounds, great_circle_km, tile_of_latlon
+from tile_grid import area_bounds, tile_of_latlon
 from tile_workers import start_workers
 
 if TYPE_CHECKING:
@@ -96,8 +96,12 @@ def main() -> None:
     args = parser.parse_args()
     what, query = read_flags(WhatFlags, args), read_flags(QueryFlags, args)
     if query.query is not None:
-        print_answer(query)
+        if args.extract is not None:
+            raise UserError("--query searches in files that this command wrote; name one with --from, and no extract")
+        answer_query(query)
         return
+    if query.from_ is not None or query.in_ is not None:
+        raise UserError("--from and --in belong to a search; name a place with --query LAT,LON")
     if what.map and (what.points or what.areas or what.h3 is not None):
         raise UserError("--map shows the tiles; give it without --points, --areas and --h3")
     if len([1 for asked in (what.points, what.areas, what.h3) if asked is not None]) > 1:
@@ -256,9 +260,10 @@ def write_cells(draw: Draw, drawing: Drawing, resolution: int, output: Path) -> 
 # --- search ------------------------------------------------------------------------------------------------
 
 
-def print_answer(query: QueryFlags) -> None:
+def answer_query(query: QueryFlags) -> None:
     """Print the places that are most like the one asked for, with coordinates, distances and a link to the map."""
-    if query.query is None or query.from_ is None:
+    assert query.query is not None
+    if query.from_ is None:
         raise UserError("--query needs --from FILE.parquet, which holds the tile of that place")
     own = read_export(query.from_)
     other = own if query.in_ is None else read_export(query.in_)
@@ -274,17 +279,24 @@ def print_answer(query: QueryFlags) -> None:
             f"no tile of {query.from_} lies at latitude {lat:g}, longitude {lon:g}; it covers latitude {south:.4f} to "
             f"{north:.4f}, longitude {west:.4f} to {east:.4f}"
         )
-    km = great_circle_km(other.latlon, np.array([lat, lon]))
-    search = open_search(other.vectors, metric="dot", exact=True)
-    allowed = (km >= query.min_km) & ~other.blank
+    search, allowed = open_search(other.vectors, metric="dot", exact=True), ~other.blank
     if query.in_ is None or query.in_ == query.from_:
         allowed[row] = False
-    rows, distances = search.query(own.vectors[row], query.k, allowed=allowed)
-    found = rows[0][rows[0] >= 0]
+    place = np.array([lat, lon])
+    answer = similar_places(
+        search, own.vectors[row], query.k, other.latlon, place, min_km=query.min_km, allowed=allowed
+    )
+    found = answer.rows
     print(f"most like {lat:.5f}, {lon:.5f} of {query.from_}, in {query.in_ or query.from_} (cosine distance)")
-    print("\n".join(answer_lines(other.latlon[found], distances[0], km[found], other.layer[found], other.zoom)))
-    if len(found) < query.k:
-        print(f"only {len(found)} places lie at least {query.min_km:g} km away")
+    print_answer(
+        answer,
+        query.k,
+        query.min_km,
+        latlon=other.latlon[found],
+        layer=other.layer[found],
+        shared=shared_layers(own.layer_intensity[row], other.layer_intensity[found], other.layer_intensity),
+        zoom=other.zoom,
+    )
 
 
 if __name__ == "__main__":

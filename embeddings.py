@@ -49,9 +49,10 @@ class Embeddings:
     """Vectors of N tiles and facts about them.
 
     `tile_xy (N, 2) int32`; `vectors (N, D) float32` of unit length; `dominant_layer (N,) int8` into `LAYERS`, -1 for
-    a blank tile; `zone (N,) int8` into `ZONES`; `density (N,) float32` 0 to 1; `blank (N,) bool`. `content (N,)
-    uint64` is a digest of each tile's pixels. `key` names the vectors: it is equal for an equal checkpoint, equal
-    tiles and an equal choice of them, in any folder and any process.
+    a blank tile; `zone (N,) int8` into `ZONES`; `density (N,) float32` 0 to 1; `blank (N,) bool`; `layer_intensity
+    (N, L) float32`, the mean brightness of each layer, 0 to 1. `content (N,) uint64` is a digest of each tile's pixels.
+    `key` names the vectors: it is equal for an equal checkpoint, equal tiles and an equal choice of them, in any folder
+    and any process.
     """
 
     tile_xy: np.ndarray
@@ -62,6 +63,7 @@ class Embeddings:
     zone: np.ndarray
     density: np.ndarray
     blank: np.ndarray
+    layer_intensity: np.ndarray
     content: np.ndarray
     model_key: str
 
@@ -97,7 +99,7 @@ class Embeddings:
         return self.take(np.flatnonzero(~self.blank)) if self.blank.any() else self
 
 
-_PER_TILE = ("tile_xy", "vectors", "dominant_layer", "zone", "density", "blank", "content")
+_PER_TILE = ("tile_xy", "vectors", "dominant_layer", "zone", "density", "blank", "layer_intensity", "content")
 
 
 def embeddings_key(model_key: str, tile_xy: np.ndarray, content: np.ndarray) -> str:
@@ -227,6 +229,7 @@ def with_facts(
         zone=compass_zones(store.unwrapped_xy)[rows],
         density=content_density(store)[rows],
         blank=store.blank[rows],
+        layer_intensity=store.layer_intensity[rows],
         content=content,
         model_key=model_key,
     )

@@ -99,6 +99,8 @@ def write_table(embeddings: Embeddings, path: Path) -> None:
     columns = {name: pa.array(column) for name, column in facts_columns(embeddings).items()}
     flat = pa.array(np.ascontiguousarray(embeddings.vectors).reshape(-1))
     columns["embedding"] = pa.FixedSizeListArray.from_arrays(flat, embeddings.vectors.shape[1])
+    intensity = pa.array(np.ascontiguousarray(embeddings.layer_intensity, dtype=np.float32).reshape(-1))
+    columns["layer_intensity"] = pa.FixedSizeListArray.from_arrays(intensity, len(LAYERS))
     columns["geometry"] = pa.array(shapely.to_wkb(shapely.polygons(tile_rings(embeddings))), pa.binary())
     bounds = area_bounds(embeddings.tile_xy, embeddings.zoom)  # west > east across 180 degrees, as GeoParquet has it
     geometry = {"encoding": "WKB", "geometry_types": ["Polygon"], "bbox": bounds, "orientation": "counterclockwise"}
@@ -117,6 +119,7 @@ class Export:
     vectors: np.ndarray
     layer: np.ndarray
     blank: np.ndarray
+    layer_intensity: np.ndarray
     zoom: int
     model_key: str
 
@@ -138,7 +141,7 @@ def read_export(path: Path) -> Export:
 
     if not path.exists():
         raise UserError(f"nothing at {path}; `python embed.py CITY.osm.pbf -o {path}` writes it")
-    columns = ["zoom", "x", "y", "dominant_layer", "blank", "embedding"]
+    columns = ["zoom", "x", "y", "dominant_layer", "blank", "layer_intensity", "embedding"]
     try:
         schema = pq.ParquetDataset(path).schema
         about = json.loads((schema.metadata or {}).get(b"loc2vec", b"{}"))
@@ -147,12 +150,16 @@ def read_export(path: Path) -> Export:
         table = pq.read_table(path, columns=columns)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from None
-    vectors = table["embedding"].combine_chunks()
+
+    def matrix(name: str) -> np.ndarray:
+        return table[name].combine_chunks().flatten().to_numpy().reshape(len(table), -1).astype(np.float32)
+
     return Export(
         tile_xy=np.stack([table["x"].to_numpy(), table["y"].to_numpy()], axis=1),
-        vectors=vectors.flatten().to_numpy().reshape(len(table), -1).astype(np.float32),
+        vectors=matrix("embedding"),
         layer=np.array(table["dominant_layer"].to_pylist()),
         blank=table["blank"].to_numpy(),
+        layer_intensity=matrix("layer_intensity"),
         zoom=int(table["zoom"][0].as_py()),
         model_key=about.get("checkpoint", ""),
     )

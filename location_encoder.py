@@ -26,9 +26,9 @@ from layers import LAYERS
 from pretrained import PRETRAINED, load_model, load_pretrained
 from reasons import layer_contributions, place_contributions, place_parts
 from render_tiles import parse_box
-from similarity import map_link, open_search
+from similarity import map_link, open_search, similar_places
 from streaming import FEW_PLACES, PRELOAD, DrawnCity, embed_city, embed_places, open_drawing
-from tile_grid import Box, area_bounds, great_circle_km, tile_of_latlon
+from tile_grid import Box, area_bounds, tile_of_latlon
 from tile_workers import start_workers
 from user_tables import Places, find_places, find_polygons, free_name, rows_inside
 
@@ -132,11 +132,10 @@ class EncodedCity:
         place = np.array([lat, lon], dtype=np.float64)
         vector = city.embedder.embed_places(place)
         own = int(embeddings.rows(np.floor(tile_of_latlon(place[0], place[1], zoom)).astype(np.int64)))
-        km = great_circle_km(embeddings.latlon, place)
-        allowed = (km >= min_km) & ~embeddings.blank
+        search, allowed = open_search(embeddings.vectors, metric="dot", exact=True), ~embeddings.blank
         allowed[own] = False
-        rows, distances = open_search(embeddings.vectors, metric="dot", exact=True).query(vector, k, allowed=allowed)
-        found = rows[0][rows[0] >= 0]
+        answer = similar_places(search, vector, k, embeddings.latlon, place, min_km=min_km, allowed=allowed)
+        found = answer.rows
         reasons = [_reason_text(city.embedder, own, row) for row in found]
         centre = embeddings.latlon[found]
         return pd.DataFrame(
@@ -145,8 +144,8 @@ class EncodedCity:
                 "y": embeddings.tile_xy[found, 1],
                 "lat": centre[:, 0],
                 "lon": centre[:, 1],
-                "distance": distances[0][: len(found)],
-                "km": km[found],
+                "distance": answer.distances,
+                "km": answer.km,
                 "layer": np.array(LAYERS)[embeddings.dominant_layer[found]],
                 "reasons": reasons,
                 "link": [map_link(a, b, zoom) for a, b in centre],

@@ -16,7 +16,6 @@ import numpy as np
 
 import projections
 import similarity
-import tile_grid
 from cli import (
     DeviceFlags,
     ModelFlags,
@@ -38,6 +37,7 @@ from exports import EXPORTS, export_path, pick_writer
 from inference import precision_name
 from layers import LAYERS
 from progress_bars import progress, progress_listener
+from tile_grid import tile_of_latlon
 
 
 def algorithm(text: str) -> str:
@@ -210,23 +210,26 @@ def print_table(stages: list[Stage]) -> None:
 
 def print_answer(city: City, what: PrecomputeFlags, ask: AskFlags, args: argparse.Namespace) -> None:
     """Print the places that are most similar to the query, with coordinates, distances and a link to the map."""
-    if ask.query is None:
-        return
-    places = searched_tiles(city)
-    query = np.array(ask.query)
-    vector = city.embedder.embed_places(query)
+    places, query = searched_tiles(city), np.array(ask.query)
     search = open_index(places, what.annoy_metrics[0], what, args)
-    away = tile_grid.great_circle_km(places.latlon, query)
-    allowed = away >= ask.exclude_km if ask.exclude_km else None
-    rows, distances = search.query(vector, min(ask.k, len(places)), allowed=allowed)
+    vector = city.embedder.embed_places(query)
+    answer = similarity.similar_places(search, vector, ask.k, places.latlon, query, min_km=ask.exclude_km)
     quality = search.quality or similarity.measure(search, sample=100)
     kind = f"Annoy, {search.trees} trees" if search.kind == "annoy" else "exact search"
     print(f"most similar to {query[0]:.5f}, {query[1]:.5f} ({search.metric} distance; {kind}; {quality})")
-    found = rows[0][rows[0] >= 0]
-    layers = [LAYERS[number] for number in places.dominant_layer[found]]
-    print("\n".join(similarity.answer_lines(places.latlon[found], distances[0], away[found], layers, places.zoom)))
-    if len(found) < ask.k:
-        print(f"only {len(found)} places lie at least {ask.exclude_km:g} km away")
+    found, store = answer.rows, city.store
+    own = store.grid.rows(np.floor(tile_of_latlon(query[0], query[1], store.zoom)).astype(np.int64))
+    similarity.print_answer(
+        answer,
+        ask.k,
+        ask.exclude_km,
+        latlon=places.latlon[found],
+        layer=np.array(LAYERS)[places.dominant_layer[found]],
+        shared=similarity.shared_layers(
+            store.layer_intensity[own], places.layer_intensity[found], places.layer_intensity
+        ),
+        zoom=places.zoom,
+    )
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ import importlib.util
 import os
 import shutil
 import time
-from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,15 @@ import numpy as np
 from cache_files import DamagedFile, load_cache, save_cache
 from cli import UserError, WorkError
 from files import atomic_path, digest, file_digest, locked
+from layers import LAYERS
 from progress_bars import warn
+from tile_grid import great_circle_km
 
 METRICS = ("angular", "euclidean", "manhattan", "dot")
 DEFAULT_TREES = 100
 INDEX_FORMAT = 1
 EXACT_BELOW = 1000  # with fewer vectors exact search is as fast as any index
+SHARED_LAYERS = 3  # named at most, where two places are alike
 _BLOCK = 1 << 24  # numbers that an exact search holds in memory at once
 
 
@@ -161,15 +163,79 @@ class Search:
         return rows
 
 
-def answer_lines(
-    latlon: np.ndarray, found: Iterable[float], km: Iterable[float], layers: Iterable[str], zoom: int
-) -> list[str]:
-    """A table of search results, one line each, nearest first: `latlon (k, 2)`, distances, kilometres away, layers."""
-    lines = [f"{'':>4} {'latitude':>10} {'longitude':>11} {'distance':>9} {'km away':>8}  {'layer':<17} map"]
-    for rank, ((lat, lon), distance, away, layer) in enumerate(zip(latlon, found, km, layers, strict=False), start=1):
+# --- similar places ----------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """The searched places most like a query, nearest first: `rows`, `distances` and `km` away from it, each `(n,)`."""
+
+    rows: np.ndarray
+    distances: np.ndarray
+    km: np.ndarray
+
+
+def similar_places(
+    search: Search,
+    vector: np.ndarray,
+    k: int,
+    latlon: np.ndarray,
+    place: np.ndarray,
+    *,
+    min_km: float = 0.0,
+    allowed: np.ndarray | None = None,
+) -> Answer:
+    """Up to `k` of the searched places that are most like `vector (D,)`, the vector of `place`.
+
+    `latlon (N, 2)` are the searched places and `place (2,)` is where the query is, in degrees. Those closer to it than
+    `min_km` are left out, and those where `allowed (N,) bool` is false.
+    """
+    km = great_circle_km(latlon, place)
+    if min_km:
+        far = km >= min_km
+        allowed = far if allowed is None else allowed & far
+    rows, distances = search.query(vector, min(k, len(search)), allowed=allowed)
+    kept = rows[0] >= 0
+    return Answer(rows[0][kept], distances[0][kept], km[rows[0][kept]])
+
+
+def shared_layers(own: np.ndarray, others: np.ndarray, city: np.ndarray) -> list[list[str]]:
+    """Layers of which a place and each of M others both show more than is usual in the city, at most `SHARED_LAYERS`.
+
+    `own (L,)` and `others (M, L)` are mean intensities of their layers, `city (N, L)` those of all tiles. An intensity
+    counts as its square root, in deviations from the city's mean. The layer that both places exceed most comes first.
+    """
+    usual, deviation = np.sqrt(city).mean(axis=0), np.sqrt(city).std(axis=0) + 1e-9
+    excess = np.minimum((np.sqrt(own) - usual) / deviation, (np.sqrt(others) - usual) / deviation)
+    return [[LAYERS[i] for i in np.argsort(-row, kind="stable")[:SHARED_LAYERS] if row[i] > 0] for row in excess]
+
+
+def print_answer(
+    answer: Answer,
+    k: int,
+    min_km: float,
+    *,
+    latlon: np.ndarray,
+    layer: np.ndarray,
+    shared: list[list[str]],
+    zoom: int,
+) -> None:
+    """Print a table of the places that were found, with coordinates, distances, a link to the map and shared layers.
+
+    `latlon (n, 2)`, `layer (n,)` and `shared` are those of the found places; the latter two are names.
+    """
+    links = [map_link(lat, lon, zoom) for lat, lon in latlon]
+    width = max(map(len, links), default=0)
+    print(
+        f"{'':>4} {'latitude':>10} {'longitude':>11} {'distance':>9} {'km away':>8}  {'layer':<17} {'map':<{width}}  "
+        "more than usual in both"
+    )
+    found = zip(latlon, answer.distances, answer.km, layer, links, shared, strict=True)
+    for rank, ((lat, lon), distance, away, name, link, both) in enumerate(found, start=1):
         numbers = f"{rank:>4} {lat:>10.5f} {lon:>11.5f} {distance:>9.4f} {away:>8.2f}"
-        lines.append(f"{numbers}  {layer:<17} {map_link(lat, lon, zoom)}")
-    return lines
+        print(f"{numbers}  {name:<17} {link:<{width}}  {', '.join(both) or '-'}")
+    if len(links) < k:
+        print(f"only {len(links)} places lie at least {min_km:g} km away")
 
 
 def map_link(lat: float, lon: float, zoom: int) -> str:

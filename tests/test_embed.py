@@ -25,6 +25,7 @@ from conftest import REPO, save_untrained, script_env
 from embeddings import Embeddings, load_city
 from exports import read_export
 from files import locked
+from layers import LAYERS
 from osm_file import cut_extract
 from render_tiles import SAMPLE_EXTRACT, RenderConfig, parse_box, render
 from tile_grid import area_bounds, latlon_of_tile, tile_of_latlon
@@ -83,7 +84,7 @@ def test_vectors_and_facts_are_those_of_the_png_route(ground, from_pngs, tmp_pat
     expected, found = from_pngs[name].embeddings, streamed(ground, name, tmp_path, jobs).embeddings
     np.testing.assert_allclose(found.vectors, expected.vectors, atol=2e-6)
     assert found.key == expected.key and len(found) == 56 and found.vectors.std(axis=0).min() > 1e-4
-    for fact in ("tile_xy", "dominant_layer", "zone", "density", "blank", "content"):
+    for fact in ("tile_xy", "dominant_layer", "zone", "density", "blank", "layer_intensity", "content"):
         np.testing.assert_array_equal(getattr(found, fact), getattr(expected, fact), err_msg=fact)
 
 
@@ -351,7 +352,7 @@ def test_the_vector_of_an_area_is_the_mean_of_its_tiles(run, from_pngs, tmp_path
 
 def test_areas_across_180_degrees():
     tile_xy = np.array([[131071, 70000], [0, 70000]], dtype=np.int32)
-    embeddings = Embeddings(tile_xy, np.eye(2, dtype=np.float32), 17, "", *[np.zeros(2)] * 5, model_key="")
+    embeddings = Embeddings(tile_xy, np.eye(2, dtype=np.float32), 17, "", *[np.zeros(2)] * 6, model_key="")
     (north, west), (south, east) = latlon_of_tile(np.array([[131071, 70000], [131073, 70001]]), 17).tolist()
     parts = [shapely.box(west, south, 180, north), shapely.box(-180, south, east - 360, north)]
     found = area_means(np.array([shapely.MultiPolygon(parts), shapely.box(west, south, east, north)]), embeddings)
@@ -403,6 +404,22 @@ def test_search_in_written_files(run, from_pngs, tmp_path, monkeypatch, capsys):
     far = ask("--from", "city.parquet", "--in", "city.parquet", "--min_km", "0.9", "--k", "60")
     away = [float(line.split()[4]) for line in far.splitlines()[2:] if "openstreetmap" in line]
     assert away and min(away) >= 0.9 and "only" in far
+    table, layers = pq.read_table("city.parquet").to_pandas(), said.splitlines()
+    intensity = np.sqrt(np.stack(table["layer_intensity"]))
+    excess = (intensity - intensity.mean(axis=0)) / intensity.std(axis=0)
+    for line, row in zip(layers[2:], nearest, strict=True):
+        both = np.minimum(excess[own], excess[row])
+        assert line.split("  ")[-1] == (
+            ", ".join(np.array(LAYERS)[np.argsort(-both)[: min(3, (both > 0).sum())]]) or "-"
+        )
+    for wrong, message in (
+        (["--from", "city.parquet"], "belong to a search"),
+        (["city.osm.pbf", "--query", "51,71", "--from", "city.parquet"], "no extract"),
+        (["--query", "51,71"], "needs --from"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["embed.py", *wrong])
+        with pytest.raises(UserError, match=message):
+            embed.main()
     with pytest.raises(UserError, match="different encoders"):
         ask("--from", "city.parquet", "--in", "other.parquet")
     monkeypatch.setattr(sys, "argv", ["embed.py", "--query", "0,0", "--from", "city.parquet"])
