@@ -16,7 +16,6 @@ from embeddings import Embeddings
 from tile_grid import EARTH_RADIUS_KM, area_bounds, latlon_of_tile, tile_of_latlon, unwrapped
 
 MOST_CELLS = 2_000_000
-POLYGONS = ("Polygon", "MultiPolygon", "GeometryCollection")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,15 +31,18 @@ class AreaVectors:
     tiles: np.ndarray
     covered: np.ndarray
 
+    @property
+    def facts(self) -> dict[str, np.ndarray]:
+        """The columns that stand beside the vectors in a table."""
+        return {"tiles": self.tiles, "share_covered": self.covered}
+
 
 def area_means(polygons: np.ndarray, embeddings: Embeddings) -> AreaVectors:
     """Area-weighted means over `polygons (M,)`, shapely geometries in degrees; see `AreaVectors`."""
     from scipy.sparse import coo_matrix  # slow to import
 
     tile_xy, zoom = unwrapped(embeddings.tile_xy, embeddings.zoom), embeddings.zoom
-    flat = _flattened(polygons, tile_xy, zoom)
-    south, north = _sine_of_row(tile_xy[:, 1] + 1, zoom), _sine_of_row(tile_xy[:, 1], zoom)
-    boxes = shapely.box(tile_xy[:, 0], south, tile_xy[:, 0] + 1, north)
+    flat, boxes = _flattened(polygons, tile_xy, zoom), _flat_tiles(tile_xy, zoom)
     area, tile = shapely.STRtree(boxes).query(flat, predicate="intersects")
     weight = shapely.area(shapely.intersection(flat[area], boxes[tile]))
     area, tile, weight = area[weight > 0], tile[weight > 0], weight[weight > 0]
@@ -56,9 +58,17 @@ def area_means(polygons: np.ndarray, embeddings: Embeddings) -> AreaVectors:
 def tiles_within(polygons: np.ndarray, tile_xy: np.ndarray, zoom: int) -> np.ndarray:
     """Rows of the tiles `(N, 2)` that touch any of `polygons (M,)`."""
     tile_xy = unwrapped(tile_xy, zoom)
-    south, north = _sine_of_row(tile_xy[:, 1] + 1, zoom), _sine_of_row(tile_xy[:, 1], zoom)
-    boxes = shapely.box(tile_xy[:, 0], south, tile_xy[:, 0] + 1, north)
-    return np.unique(shapely.STRtree(boxes).query(_flattened(polygons, tile_xy, zoom), predicate="intersects")[1])
+    tree = shapely.STRtree(_flat_tiles(tile_xy, zoom))
+    return np.unique(tree.query(_flattened(polygons, tile_xy, zoom), predicate="intersects")[1])
+
+
+def _flat_tiles(tile_xy: np.ndarray, zoom: int) -> np.ndarray:
+    """Tiles as rectangles in the projection of `_flattened`."""
+    north, south = (
+        np.sin(np.radians(latlon_of_tile(np.stack([np.zeros(len(row)), row], axis=1), zoom)[:, 0]))
+        for row in (tile_xy[:, 1], tile_xy[:, 1] + 1)
+    )
+    return shapely.box(tile_xy[:, 0], south, tile_xy[:, 0] + 1, north)
 
 
 def _flattened(polygons: np.ndarray, tile_xy: np.ndarray, zoom: int) -> np.ndarray:
@@ -73,13 +83,9 @@ def _flattened(polygons: np.ndarray, tile_xy: np.ndarray, zoom: int) -> np.ndarr
         column += (1 << zoom) * np.round((middle - column) / (1 << zoom))
         return np.stack([column, np.sin(np.radians(lonlat[:, 1]))], axis=1)
 
-    kept = [shape if shape is not None and shape.geom_type in POLYGONS else None for shape in polygons]
-    return shapely.transform(np.array(kept, dtype=object), project)
-
-
-def _sine_of_row(row: np.ndarray, zoom: int) -> np.ndarray:
-    """Sine of the latitude of tile rows' upper edges."""
-    return np.sin(np.radians(latlon_of_tile(np.stack([np.zeros(len(row)), row], axis=1), zoom)[:, 0]))
+    flat = np.array(polygons, dtype=object)
+    flat[shapely.get_dimensions(flat) != 2] = None
+    return shapely.transform(flat, project)
 
 
 def h3_cells(tile_xy: np.ndarray, zoom: int, resolution: int) -> geopandas.GeoDataFrame:

@@ -52,7 +52,7 @@ class Checkpoint:
     @property
     def uses_surroundings(self) -> bool:
         """Whether the encoder also sees what is around a tile."""
-        return self.encoder_config.get("architecture") == "multiscale"
+        return EncoderConfig(**self.encoder_config).uses_surroundings
 
     def key(self) -> str:
         """Digest of the encoder's weights and settings: equal for equal vectors, whatever else was saved."""

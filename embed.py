@@ -45,7 +45,7 @@ from progress_bars import progress_listener
 from render_tiles import RenderConfig, locate
 from similarity import open_search, print_answer, shared_layers, similar_places
 from streaming import PRELOAD, Drawing, DrawnCity, embed_city, embed_places, open_drawing
-from tile_grid import area_bounds, tile_of_latlon
+from tile_grid import TileGrid, area_bounds
 from tile_workers import start_workers
 
 if TYPE_CHECKING:
@@ -201,15 +201,11 @@ def write_map(city: DrawnCity, page: Path, scratch: Path) -> None:
 
 def write_points(draw: Draw, drawing: Drawing, places: "Places", output: Path, pool: Executor, jobs: int) -> str:
     """Embed the window around each place; rows outside the map get no vector. Says what was written."""
-    from user_tables import rows_inside, write_frame
+    from user_tables import rows_on_tiles, write_frame
 
     area = drawing.area
-    inside = rows_inside(places, area_bounds(area.tile_xy, area.zoom))
-    known = np.flatnonzero(inside)
-    tile = np.floor(tile_of_latlon(places.lat[known], places.lon[known], area.zoom)).astype(np.int64)
+    known, tile = rows_on_tiles(places, TileGrid(area.tile_xy, area.zoom), area.zoom)
     tile[:, 0] = area.unwrapped_x(tile[:, 0])
-    on_tile = area.number(tile[:, 0], tile[:, 1]) >= 0
-    known, tile = known[on_tile], tile[on_tile]
     city = draw(rows=np.zeros(0, dtype=np.int64), around=tile)
     vectors = np.full((len(places), city.embedder.dimension), np.nan, dtype=np.float32)
     vectors[known] = embed_places(city, np.column_stack([places.lat[known], places.lon[known]]), pool, jobs)
@@ -226,7 +222,7 @@ def write_points(draw: Draw, drawing: Drawing, places: "Places", output: Path, p
 def write_areas(draw: Draw, drawing: Drawing, polygons: "geopandas.GeoDataFrame", output: Path) -> str:
     """Embed the tiles on which the polygons lie, and write a mean vector for each polygon. Says what was written."""
     from area_vectors import area_means, tiles_within
-    from user_tables import free_name, write_frame
+    from user_tables import add_columns, write_frame
 
     shapes, area = polygons.geometry.to_numpy(), drawing.area
     rows = tiles_within(shapes, area.tile_xy, area.zoom)
@@ -237,9 +233,7 @@ def write_areas(draw: Draw, drawing: Drawing, polygons: "geopandas.GeoDataFrame"
             f"longitude {west:.4f} to {east:.4f}; if the file is not in degrees, name its system with --crs"
         )
     found = area_means(shapes, draw(rows=rows).embeddings)
-    taken = set(map(str, polygons.columns))
-    facts = {free_name("tiles", taken): found.tiles, free_name("share_covered", taken): found.covered}
-    write_frame(output, polygons.assign(**facts), found.vectors)
+    write_frame(output, add_columns(polygons, found.facts), found.vectors)
     empty = int((found.tiles == 0).sum())
     return f"{len(polygons):,} areas" + (f" ({empty:,} have no vector: outside the map)" if empty else "")
 
@@ -252,8 +246,7 @@ def write_cells(draw: Draw, drawing: Drawing, resolution: int, output: Path) -> 
     cells = h3_cells(drawing.area.tile_xy, drawing.area.zoom, resolution)
     found = area_means(cells.geometry.to_numpy(), draw().embeddings)
     kept = np.flatnonzero(found.tiles)
-    facts = {"tiles": found.tiles[kept], "share_covered": found.covered[kept]}
-    write_frame(output, cells.iloc[kept].reset_index(drop=True).assign(**facts), found.vectors[kept])
+    write_frame(output, cells.assign(**found.facts).iloc[kept].reset_index(drop=True), found.vectors[kept])
     return f"{len(kept):,} H3 cells"
 
 

@@ -30,7 +30,7 @@ from similarity import map_link, open_search, similar_places
 from streaming import FEW_PLACES, PRELOAD, DrawnCity, embed_city, embed_places, open_drawing
 from tile_grid import Box, area_bounds, tile_of_latlon
 from tile_workers import start_workers
-from user_tables import Places, find_places, find_polygons, free_name, rows_inside
+from user_tables import Places, add_columns, find_places, find_polygons, number_columns, rows_on_tiles
 
 REASONS, LEAST_REASON = 4, 0.005  # parts named for each similar place, and what they add at least
 
@@ -111,16 +111,13 @@ class EncodedCity:
         columns are recognised, or named by `lat` and `lon`. `crs` replaces the coordinate system.
         """
         vectors = self._embed(find_places(frame, lat=lat, lon=lon, crs=crs))
-        return frame.join(_vector_columns(frame, vectors))
+        return add_columns(frame, number_columns(vectors))
 
     def embed_areas(self, polygons: pd.DataFrame, *, crs: str | None = None) -> geopandas.GeoDataFrame:
         """A copy of `polygons` in degrees with `tiles`, `share_covered` and the mean vector e0, e1, … of each area."""
         frame = find_polygons(polygons, crs=crs)
         found = area_means(frame.geometry.to_numpy(), self.city.embeddings)
-        taken = set(map(str, frame.columns))
-        facts = {free_name("tiles", taken): found.tiles, free_name("share_covered", taken): found.covered}
-        frame = frame.assign(**facts)
-        return frame.join(_vector_columns(frame, found.vectors))
+        return add_columns(frame, found.facts | number_columns(found.vectors))
 
     def similar(self, lat: float, lon: float, k: int = 10, min_km: float = 0.0) -> pd.DataFrame:
         """The `k` tiles most like a place and at least `min_km` kilometres away from it, nearest first.
@@ -155,11 +152,8 @@ class EncodedCity:
     def _embed(self, places: Places) -> np.ndarray:
         """Vectors of places, NaN outside the map; those that were asked for before are remembered."""
         store = self.city.store
-        known = np.flatnonzero(rows_inside(places, self.box))
-        latlon = np.column_stack([places.lat[known], places.lon[known]])
-        tile = np.floor(tile_of_latlon(latlon[:, 0], latlon[:, 1], store.zoom)).astype(np.int64)
-        on_tile = store.grid.rows(tile) >= 0
-        known, keys = known[on_tile], list(map(tuple, latlon[on_tile].tolist()))
+        known, _ = rows_on_tiles(places, store.grid, store.zoom)
+        keys = list(zip(places.lat[known].tolist(), places.lon[known].tolist(), strict=True))
         new = [key for key in dict.fromkeys(keys) if key not in self._known]
         if len(new) > FEW_PLACES and self.jobs > 1:
             with start_workers(self.jobs, PRELOAD) as pool:
@@ -171,12 +165,6 @@ class EncodedCity:
         if keys:
             vectors[known] = np.stack([self._known[key] for key in keys])
         return vectors
-
-
-def _vector_columns(frame: pd.DataFrame, vectors: np.ndarray) -> pd.DataFrame:
-    taken = set(map(str, frame.columns))
-    names = [free_name(f"e{i}", taken) for i in range(vectors.shape[1])]
-    return pd.DataFrame(vectors, columns=names, index=frame.index)
 
 
 def _reason_text(embedder: Embedder, own: int, other: int) -> str:

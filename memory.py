@@ -38,7 +38,7 @@ def memory_need(
     tiles = (batch_size or config.sample.batch_size) // group.size * config.loss.views
     pixels = tiles * edge**2
     batch_bytes, threads = pixels * config.encoder.in_channels, config.packing.num_workers
-    if config.encoder.architecture == "multiscale":
+    if config.encoder.uses_surroundings:
         step_bytes = MULTISCALE_BYTES_PER_PIXEL[group.device.type] * pixels + SURROUNDINGS_BYTES * tiles
         batch_bytes += 2 * (2 * config.encoder.in_channels + 1) * SURROUND_PX**2 * tiles
         need = max(START_BYTES, 16 * weights + step_bytes + threads * batch_bytes)

@@ -56,7 +56,7 @@ class Encoder(nn.Module):
 
 
 AnyEncoder = Encoder | MultiscaleEncoder
-ENCODERS: dict[str, Callable[["EncoderConfig"], AnyEncoder]] = {"loc2vec": Encoder, "multiscale": MultiscaleEncoder}
+ENCODERS: dict[str, type[AnyEncoder]] = {"loc2vec": Encoder, "multiscale": MultiscaleEncoder}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +70,11 @@ class EncoderConfig:
     )
     tile_size: int = 256
     in_channels: int = len(LAYERS)
+
+    @property
+    def uses_surroundings(self) -> bool:
+        """Whether the encoder sees the surroundings of a tile, too."""
+        return ENCODERS[self.architecture].uses_surroundings
 
     def __post_init__(self) -> None:
         if self.tile_size % 32:

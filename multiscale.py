@@ -238,20 +238,20 @@ class MultiscaleEncoder(nn.Module):
         is data. For training, `keep (V, B, 3) bool` asks for V vectors of every place, of some scales each, before the
         fixed map: `(B, V, D)`.
         """
-        summaries = self.summaries(tile, near, far)
+        summaries = self.summaries(self.features(tile, near, far))
         if keep is None:
             return self.final(self.join(summaries))
         return torch.stack([self.join(summaries, scales) for scales in keep], dim=1)
 
-    def summaries(self, tile: Tensor, near: Tensor, far: Tensor) -> list[Tensor]:
-        """The summary of each scale, `(B, 256)`, for the arguments of `forward`."""
-        return self.summaries_with(self.tile_features(tile), near, far)
+    def features(self, tile: Tensor, near: Tensor, far: Tensor) -> list[Tensor]:
+        """What the trunks measure at each scale, for the arguments of `forward`."""
+        return [self.tile_features(tile), *self.surround_features(near, far)]
 
-    def summaries_with(self, features: Tensor, near: Tensor, far: Tensor) -> list[Tensor]:
-        """The summaries, given what `tile_features` found."""
-        return self.scaled([features, self.surround_trunks[0](near), self.surround_trunks[1](far)])
+    def surround_features(self, near: Tensor, far: Tensor) -> list[Tensor]:
+        """The part of `features` that does not depend on the tile itself."""
+        return [self.surround_trunks[0](near), self.surround_trunks[1](far)]
 
-    def scaled(self, features: list[Tensor]) -> list[Tensor]:
+    def summaries(self, features: list[Tensor]) -> list[Tensor]:
         """The summaries `(B, 256)` of the features of the three scales."""
         parts = zip(self.scales, self.norms, features, strict=True)
         return [scale(norm(x.float())) for scale, norm, x in parts]
@@ -288,10 +288,6 @@ class MultiscaleEncoder(nn.Module):
     def final(self, vectors: Tensor) -> Tensor:
         """Unit vectors after the fixed map of what `join` gives."""
         return F.normalize((vectors.float() - self.mean) @ self.map + self.offset, dim=1)
-
-    def features(self, tile: Tensor, near: Tensor, far: Tensor) -> list[Tensor]:
-        """What the trunks measure at each scale, for the arguments of `forward`."""
-        return [self.tile_features(tile), self.surround_trunks[0](near), self.surround_trunks[1](far)]
 
     @torch.no_grad()
     def start(self, features: list[Tensor], targets: Tensor | None = None) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 from checkpoint import Checkpoint, check_content, load_checkpoint
 from cli import ModelFlags, Parser, UserError, add_flags, flag, read_flags, run_main
 from files import atomic_write
+from model import EncoderConfig
 from progress_bars import note
 
 PRETRAINED = Path(__file__).with_name("pretrained")
@@ -106,7 +107,7 @@ def _loaded(tensor: Tensor) -> Tensor:
 
 def _card(config: dict[str, Any]) -> str:
     """A model card with what is known of any encoder."""
-    seen = "the tile and its surroundings" if config["architecture"] == "multiscale" else "the tile"
+    seen = "the tile and its surroundings" if EncoderConfig(**config["encoder"]).uses_surroundings else "the tile"
     return (
         "---\nlicense: mit\nlibrary_name: loc2vec\ntags:\n- openstreetmap\n- geospatial\n- location-embedding\n"
         "pipeline_tag: feature-extraction\n---\n\n# A location encoder\n\n"

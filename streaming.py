@@ -100,6 +100,35 @@ class DrawnPlanes:
 class DrawnTiles(TileStore):
     """The tiles of an extract. Coarser levels are in memory; full resolution is drawn again when it is asked for."""
 
+    @classmethod
+    def of(
+        cls,
+        folder: Path,
+        area: TileArea,
+        index: DrawIndex,
+        checkpoint: Checkpoint,
+        plane_of: np.ndarray,
+        levels: dict[int, np.ndarray],
+        intensity: np.ndarray | None = None,
+        digests: np.ndarray | None = None,
+    ) -> "DrawnTiles":
+        """The tiles of `area` as a checkpoint wants them. Facts need `intensity` and `digests` of planes."""
+        size, shrink = checkpoint.tile_size, checkpoint.shrink
+        planes: Any = DrawnPlanes(area, index, plane_of, size, shrink)
+        return cls(
+            tiles_root=folder,
+            zoom=area.zoom,
+            tile_size=size,
+            shrink=shrink,
+            tile_xy=area.tile_xy.astype(np.int32),
+            planes=planes,
+            plane_of=plane_of,
+            plane_intensity=np.zeros(0, dtype=np.float32) if intensity is None else intensity,
+            plane_digest=np.zeros((0, 16), dtype=np.uint8) if digests is None else digests,
+            levels=levels,
+            meta={},
+        )
+
     @override
     def tiles(self, rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         shape = (len(rows), len(LAYERS), self.tile_size, self.tile_size)
@@ -148,7 +177,9 @@ class DrawnEmbedder(Embedder):
 
             def network(features: Tensor, near: Tensor, far: Tensor) -> Tensor:
                 with torch.inference_mode():
-                    return encoder.final(encoder.join(encoder.summaries_with(features, near, far)))
+                    return encoder.final(
+                        encoder.join(encoder.summaries([features, *encoder.surround_features(near, far)]))
+                    )
 
             with progress(total=len(rows), desc="embedding tiles", unit="tile") as bar:
                 for vectors in self.forward(load, rows, network):
@@ -373,20 +404,15 @@ class _PlaneTable:
         width = self.parts[0].features.shape[1] if self.parts else 0
         first = Planes.of([blank], np.zeros((1, 3), np.int64), np.zeros((1, width), np.float32))
         planes, self.parts = Planes.joined([first, *self.parts]), []
-        shrink = self.checkpoint.shrink
-        planes_drawn: Any = DrawnPlanes(drawing.area, drawing.index, self.plane_of, size, shrink)
-        store = DrawnTiles(
-            tiles_root=drawing.extract,
-            zoom=drawing.area.zoom,
-            tile_size=size,
-            shrink=shrink,
-            tile_xy=drawing.area.tile_xy.astype(np.int32),
-            planes=planes_drawn,
-            plane_of=self.plane_of,
-            plane_intensity=planes.intensity,
-            plane_digest=planes.digest,
-            levels=dict(zip(LEVELS, (planes.fine, planes.coarse), strict=True)),
-            meta={},
+        store = DrawnTiles.of(
+            drawing.extract,
+            drawing.area,
+            drawing.index,
+            self.checkpoint,
+            self.plane_of,
+            dict(zip(LEVELS, (planes.fine, planes.coarse), strict=True)),
+            planes.intensity,
+            planes.digest,
         )
         return store, planes.features
 
@@ -524,25 +550,11 @@ def _tile_vectors(job: PassJob, where: np.ndarray, pixels: list[np.ndarray], cou
 def _load_tiles(job: PassJob) -> Embedder:
     """The encoder over the drawn tiles, in this process."""
     encoder, checkpoint = _load_encoder(job)
-    area, size = _load_area(job.folder, job.zoom), checkpoint.tile_size
     loaded = load_cache(job.folder / DRAWN_LEVELS, FORMAT)
     assert loaded is not None
-    index = DrawIndex.load(job.folder)
-    planes: Any = DrawnPlanes(area, index, loaded[0]["plane_of"], size, checkpoint.shrink)
-    store = DrawnTiles(
-        tiles_root=job.folder,
-        zoom=job.zoom,
-        tile_size=size,
-        shrink=checkpoint.shrink,
-        tile_xy=area.tile_xy.astype(np.int32),
-        planes=planes,
-        plane_of=loaded[0]["plane_of"],
-        plane_intensity=np.zeros(0, dtype=np.float32),
-        plane_digest=np.zeros((0, 16), dtype=np.uint8),
-        levels={px: loaded[0][str(px)] for px in LEVELS},
-        meta={},
-    )
-    return Embedder(encoder, store)
+    levels = {px: loaded[0][str(px)] for px in LEVELS}
+    area, index = _load_area(job.folder, job.zoom), DrawIndex.load(job.folder)
+    return Embedder(encoder, DrawnTiles.of(job.folder, area, index, checkpoint, loaded[0]["plane_of"], levels))
 
 
 def _embed_chunk(job: PassJob, chunk: np.ndarray, latlon: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

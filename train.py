@@ -300,7 +300,7 @@ def build_run(config: TrainConfig, group: ProcessGroup) -> Run:
         rows=[train_rows for train_rows, _ in split],
         seed=seed,
         views=config.loss.views,
-        surroundings=config.encoder.architecture == "multiscale",
+        surroundings=config.encoder.uses_surroundings,
         group=group,
     )
     val_samples = min(config.fit.val_samples, max(MIN_VAL_SAMPLES, spare_tiles(config, group) // 6)) // len(stores)
@@ -342,14 +342,13 @@ def build_run(config: TrainConfig, group: ProcessGroup) -> Run:
         if config.speed.compile and config.fit.epochs * len(batches) - state.step >= COMPILE_PAYS_STEPS:
             torch._dynamo.config.suppress_errors = True  # what cannot be compiled runs as it is
             network = torch.compile(network)
-    encoder.train()
+    network.train()
 
     if group.is_main_process:
         config.run.output_dir.mkdir(parents=True, exist_ok=True)  # a path that does not work fails before the work
         if checkpoint:
             carry_best_over(state, config)
     recorder = Recorder(config.run.log_dir / config.run.run_name, config.flat(), group, state.step)
-    network.train()
     return Run(config, group, batches, val_triplets, encoder, network, decoder, targets, optimizer, state, recorder)
 
 

@@ -20,6 +20,7 @@ import shapely
 
 from cli import UserError
 from files import atomic_path
+from tile_grid import TileGrid, area_bounds, tile_of_latlon
 
 DEGREES = "EPSG:4326"
 TABLES = (".csv", ".tsv", ".txt")
@@ -305,6 +306,18 @@ def rows_inside(places: Places, box: tuple[float, float, float, float]) -> np.nd
     raise UserError(f"{places.path}: not one of {len(places):,} rows is on the map, which covers {text}; {first}")
 
 
+def rows_on_tiles(places: Places, grid: TileGrid, zoom: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the places that lie on a tile of `grid`, `(M,)`, and these tiles, `(M, 2)`.
+
+    Raises `UserError` when not one place is in the box of the tiles.
+    """
+    low, high = grid.origin, grid.origin + grid.shape - 1
+    inside = np.flatnonzero(rows_inside(places, area_bounds(np.stack([low, high]), zoom)))
+    tile = np.floor(tile_of_latlon(places.lat[inside], places.lon[inside], zoom)).astype(np.int64)
+    on_tile = grid.rows(tile) >= 0
+    return inside[on_tile], tile[on_tile]
+
+
 def read_polygons(path: Path | str, *, crs: str | None = None, encoding: str | None = None) -> geopandas.GeoDataFrame:
     """Polygons of any vector file in degrees (EPSG:4326), with all columns, repaired where they cross themselves.
 
@@ -359,27 +372,18 @@ def write_frame(path: Path | str, frame: pd.DataFrame, vectors: np.ndarray, plac
     path = check_output(path)
     suffix = path.suffix.lower()
     known = np.isfinite(vectors).all(axis=1)
-    taken = {str(name) for name in frame.columns}
     with atomic_path(path) as temporary:
         if suffix == ".npy":
             np.save(temporary, vectors.astype(np.float32))
         elif suffix == ".parquet":
-            name = free_name("embedding", taken)
-            column = pd.Series(
-                [row if ok else None for row, ok in zip(vectors.astype(np.float32), known, strict=True)], dtype=object
-            )
-            column.index = frame.index
-            frame.assign(**{name: column}).to_parquet(temporary, index=False)
+            rows = [row if ok else None for row, ok in zip(vectors.astype(np.float32), known, strict=True)]
+            add_columns(frame, {"embedding": rows}).to_parquet(temporary, index=False)
         elif suffix == ".geojson":
-            name = free_name("embedding", taken)
             lists = [[float(f"{v:.7g}") for v in row] if ok else None for row, ok in zip(vectors, known, strict=True)]
-            _with_geometry(path, frame, places).assign(**{name: lists}).to_crs(DEGREES).to_file(
-                temporary, driver="GeoJSON", engine="pyogrio"
-            )
+            whole = add_columns(_with_geometry(path, frame, places), {"embedding": lists})
+            whole.to_crs(DEGREES).to_file(temporary, driver="GeoJSON", engine="pyogrio")
         else:
-            names = [free_name(f"e{i}", taken) for i in range(vectors.shape[1])]
-            numbers = pd.DataFrame(np.where(known[:, None], vectors, np.nan), columns=names, index=frame.index)
-            whole = pd.concat([frame, numbers], axis=1)
+            whole = add_columns(frame, number_columns(np.where(known[:, None], vectors, np.nan)))
             if suffix == ".csv":
                 if isinstance(frame, geopandas.GeoDataFrame):
                     whole = pd.DataFrame(whole.assign(**{frame.geometry.name: frame.geometry.to_wkt()}))
@@ -390,11 +394,20 @@ def write_frame(path: Path | str, frame: pd.DataFrame, vectors: np.ndarray, plac
                 )
 
 
-def free_name(name: str, taken: set[str]) -> str:
-    """`name`, with underscores added until no column is called so."""
-    while name in taken:
-        name += "_"
-    return name
+def add_columns(frame: pd.DataFrame, columns: dict[str, Any]) -> pd.DataFrame:
+    """`frame` with further columns on its right, each a sequence of N values; a name that is taken gets underscores."""
+    taken, added = set(map(str, frame.columns)), {}
+    for name, values in columns.items():
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        added[name] = values
+    return frame.join(pd.DataFrame(added, index=frame.index))
+
+
+def number_columns(vectors: np.ndarray) -> dict[str, np.ndarray]:
+    """The columns e0, e1, … of `vectors (N, D)`."""
+    return {f"e{i}": column for i, column in enumerate(np.ascontiguousarray(vectors.T))}
 
 
 def _with_geometry(path: Path, frame: pd.DataFrame, places: Places | None) -> geopandas.GeoDataFrame:

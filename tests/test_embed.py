@@ -406,7 +406,7 @@ def test_search_in_written_files(run, from_pngs, tmp_path, monkeypatch, capsys):
     assert away and min(away) >= 0.9 and "only" in far
     table, layers = pq.read_table("city.parquet").to_pandas(), said.splitlines()
     intensity = np.sqrt(np.stack(table["layer_intensity"]))
-    excess = (intensity - intensity.mean(axis=0)) / intensity.std(axis=0)
+    excess = (intensity - intensity.mean(axis=0)) / (intensity.std(axis=0) + 1e-9)
     for line, row in zip(layers[2:], nearest, strict=True):
         both = np.minimum(excess[own], excess[row])
         assert line.split("  ")[-1] == (

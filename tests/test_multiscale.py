@@ -129,7 +129,7 @@ def test_it_starts_from_what_a_linear_regression_reads(
     wanted = features[0][:, :5] - features[1][:, 7:12]
     torch.manual_seed(1)
     encoder.start(features, torch.cat([wanted, torch.zeros(len(wanted), DIM - 5)], dim=1))
-    summaries = encoder.summaries(*inputs)
+    summaries = encoder.summaries(features)
     told = encoder.skip(torch.cat(summaries, dim=1))[:, :5]
     missed = (told - told.mean(dim=0) - (wanted - wanted.mean(dim=0))).square().sum(dim=0)
     varying = wanted.var(dim=0) > 1e-3
