@@ -20,6 +20,7 @@ from embeddings import City
 from explorer_data import PAGE_FORMAT
 from files import digest, file_digest
 from layers import LAYERS
+from pretrained import PRETRAINED, WEIGHTS
 from progress_bars import progress_listener
 from projections import Projection
 from similarity import METRICS, Search
@@ -53,12 +54,14 @@ class Source:
 
 
 def _file_version(path: Path) -> tuple | None:
+    path = path / WEIGHTS if path.is_dir() else path
     return (str(path), path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else None
 
 
 @st.cache_data(max_entries=64, show_spinner=False, hash_funcs={Path: _file_version, type(Path()): _file_version})
 def checkpoint_digest(path: Path) -> str | None:
     """Digest of a checkpoint's content; the file is read again only after it changed. None for a missing file."""
+    path = path / WEIGHTS if path.is_dir() else path
     return file_digest(path) if path.is_file() else None
 
 
@@ -74,10 +77,10 @@ def folder_stamp(tiles_root: str, zoom: int) -> str:
 
 
 def find_checkpoints(first: Path) -> list[str]:
-    """`first`, then every checkpoint under checkpoints/ and runs/, newest first."""
+    """`first`, then every checkpoint under checkpoints/ and runs/, newest first, then the bundled encoder."""
     found = [path for folder in ("checkpoints", "runs") for path in Path(folder).rglob("*.pth")]
     found.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-    return list(dict.fromkeys(map(str, [first, *found])))
+    return list(dict.fromkeys(map(str, [first, *found, os.path.relpath(PRETRAINED)])))
 
 
 def find_tiles(first: Path) -> list[str]:

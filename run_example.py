@@ -16,6 +16,7 @@ from pathlib import Path
 
 from cli import (
     DeviceFlags,
+    ModelFlags,
     Parser,
     StopRequested,
     TilesFlags,
@@ -44,7 +45,7 @@ class ExampleFlags:
     )
     max_tiles: int = flag(3000, "tiles in the pictures and on the page, spread evenly", type=positive_int)
     preset: str = flag("recommended", "settings of train.py: recommended, or spec for the published ones")
-    model_path: Path = flag(Path("checkpoints/best_model.pth"), "checkpoint that the pictures show")
+    model_path: Path = flag(ModelFlags.model_path, "checkpoint that the pictures show")
     output_dir: Path = flag(Path("visualizations"), "folder for the pictures and the page")
 
 
@@ -105,10 +106,10 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.test_only + args.train_only + args.visualize_only > 1:
         parser.error("--test_only, --train_only and --visualize_only exclude each other; pass one of them")
-    if args.visualize_only and not args.model_path.is_file():
+    if args.visualize_only and not (args.model_path.exists() or args.model_path == ModelFlags.model_path):
         raise UserError(
-            f"no checkpoint at {args.model_path}; `python run_example.py --train-only` writes one, "
-            "or pass the path of another with --model_path"
+            f"no checkpoint at {args.model_path}; pass the path of one with --model_path, or leave it out to use the "
+            "bundled encoder"
         )
     return args
 

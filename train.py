@@ -30,12 +30,11 @@ from files import atomic_path, atomic_write
 from memory import free_memory, is_out_of_memory, memory_advice, memory_need
 from model import AnyEncoder, TripletTerms, batch_loss, build_network
 from multiscale import MultiscaleEncoder
-from pretrained import load_model, load_pretrained
 from progress_bars import progress, progress_listener, warn
 from run_log import Recorder
 from tile_statistics import city_targets
 from tile_store import TileStore, open_configured
-from train_config import TrainConfig, network_dtype, parse_config, split_city, tiles_key
+from train_config import TrainConfig, load_initial, network_dtype, parse_config, split_city, tiles_key
 from vectors import rank_me, triplet_accuracy
 
 LAST, BEST = "last.pth", "best_model.pth"
@@ -387,8 +386,7 @@ def start_from_weights(
     encoder: AnyEncoder, decoder: nn.Linear | None, batches: TripletDataset, targets: Tensor | None, config: TrainConfig
 ) -> None:
     """Start from the weights that `--init` names, with a decoder that regresses the targets on their vectors."""
-    source = load_pretrained() if config.fit.init == "pretrained" else load_model(config.fit.init)
-    expected = dataclasses.asdict(config.encoder)
+    source, expected = load_initial(config.fit.init), dataclasses.asdict(config.encoder)
     differ = [name for name, value in source.encoder_config.items() if name != "dropout" and expected[name] != value]
     if differ:
         found = ", ".join(f"{name} {source.encoder_config[name]} there, {expected[name]} here" for name in differ)

@@ -31,6 +31,7 @@ from cli import (
 from data_loader import AugmentFlags, SampleFlags
 from devices import compute_dtype
 from model import EncoderConfig, LossConfig
+from pretrained import load_model, load_pretrained
 from tile_grid import near_any, spatial_split
 from tile_store import StoreFlags, TileStore
 
@@ -78,7 +79,10 @@ class FitFlags:
     """Training."""
 
     preset: str = flag("spec", "settings that the other flags start from", choices=list(PRESETS))
-    init: str = flag("", "start from these weights: pretrained (the bundled encoder) or a checkpoint")
+    init: str = flag(
+        "",
+        "start from these weights, with their preset: pretrained (the bundled encoder) or a checkpoint",
+    )
     epochs: int = flag(50, "training epochs; with --resume: further epochs", type=positive_int)
     lr: float = flag(0.001, "highest learning rate of AdamW", type=positive_float)
     weight_decay: float = flag(0.01, "weight decay of AdamW", type=count_float)
@@ -186,7 +190,18 @@ def parse_config(argv: list[str] | None = None) -> TrainConfig:
         add_flags(parser, group)
     unset = argparse.Namespace(**{name: None for name in TrainConfig().flat()})  # argparse keeps what is there
     given = {name: value for name, value in vars(parser.parse_args(argv, unset)).items() if value is not None}
-    return resumed_config(**given) if given.get("resume") else make_config(**given)
+    if given.get("resume"):
+        return resumed_config(**given)
+    if given.get("init"):
+        trained_with = load_initial(given["init"]).train_config.get("preset")
+        if trained_with in PRESETS:
+            given.setdefault("preset", trained_with)
+    return make_config(**given)
+
+
+def load_initial(init: str) -> Checkpoint:
+    """The encoder that `--init` names."""
+    return load_pretrained() if init == "pretrained" else load_model(init)
 
 
 def saved_settings(checkpoint: Checkpoint) -> dict[str, Any]:

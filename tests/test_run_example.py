@@ -30,8 +30,8 @@ def test_only_flags_exclude_each_other(run_script) -> None:
 
 
 def test_pictures_need_a_checkpoint(run_script, tmp_path: Path) -> None:
-    result = run_script("run_example.py", "--visualize-only", check=2)
-    assert "run_example.py --train-only" in result.stderr
+    result = run_script("run_example.py", "--visualize-only", "--model_path", "absent.pth", check=2)
+    assert "no checkpoint at absent.pth" in result.stderr and "bundled encoder" in result.stderr
     assert not list(tmp_path.iterdir()), "nothing was rendered for a run that cannot end well"
 
 

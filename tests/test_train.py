@@ -264,6 +264,13 @@ def test_a_run_starts_from_given_weights(small, preset):
         build_run(small(**again | {"embedding_dim": 8}), CPU)
 
 
+def test_given_weights_bring_their_preset():
+    assert parse_config(["--init", "pretrained"]).fit.preset == "recommended"
+    assert parse_config(["--init", "pretrained"]).encoder.architecture == "multiscale"
+    assert parse_config(["--init", "pretrained", "--preset", "spec"]).fit.preset == "spec"
+    assert parse_config([]).fit.preset == "spec"
+
+
 def test_reconstruction_alone_needs_a_weight():
     with pytest.raises(UserError, match="--loss_type reconstruction needs --reconstruction_weight 1"):
         parse_config(["--loss_type", "reconstruction"])
