@@ -23,6 +23,7 @@ from layers import LAYERS
 from model import AnyEncoder, EncoderConfig, build_network
 from tile_grid import DEFAULT_ZOOM
 from tile_store import SHRINKS
+from version import VERSION
 
 CHECKPOINT_FORMAT = 3
 
@@ -61,8 +62,9 @@ class Checkpoint:
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of the libraries that can change a result."""
-    return {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__}
+    """Versions of this project and of the libraries that can change a result."""
+    libraries = {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__}
+    return {"loc2vec": VERSION} | libraries
 
 
 def encoder_state(encoder: nn.Module) -> dict[str, Tensor]:

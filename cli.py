@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NoReturn, override
 
+from version import VERSION
+
 EXIT_WORK_FAILED = 1
 EXIT_WRONG_USE = 2
 LARGEST_INT = 2**32 - 1  # the largest seed that all libraries accept
@@ -208,6 +210,9 @@ class Parser(argparse.ArgumentParser):
             formatter_class=_HelpFormatter,
             allow_abbrev=False,
             **options,
+        )
+        self.add_argument(
+            "--version", action="version", version=f"Loc2Vec {VERSION}", help="print the version of Loc2Vec and exit"
         )
 
     @override

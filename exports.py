@@ -19,6 +19,7 @@ from layers import LAYERS
 from progress_bars import progress
 from tile_facts import ZONES
 from tile_grid import TileGrid, area_bounds, latlon_of_tile, tile_of_latlon
+from version import VERSION
 
 if TYPE_CHECKING:
     import geopandas
@@ -105,7 +106,7 @@ def write_table(embeddings: Embeddings, path: Path) -> None:
     bounds = area_bounds(embeddings.tile_xy, embeddings.zoom)  # west > east across 180 degrees, as GeoParquet has it
     geometry = {"encoding": "WKB", "geometry_types": ["Polygon"], "bbox": bounds, "orientation": "counterclockwise"}
     geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
-    about = {"key": embeddings.key, "checkpoint": embeddings.model_key, "layers": LAYERS}
+    about = {"version": VERSION, "key": embeddings.key, "checkpoint": embeddings.model_key, "layers": LAYERS}
     table = pa.table(columns).replace_schema_metadata({"geo": json.dumps(geo), "loc2vec": json.dumps(about)})
     with atomic_write(path) as file:  # an open file: pyarrow would read some names as URLs
         pq.write_table(table, file, compression="zstd")
@@ -180,7 +181,7 @@ def tile_frame(embeddings: Embeddings) -> "geopandas.GeoDataFrame":
 def write_geojson(city: City, path: Path) -> None:
     """One feature per line, for each tile: its outline, its facts and its vector."""
     with atomic_write(path, "w") as file:
-        file.write('{"type": "FeatureCollection", "features": [\n')
+        file.write(f'{{"type": "FeatureCollection", "generator": "Loc2Vec {VERSION}", "features": [\n')
         rings = tile_rings(city.embeddings).round(7)
         for i, (facts, vector) in enumerate(rows_of(city.embeddings)):
             feature = {

@@ -38,6 +38,7 @@ from layers import LAYERS
 from progress_bars import progress
 from reasons import place_parts, shown_parts
 from tile_store import FAR_TILES, NEAR_TILES
+from version import VERSION
 
 PAGE_NAME = "index.html"
 
@@ -92,6 +93,7 @@ def write_page(path: Path, data: dict[str, Any]) -> None:
     plotly = gzip.compress(get_plotlyjs().encode(), 9, mtime=0)  # 1.5 MB instead of 4.8 MB
     parts = {
         "title": html.escape(data["title"]),
+        "generator": f"Loc2Vec {VERSION}",
         "css": style_sheet(),
         "data": json_for_html(data),
         "plotly": base64.b64encode(plotly).decode("ascii"),

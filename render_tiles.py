@@ -43,6 +43,7 @@ from tile_grid import GRID_LIMIT, MAX_LATITUDE, Box
 from tile_previews import write_previews
 from tile_workers import DrawJob, draw_tiles, start_workers
 from tile_writer import PARTIAL, inked_tiles, missing_tiles
+from version import VERSION
 
 SAMPLE_EXTRACT = Path(__file__).with_name("sample_data") / "astana.osm.pbf"
 # The 48 x 48 tiles of the sample on which the most buildings and roads are drawn (41,815 of 100,198 marks on tiles).
@@ -154,6 +155,7 @@ def render(config: RenderConfig) -> RenderReport:
                 # Draw what is missing.
                 missing = missing_tiles(root, area, config.force)
                 manifest = identity | {
+                    "generator": f"Loc2Vec {VERSION}",
                     "bbox": found_box,
                     "asked_bbox": box,
                     "tiles": len(area.tile_xy),

@@ -31,7 +31,7 @@ SCRIPTS: dict[str, str] = {
     "bench.py": "main",
 }
 
-
+HIDDEN = (argparse._HelpAction, argparse._VersionAction, argparse._SubParsersAction)  # the same in every script
 PER_CORE = {"num_workers", "jobs"}  # their defaults are the machine's cores
 
 
@@ -59,7 +59,7 @@ def parser_of(script: str) -> argparse.ArgumentParser:
 def flag_rows(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str, str]]:
     """`(name, default, help)` of each flag, in the order of `--help`."""
     for action in parser._actions:
-        if isinstance(action, argparse._HelpAction | argparse._SubParsersAction) or action.help == argparse.SUPPRESS:
+        if isinstance(action, HIDDEN) or action.help == argparse.SUPPRESS:
             continue
         name = next((text for text in action.option_strings if text.startswith("--")), action.metavar or action.dest)
         choices = f" ({', '.join(map(str, filter(None, action.choices)))})" if action.choices else ""

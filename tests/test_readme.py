@@ -6,15 +6,17 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from checkpoint import library_versions
 from conftest import REPO, script_env
 from flag_tables import PAGE, SCRIPTS, flag_rows, page, parser_of
 
-PAGES = [REPO / "README.md", *sorted((REPO / "docs").glob("*.md"))]
+PAGES = [REPO / "README.md", REPO / "CONTRIBUTING.md", *sorted((REPO / "docs").glob("*.md"))]
 
 
 def commands(text: str) -> Iterator[list[str]]:
@@ -52,6 +54,14 @@ def test_the_readme_table_of_training_parameters_is_what_the_parser_says() -> No
     defaults = {name: default for name, default, _ in flag_rows(parser_of("train.py"))}
     assert len(table) == 10
     assert table == {name: defaults[name] for name in table}
+
+
+def test_the_version_is_the_same_everywhere(run_script) -> None:
+    version = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    assert run_script("embed.py", "--version").stdout == f"Loc2Vec {version}\n"
+    assert f"\nversion: {version}\n" in (REPO / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\n## {version}\n" in (REPO / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert library_versions()["loc2vec"] == version
 
 
 @pytest.mark.parametrize("command", script_commands())
