@@ -46,7 +46,7 @@ from probes import (
 )
 from progress_bars import progress
 from quality_report import Figure, Report, print_report, write_report
-from tile_grid import latlon_of_tile
+from tile_grid import latlon_of_tile, unwrapped
 from tile_store import TileStore, open_store
 from train_config import unseen_tiles
 from vector_space import agreement, comparable_vectors, far_neighbours, triplet_accuracies
@@ -85,6 +85,11 @@ class Area:
     store: TileStore | None = None
     unseen: np.ndarray | None = None
 
+    @property
+    def unwrapped_xy(self) -> np.ndarray:
+        """`tile_xy` with columns that count on beyond 180 degrees."""
+        return unwrapped(self.tile_xy, self.zoom)
+
 
 def main() -> None:
     """Read vectors and labels, add baselines, measure each candidate, print and write the report."""
@@ -109,7 +114,7 @@ def main() -> None:
         candidates, against = candidates + extra, against + [candidate.name for candidate in extra]
 
     # Folds, probes, and the shape of the space.
-    blocked = blocked_folds(area.tile_xy, seed, richness(targets))
+    blocked = blocked_folds(area.unwrapped_xy, seed, richness(targets))
     random = random_folds(len(area.tile_xy), seed)
     figures: list[Figure] = []
     for candidate in progress(candidates, desc="evaluating", unit="vectors"):
@@ -213,12 +218,12 @@ def space_figures(candidate: Candidate, area: Area, targets: list[Target], folds
     figures = [
         Figure("size", name, np.array([float(vectors.shape[1])])),
         Figure("RankMe", name, np.array([rank_me(vectors)])),
-        Figure("triplet accuracy", name, triplet_accuracies(vectors, area.tile_xy, parts, seed), split="blocked"),
+        Figure("triplet accuracy", name, triplet_accuracies(vectors, area.unwrapped_xy, parts, seed), split="blocked"),
     ]
     if area.unseen is not None and area.unseen.any():
-        unseen = triplet_accuracies(vectors, area.tile_xy, [np.flatnonzero(area.unseen)], seed)
+        unseen = triplet_accuracies(vectors, area.unwrapped_xy, [np.flatnonzero(area.unseen)], seed)
         figures.append(Figure("triplet accuracy", name, unseen, split="never trained on"))
-    far = far_neighbours(vectors, latlon_of_tile(area.tile_xy, area.zoom))
+    far = far_neighbours(vectors, latlon_of_tile(area.unwrapped_xy, area.zoom))
     return figures + [
         Figure("far agreement", name, np.array([agreement(target, far, seed)]), target.name) for target in targets
     ]

@@ -25,7 +25,10 @@ def comparable_vectors(candidate: Candidate) -> np.ndarray:
 
 
 def triplet_accuracies(vectors: np.ndarray, tile_xy: np.ndarray, parts: list[np.ndarray], seed: int) -> np.ndarray:
-    """Share of triplets in which a tile at most 2 away is nearer than one at least 10 away, within each part's rows."""
+    """Share of triplets in which a tile at most 2 away is nearer than one at least 10 away, within each part's rows.
+
+    Columns of `tile_xy (N, 2)` count on beyond 180 degrees.
+    """
     scores = np.full(len(parts), np.nan)
     for i, rows in enumerate(parts):
         drawn = draw_triplets(tile_xy[rows], np.random.default_rng([seed, 0x73, i]))

@@ -117,7 +117,7 @@ class Scene:
     @cached_property
     def px_per_tile(self) -> int:
         """Edge of a tile on the city map, in pixels."""
-        span = np.ptp(self.city.store.tile_xy, axis=0).max() + 1
+        span = np.ptp(self.city.store.unwrapped_xy, axis=0).max() + 1
         return int(np.clip(MAP_PX // span, 1, 32))
 
     @cached_property
@@ -129,10 +129,11 @@ class Scene:
     def nearest(self) -> np.ndarray:
         """The nearest shown tile of each cell of the map, `(rows, columns) int64`; -1 on a blank tile."""
         store = self.city.store
-        x, y = (store.tile_xy - store.tile_xy.min(axis=0)).T
+        place = store.unwrapped_xy - store.unwrapped_xy.min(axis=0)
+        x, y = place.T
         cells = np.full((y.max() + 1, x.max() + 1), -1, dtype=np.int64)
         drawn = ~store.blank
-        cells[y[drawn], x[drawn]] = cKDTree(self.places.tile_xy).query(store.tile_xy[drawn])[1]
+        cells[y[drawn], x[drawn]] = cKDTree(place[self.city.rows]).query(place[drawn])[1]
         return cells
 
     def painted(self, colours: np.ndarray) -> np.ndarray:
@@ -149,7 +150,7 @@ class Scene:
     @cached_property
     def km_per_tile(self) -> float:
         """Width of a tile in the middle of the city."""
-        middle = self.places.tile_xy.mean(axis=0)
+        middle = self.city.store.unwrapped_xy[self.city.rows].mean(axis=0)
         return float(great_circle_km(*latlon_of_tile(np.stack([middle, middle + np.array([1, 0])]), self.places.zoom)))
 
     def tiles(self, rows: np.ndarray, size: int) -> np.ndarray:

@@ -13,6 +13,7 @@ import projections
 import visualize
 from cli import TilesFlags
 from colourings import dominant_layer
+from conftest import make_tiles
 from embeddings import load_city
 from layers import LAYER_COLOURS, LAYERS
 from tile_facts import ZONES
@@ -38,6 +39,18 @@ def cache(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def scene(tiny_tiles, tiny_checkpoint, cache) -> Scene:
     return make_scene(tiny_tiles, tiny_checkpoint, cache, 1000)
+
+
+def test_a_city_across_180_degrees_is_drawn_in_one_piece(tiny_checkpoint, cache, tmp_path):
+    maps = []
+    for name, x0 in (("near", 60_000), ("far", (1 << 17) - 6)):
+        tiles = make_tiles(tmp_path / name, x0=x0, px=32)
+        for column in [path for path in tiles.glob("*/17/*") if int(path.name) >= 1 << 17]:
+            column.rename(column.with_name(str(int(column.name) - (1 << 17))))
+        scene = make_scene(tiles, tiny_checkpoint, cache, 40)
+        maps.append((scene.base, np.where(scene.nearest >= 0, 1, 0), scene.km_per_tile))
+    assert all(np.array_equal(one, other) for one, other in zip(*[part[:2] for part in maps], strict=True))
+    assert maps[0][2] == pytest.approx(maps[1][2])
 
 
 def texts(figure: Figure) -> str:
