@@ -13,10 +13,11 @@ from typing import Any, Self
 import geopandas
 import numpy as np
 import pandas as pd
+from PIL import Image
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from area_vectors import area_means
+from area_vectors import area_means, h3_cells
 from checkpoint import Checkpoint
 from cli import UserError
 from exports import tile_frame
@@ -29,6 +30,7 @@ from render_tiles import parse_box
 from similarity import map_link, open_search, similar_places
 from streaming import FEW_PLACES, PRELOAD, DrawnCity, embed_city, embed_places, open_drawing
 from tile_grid import Box, area_bounds, tile_of_latlon
+from tile_images import city_map
 from tile_workers import start_workers
 from user_tables import Places, add_columns, find_places, find_polygons, number_columns, rows_on_tiles
 
@@ -118,6 +120,18 @@ class EncodedCity:
         frame = find_polygons(polygons, crs=crs)
         found = area_means(frame.geometry.to_numpy(), self.city.embeddings)
         return add_columns(frame, found.facts | number_columns(found.vectors))
+
+    def embed_h3(self, resolution: int) -> geopandas.GeoDataFrame:
+        """The H3 cells of a resolution from 0 to 15 that share ground with the tiles, in degrees.
+
+        Columns: `h3`, and those of `embed_areas`. Raises `UserError` for a resolution with millions of cells.
+        """
+        frame = self.embed_areas(h3_cells(self.city.store.tile_xy, self.city.store.zoom, resolution))
+        return frame[frame["tiles"] > 0].reset_index(drop=True)
+
+    def picture(self, px_per_tile: int = 16) -> Image.Image:
+        """The map as the encoder sees it, drawn from the tiles; it fills `box`."""
+        return city_map(self.city.pictures, px_per_tile)[0]
 
     def similar(self, lat: float, lon: float, k: int = 10, min_km: float = 0.0) -> pd.DataFrame:
         """The `k` tiles most like a place and at least `min_km` kilometres away from it, nearest first.

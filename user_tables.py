@@ -395,14 +395,17 @@ def write_frame(path: Path | str, frame: pd.DataFrame, vectors: np.ndarray, plac
 
 
 def add_columns(frame: pd.DataFrame, columns: dict[str, Any]) -> pd.DataFrame:
-    """`frame` with further columns on its right, each a sequence of N values; a name that is taken gets underscores."""
+    """`frame` with further columns on its right, each a sequence of N values; a name that is taken gets underscores.
+
+    Rows are taken in their order: the index may name a row twice, as after `pd.concat`, so it is no key.
+    """
     taken, added = set(map(str, frame.columns)), {}
     for name, values in columns.items():
         while name in taken:
             name += "_"
         taken.add(name)
         added[name] = values
-    return frame.join(pd.DataFrame(added, index=frame.index))
+    return pd.concat([frame, pd.DataFrame(added, index=frame.index)], axis=1)
 
 
 def number_columns(vectors: np.ndarray) -> dict[str, np.ndarray]:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import geopandas
+import h3
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,6 +18,7 @@ from sklearn.utils import estimator_checks
 
 import location_encoder
 import pretrained
+import tile_images
 from checkpoint import load_checkpoint
 from cli import UserError
 from conftest import REPO, save_untrained, script_env
@@ -87,6 +89,39 @@ def test_frames_keep_their_kind_index_and_columns(city):
     there = city.embed_frame(points.to_crs("EPSG:32642"))
     assert isinstance(there, geopandas.GeoDataFrame) and there.crs.to_epsg() == 32642
     np.testing.assert_allclose(there.filter(regex=r"^e\d+$"), city.embed(LAT, LON), atol=1e-3)
+
+
+def test_rows_whose_index_repeats_stay_as_many(city):
+    """`pd.concat` of two tables gives such an index."""
+    plain = pd.DataFrame({"lat": LAT, "lon": LON}, index=[0, 1, 0])
+    points = geopandas.GeoDataFrame(index=[0, 1, 0], geometry=geopandas.points_from_xy(LON, LAT), crs="EPSG:4326")
+    for frame in (plain, points):
+        found = city.embed_frame(frame)
+        assert type(found) is type(frame) and list(found.index) == [0, 1, 0]
+        np.testing.assert_array_equal(found.filter(regex=r"^e\d+$"), city.embed(LAT, LON))
+    areas = city.embed_areas(points.set_geometry(shapely.buffer(points.geometry.to_numpy(), 0.001), crs=4326))
+    assert isinstance(areas, geopandas.GeoDataFrame) and list(areas.index) == [0, 1, 0] and areas.crs == points.crs
+
+
+def test_h3_cells_are_areas(city):
+    cells = city.embed_h3(9)
+    assert list(cells.index) == list(range(len(cells))) and (cells["tiles"] > 0).all() and len(cells) > 10
+    again = city.embed_areas(cells[["h3", "geometry"]])
+    pd.testing.assert_frame_equal(pd.DataFrame(cells), pd.DataFrame(again))
+    for cell, outline in zip(cells["h3"], cells.geometry, strict=True):
+        middle = shapely.Point(h3.cell_to_latlng(cell)[::-1])
+        assert h3.get_resolution(cell) == 9 and outline.contains(middle)
+
+
+def test_the_picture_shows_the_tiles_in_their_places(city):
+    picture = np.asarray(city.picture(32))
+    tiles = city.tiles
+    assert picture.shape == (np.ptp(tiles["y"]) * 32 + 32, np.ptp(tiles["x"]) * 32 + 32, 3)
+    row = 17
+    left, top = (int(tiles[axis][row] - tiles[axis].min()) * 32 for axis in ("x", "y"))
+    own = tile_images.pictures(city.city.pictures, np.array([row]), 32)[0]
+    assert np.ptp(own) > 20
+    np.testing.assert_array_equal(picture[top : top + 32, left : left + 32], own)
 
 
 def test_areas_in_python(city):
