@@ -165,5 +165,9 @@ def open_sharp(store: TileStore, cache_dir: Path) -> TileStore:
     """The same tiles at the size of their files, at most 256 px."""
     x, y = store.tile_xy[0]
     with Image.open(store.tiles_root / LAYERS[0] / str(store.zoom) / str(x) / f"{y}.png") as image:
-        size = min(image.width, SHAPE_PX)
+        return open_at(store, min(image.width, SHAPE_PX), cache_dir)
+
+
+def open_at(store: TileStore, size: int, cache_dir: Path) -> TileStore:
+    """The same tiles at another size in pixels."""
     return open_store(store.tiles_root, size, zoom=store.zoom, cache_dir=cache_dir, tms=store.tms, quick=True)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-from baselines import baselines, open_sharp
+from baselines import baselines, open_at, open_sharp
 from cli import (
     DeviceFlags,
     ModelFlags,
@@ -53,6 +53,7 @@ from vector_space import agreement, comparable_vectors, far_neighbours, triplet_
 from vectors import rank_me
 
 PLAIN_PX = 64  # tile size for the baselines if no checkpoint says one
+UNTRAINED_PX = 64  # at 256 px the published encoder needs 16 times as long, minutes for a city on a CPU
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,9 +109,11 @@ def main() -> None:
     targets, drawn = read_labels(run.labels, area.tile_xy, area.zoom)
     against = [candidates[1].name] if run.vs else []
     if run.baselines and area.store is not None:
-        rows, size = area.store.grid.rows(area.tile_xy), candidates[0].vectors.shape[1]
-        untrained = untrained_encoder(area.store, rows, size, pick_device(args.device), run.batch_size, seed)
-        extra = baselines(area.store, open_sharp(area.store, tiles.cache_dir), rows, drawn, untrained, seed)
+        store, size = area.store, candidates[0].vectors.shape[1]
+        small = store if store.tile_size <= UNTRAINED_PX else open_at(store, UNTRAINED_PX, tiles.cache_dir)
+        untrained = untrained_encoder(small, area.tile_xy, size, pick_device(args.device), run.batch_size, seed)
+        rows, sharp = store.grid.rows(area.tile_xy), open_sharp(store, tiles.cache_dir)
+        extra = baselines(store, sharp, rows, drawn, untrained, seed)
         candidates, against = candidates + extra, against + [candidate.name for candidate in extra]
 
     # Folds, probes, and the shape of the space.
@@ -168,12 +171,13 @@ def load_candidates(
 
 
 def untrained_encoder(
-    store: TileStore, rows: np.ndarray, size: int, device: torch.device, batch_size: int | None, seed: int
+    store: TileStore, tile_xy: np.ndarray, size: int, device: torch.device, batch_size: int | None, seed: int
 ) -> Candidate:
-    """Vectors of an encoder with random weights."""
+    """Vectors of the published encoder with random weights."""
     torch.manual_seed(seed)
     encoder = build_network(EncoderConfig(embedding_dim=size, tile_size=store.tile_size)).to(device).eval()
-    return Candidate("untrained encoder", Embedder(encoder, store, device, batch_size).embed_tiles(rows), "cosine")
+    vectors = Embedder(encoder, store, device, batch_size).embed_tiles(store.grid.rows(tile_xy))
+    return Candidate(f"untrained encoder, {store.tile_size} px", vectors, "cosine")
 
 
 # --- figures of one candidate ------------------------------------------------------------------------------

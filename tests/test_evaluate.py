@@ -413,7 +413,7 @@ def test_the_report_of_a_checkpoint_with_baselines(city, run_script, tmp_path):
         "shapes at full resolution",
         "counts per layer",
         "counts per layer + neighbours",
-        "untrained encoder",
+        "untrained encoder, 32 px",
     ):
         assert f"\n{name}" in result.stdout
     assert "counts per class, PCA 16" in result.stdout  # 20 numbers, cut to the 16 of the vectors
@@ -425,6 +425,33 @@ def test_the_report_of_a_checkpoint_with_baselines(city, run_script, tmp_path):
     saved = json.loads((tmp_path / "reports" / "quality.json").read_text())
     assert {"ridge R2", "RankMe", "triplet accuracy", "far agreement"} <= {f["name"] for f in saved["figures"]}
     assert (tmp_path / "reports" / "quality.png").read_bytes()[:4] == b"\x89PNG"
+    # The same as Markdown, under a name of one's own.
+    printed = run_script("docs/make_quality.py", f"own vectors={tmp_path / 'reports'}").stdout
+    hidden, drawn, space = printed.strip().split("\n\n")[1::2]
+    rows = {line.split(" | ")[0]: line.strip("| ").split(" | ") for line in hidden.splitlines()}
+    ridge = {
+        f["label"]: f["value"]
+        for f in saved["figures"]
+        if (f["name"], f["split"]) == ("ridge R2", "blocked") and f["vectors"] == "a"
+    }
+    assert rows["| own vectors"][1:3] == ["16", f"{ridge['levels']:.2f}"] and "| untrained encoder, 32 px" in rows
+    assert "| own vectors | – |" in drawn and "| coordinates | 2" not in drawn  # this city has no places of interest
+    assert len(space.splitlines()) == len(hidden.splitlines()) == len(drawn.splitlines())
+    said = run_script("docs/make_quality.py", f"own={tmp_path / 'nothing'}", check=2).stderr
+    assert "evaluate.py --output_dir" in said and "Traceback" not in said
+
+
+@pytest.mark.slow
+def test_the_untrained_encoder_sees_small_tiles_whatever_the_checkpoint_sees(city, run_script, tmp_path):
+    """At the size of a large checkpoint it would need many times as long as all else."""
+    tiles = make_tiles(tmp_path / "tiles", nx=36, ny=30, px=96)
+    save_untrained(tmp_path / "large.pth", tile_size=96)
+    own = ["--tiles_root", tiles, "--labels", city["labels"], "--baselines", "--json"]
+    result = run_script("evaluate.py", "--model_path", tmp_path / "large.pth", *own)
+    records = [json.loads(line) for line in result.stdout.splitlines()]
+    assert "untrained encoder, 64 px" in {record["vectors"] for record in records}
+    sizes = {r["vectors"]: r["value"] for r in records if r["name"] == "size"}
+    assert sizes["untrained encoder, 64 px"] == sizes["large"] == 16
 
 
 def test_two_checkpoints_and_json(city, run_script):
