@@ -104,7 +104,9 @@ ELSEWHERE = (
     "my_tiles",
     "--batch_size 256",
     "30.49,50.42",
-)  # a download, figures, folders of one's own, a GPU, a box of Kyiv
+    "sample_data/",
+    "reports/",
+)  # a download, figures, folders of one's own, a GPU, a box of Kyiv, minutes of work on the whole sample city
 
 
 @pytest.fixture(scope="module")
