@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 import tile_images
+from cluster_names import group_names
 from embeddings import City
 from layers import LAYER_COLOURS, LAYERS
 from tile_facts import ZONES
@@ -129,14 +130,8 @@ def content_density(tiles: ShownTiles) -> Numbers:
 
 
 def cluster(tiles: ShownTiles) -> Categories:
-    """Groups of tiles with similar vectors, named after the two layers they show more of than other tiles."""
-    intensity = tiles.city.store.layer_intensity[tiles.store_rows]
-    usual = intensity.mean(axis=0)
-    names = []
-    for number in range(tiles.cluster.max() + 1):
-        mean = intensity[tiles.cluster == number].mean(axis=0)
-        lift = mean / np.maximum(usual, 1e-9) * np.sqrt(usual)
-        names.append(f"{number + 1} · {' + '.join(LAYERS[layer] for layer in np.argsort(-lift)[:2])}")
+    """Groups of tiles with similar vectors, named after what is over-represented in them."""
+    names = group_names(tiles.city.store, tiles.store_rows, tiles.cluster)
     return Categories(tiles.cluster, names, tile_images.category_palette(len(names)))
 
 

@@ -1,0 +1,258 @@
+"""Names for groups of similar tiles, such as "detached houses" or "park edge", from what is over-represented in them.
+
+Not a command; `colourings.py` names clusters with it. Every class of `map_style.toml` has its own brightness, so the
+pixels of a tile say which classes it shows and how much of each. Tiles of other tools and styles are named by layer.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from functools import cache
+from itertools import combinations
+
+import numpy as np
+
+from layers import LAYERS
+from map_style import load_style
+from tile_files import read_manifest
+from tile_grid import hilbert_order
+from tile_store import TileStore
+
+SAMPLE = 96  # tiles of each group that are looked at
+GRAY_TOLERANCE = 2  # smooth edges and shrinking change the brightness of a few pixels
+MIN_RECOGNISED = 0.4  # of the drawn pixels must have the brightness of a class
+SMOOTHING = 0.03  # added to both shares of a ratio, so that what is rare everywhere names nothing
+SECOND_SHARE = 0.45  # of the first feature's score makes a second one worth a mention
+MIN_SCORE = 0.02  # below this nothing is over-represented
+FULL_PERCENTILE = 90  # of the tiles that show a feature at all; such a tile counts as full of it
+INSIDE_SHARE = 0.3  # of a tile's surface: from here on it lies inside an area, below at its edge
+LONGEST = 34  # letters
+MIXED = "mixed area"  # nothing is over-represented
+MIN_CLASS_SHARE = 1e-3  # of a tile's pixels; fewer may be the smooth edges of something brighter
+EMPTY_SHARE = 0.93  # of a tile's surface without anything drawn on it makes it open ground
+
+
+@dataclasses.dataclass(frozen=True)
+class Feature:
+    """Something that a group can be named after: its `text`, the `classes` ("layer:class") that show it.
+
+    `weight` says how well it describes a place: shops do, fences do not. An area has another text where a tile shows
+    a part of it only: `edge`.
+    """
+
+    text: str
+    classes: tuple[str, ...]
+    weight: float = 1.0
+    edge: str = ""
+
+
+def _feature(text: str, *classes: str, weight: float = 1.0, edge: str = "") -> Feature:
+    return Feature(text, classes, weight, edge)
+
+
+FEATURES = (
+    # where people live and work
+    _feature("detached houses", "buildings:house", weight=1.3),
+    _feature("apartment blocks", "buildings:apartments", weight=1.3),
+    _feature("buildings", "buildings:building", weight=0.4),
+    _feature("sheds and garages", "buildings:minor", "landcover:garages", weight=0.5),
+    _feature("residential area", "landcover:residential", weight=0.6),
+    _feature("shops and cafés", "landcover:retail", "amenities:shop", "amenities:food", "amenities:finance"),
+    _feature("offices", "landcover:commercial", "buildings:commercial"),
+    _feature("industry", "landcover:industrial", "buildings:industrial", weight=1.2),
+    _feature("public buildings", "landcover:civic", "buildings:civic", weight=0.9),
+    _feature("building sites", "landcover:construction", "roads:construction", weight=0.6),
+    _feature("allotments", "landcover:allotments"),
+    _feature("cemetery", "landcover:cemetery"),
+    # what they go to
+    _feature("schools", "amenities:education", weight=0.9),
+    _feature("clinics", "amenities:health", weight=0.8),
+    _feature("culture", "amenities:culture", weight=0.8),
+    _feature("hotels", "amenities:lodging", weight=0.8),
+    _feature("services", "amenities:service", weight=0.4),
+    _feature("bus stops", "amenities:transport", weight=0.5),
+    _feature("car parks", "amenities:parking", weight=0.8),
+    _feature("street furniture", "amenities:street", weight=0.2),
+    _feature("playgrounds", "leisure:playground", weight=0.7),
+    _feature("sports grounds", "leisure:pitch", "leisure:stadium", weight=0.8),
+    _feature("pools", "leisure:swimming_pool", weight=0.6),
+    _feature("gardens", "leisure:garden", weight=0.6),
+    _feature("golf course", "leisure:golf_course"),
+    _feature("marina", "leisure:marina"),
+    # green and water
+    _feature("park", "leisure:park", edge="park edge"),
+    _feature("nature reserve", "leisure:nature_reserve", "boundaries:protected", weight=0.6),
+    _feature("fields", "landcover:farmland", edge="edge of fields"),
+    _feature("forest", "landcover:forest", "natural-features:wood", edge="forest edge"),
+    _feature("grassland", "landcover:grass", "natural-features:grassland", weight=0.7, edge="patches of grass"),
+    _feature("scrub", "natural-features:scrub", weight=0.8),
+    _feature("wetland", "natural-features:wetland", edge="wetland edge"),
+    _feature("beach", "natural-features:beach"),
+    _feature("cliffs", "natural-features:cliff", weight=0.7),
+    _feature("trees", "natural-features:tree", "natural-features:tree_row", weight=0.7),
+    _feature("water", "water:water", "water:coastline", edge="waterside"),
+    _feature("river", "water:river", edge="riverside"),
+    _feature("streams", "water:stream", weight=0.8),
+    _feature("ditches", "water:ditch", weight=0.7),
+    _feature("dams and piers", "water:structure", weight=0.6),
+    # how they move
+    _feature("motorway", "roads:motorway", "roads:trunk", weight=1.1),
+    _feature("main roads", "roads:primary", "roads:secondary", weight=0.7),
+    _feature("through streets", "roads:tertiary", weight=0.5),
+    _feature("residential streets", "roads:residential", "roads:street", weight=0.5),
+    _feature("service roads", "roads:service", weight=0.35),
+    _feature("squares", "places:square", weight=0.6),
+    _feature("footpaths", "roads:pedestrian", "roads:cycleway", "roads:path", weight=0.5),
+    _feature("tracks", "roads:track", weight=0.7),
+    _feature("railway", "railways:rail", "railways:platform", "railways:equipment", weight=1.1),
+    _feature("old railway", "railways:disused", weight=0.7),
+    _feature("stations", "railways:station", "railways:stop", weight=0.8),
+    _feature("metro", "railways:subway", weight=0.7),
+    _feature("tram", "railways:tram", weight=0.9),
+    _feature("airfield", *(f"aeroways:{name}" for name in (
+        "runway", "terminal", "taxiway", "hangar", "gate", "apron", "aerodrome")), weight=1.2),
+    # the rest
+    _feature("power plant", "power:plant", "power:generator", weight=0.8),
+    _feature("power lines", "power:line", "power:tower", "power:minor_line", "power:pole", weight=0.7),
+    _feature("substations", "power:substation", weight=0.6),
+    _feature("village", "places:village", "places:locality", weight=0.5),
+    _feature("district border", "boundaries:district", "boundaries:city", "boundaries:state", weight=0.3),
+    _feature("fences and walls", "boundaries:wall", "boundaries:fence", "boundaries:gate", weight=0.25),
+    _feature("hedges", "boundaries:hedge", weight=0.4),
+)  # fmt: skip
+OPEN_GROUND = _feature("open ground", weight=0.8)  # almost nothing is drawn
+UNNAMED = 0.3  # weight of a class that no feature lists: it gives its own name
+
+
+# --- names -------------------------------------------------------------------------------------------------
+
+
+def group_names(store: TileStore, rows: np.ndarray, group: np.ndarray) -> list[str]:
+    """A short, distinct name for each group of the store's `rows (n,)`; `group (n,)` numbers them from 0.
+
+    It names one or two features that are more common in the group than in all groups together. Equal tiles and groups
+    give equal names. At most `SAMPLE` tiles of each group are looked at, evenly spread over the map.
+    """
+    count = int(group.max(initial=-1)) + 1
+    sample = [_spread(store, rows[group == number]) for number in range(count)]
+    features, amount = feature_amounts(store, np.concatenate([*sample, np.empty(0, np.int64)]).astype(np.int64))
+    if not features:
+        return _distinct([iter(()) for _ in range(count)])
+    owner = np.repeat(np.arange(count), [len(some) for some in sample])
+    fullness = np.minimum(amount / _full(amount), 1)
+    here = np.stack([fullness[owner == number].mean(axis=0) for number in range(count)])  # (groups, features)
+    share = np.stack([amount[owner == number].mean(axis=0) for number in range(count)])
+    size = np.bincount(group, minlength=count)
+    usual = size @ here / size.sum()
+    weight = np.array([feature.weight for feature in features])
+    score = weight * here * np.log((here + SMOOTHING) / (usual + SMOOTHING))
+    return _distinct([_candidates(features, score[number], share[number]) for number in range(count)])
+
+
+def _spread(store: TileStore, rows: np.ndarray) -> np.ndarray:
+    """At most `SAMPLE` of the rows, at even steps of a curve over the map."""
+    along = rows[np.argsort(hilbert_order(store.unwrapped_xy[rows]), kind="stable")]
+    return along[np.unique(np.linspace(0, len(along) - 1, min(SAMPLE, len(along))).astype(np.int64))]
+
+
+def _full(amount: np.ndarray) -> np.ndarray:
+    """The amount of each feature from which on a tile counts as full of it, `(F,)`."""
+    full = [np.percentile(some[some > 0], FULL_PERCENTILE) if some.any() else 1.0 for some in amount.T]
+    return np.maximum(full, 1e-9)
+
+
+def _candidates(features: Sequence[Feature], score: np.ndarray, share: np.ndarray) -> Iterator[str]:
+    """Names of a group, the best first, by the `score (F,)` of each feature and its mean `share (F,)` of a tile."""
+    best = [i for i in np.argsort(-score, kind="stable").tolist() if score[i] >= MIN_SCORE]
+    texts = [features[i].edge if features[i].edge and share[i] < INSIDE_SHARE else features[i].text for i in best]
+    if not best:
+        return
+    if len(best) == 1 or score[best[1]] < SECOND_SHARE * score[best[0]]:
+        yield texts[0]
+    for first, second in combinations(range(min(len(best), 6)), 2):
+        if len(name := f"{texts[first]} and {texts[second]}") <= LONGEST:
+            yield name
+    yield texts[0]
+    for three in combinations(texts[:6], 3):
+        yield ", ".join(three)
+
+
+def _distinct(candidates: list[Iterator[str]]) -> list[str]:
+    """The first name of each group that none before it has."""
+    names: list[str] = []
+    for options in candidates:
+        name = next((option for option in options if option not in names), "")
+        if not name:
+            name = f"{MIXED} {sum(known.startswith(MIXED) for known in names) + 1}"
+        names.append(name)
+    return names
+
+
+# --- what the pixels show ----------------------------------------------------------------------------------
+
+
+def feature_amounts(store: TileStore, rows: np.ndarray) -> tuple[tuple[Feature, ...], np.ndarray]:
+    """The features that the store's `rows (n,)` can show, and the share of each tile's surface that shows each.
+
+    The shares are `(n, F) float64`. They come from the classes of the style if the pixels have their brightness, else
+    from the mean brightness of the layers.
+    """
+    if read_manifest(store.tiles_root).get("style_digest", load_style().digest) == load_style().digest:
+        features, columns = style_features()
+        shares, empty, recognised = class_shares(store, rows)
+        if recognised >= MIN_RECOGNISED:
+            shown = [shares[:, list(some)].sum(axis=1) for some in columns]
+            return (*features, OPEN_GROUND), np.stack([*shown, empty >= EMPTY_SHARE], axis=1)
+    layers = tuple(Feature(name.replace("-", " "), (name,)) for name in LAYERS)
+    return layers, store.layer_intensity[rows].astype(np.float64)
+
+
+@cache
+def style_features() -> tuple[tuple[Feature, ...], tuple[tuple[int, ...], ...]]:
+    """Every feature of the style table, and the classes of each as indices into `Style.classes`.
+
+    A class that no entry of `FEATURES` lists is a feature of its own, so a new class of a style needs no change here.
+    """
+    names = [f"{LAYERS[row.layer]}:{row.name}" for row in load_style().classes]
+    listed = {name for feature in FEATURES for name in feature.classes}
+    others = [
+        _feature(name.split(":")[1].replace("_", " "), name, weight=UNNAMED) for name in names if name not in listed
+    ]
+    features = tuple(feature for feature in (*FEATURES, *others) if set(feature.classes) & set(names))
+    return features, tuple(tuple(names.index(name) for name in one.classes if name in names) for one in features)
+
+
+def class_shares(store: TileStore, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """Share of each tile's pixels that have the brightness of each class of the style, `(n, C)`.
+
+    The other values are the share of each tile on which nothing is drawn, `(n,)`, and the share of all drawn pixels
+    that have the brightness of some class.
+    """
+    classes = load_style().classes
+    counts = np.zeros((len(rows), len(LAYERS), 256), dtype=np.int64)
+    empty = np.ones(len(rows))
+    for i, row in enumerate(rows.tolist()):
+        drawn = np.zeros((store.tile_size, store.tile_size), dtype=bool)
+        for layer, plane in store.drawn_layers(row):
+            counts[i, layer] = np.bincount(np.asarray(plane).ravel(), minlength=256)
+            drawn |= plane > 0
+        empty[i] = 1 - drawn.mean()
+    owner = _class_of_brightness()
+    shares = np.zeros((len(rows), len(classes)))
+    for layer, level in np.argwhere(owner >= 0).tolist():
+        shares[:, owner[layer, level]] += counts[:, layer, level]
+    recognised = float(shares.sum()) / max(1, int(counts[:, :, 1:].sum()))
+    shares /= store.tile_size**2
+    return np.where(shares >= MIN_CLASS_SHARE, shares, 0), empty, recognised
+
+
+@cache
+def _class_of_brightness() -> np.ndarray:
+    """The class that each layer draws in each brightness, `(L, 256) int64`, -1 for none; the nearest of two."""
+    found = np.full((len(LAYERS), 256), -1)
+    distance = np.full((len(LAYERS), 256), GRAY_TOLERANCE + 1)
+    for number, row in enumerate(load_style().classes):
+        for gray in {row.gray, row.fill_gray if row.fill else row.gray}:
+            away = np.abs(np.arange(256) - gray)
+            nearer = (away < distance[row.layer]) & (np.arange(256) > 0)
+            found[row.layer, nearer], distance[row.layer, nearer] = number, away[nearer]
+    return found
