@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 import tile_images
-from cluster_names import group_names
 from embeddings import City
 from layers import LAYER_COLOURS, LAYERS
+from place_words import group_names
 from tile_facts import ZONES
 
 NOTHING_DRAWN = "nothing drawn"

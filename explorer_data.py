@@ -17,6 +17,7 @@ import tile_images
 from colourings import ShownTiles
 from embeddings import City
 from layers import LAYER_COLOURS, LAYERS
+from place_words import tile_words
 from progress_bars import progress
 from projections import TITLES, Projection
 from tile_grid import EARTH_RADIUS_KM
@@ -46,6 +47,7 @@ def explorer_data(city: City, rows: np.ndarray, cluster: np.ndarray, title: str 
     store, store_rows = city.store, city.rows[rows]
     return explorer_facts(city, rows, cluster, title) | {
         "sprites": sprites(city, store_rows),
+        "words": words(city, store_rows),
         "damaged": [tile_id(store.zoom, xy) for xy in store.tile_xy[store_rows[~store.verify(store_rows)]]],
         "map": base_map(city.pictures),
     }
@@ -94,6 +96,12 @@ def sheet_order(city: City, columns: int = SHEET_COLUMNS) -> np.ndarray:
     tile_xy = city.store.unwrapped_xy[city.rows]
     x, y = (tile_xy[rows] - tile_xy.min(axis=0)).T
     return rows[np.lexsort((x, y, x // columns, y // columns))]
+
+
+def words(city: City, store_rows: np.ndarray) -> dict[str, Any]:
+    """What stands out on each tile, in words."""
+    found = tile_words(city.store, store_rows)
+    return {"texts": found.texts, "of_tile": packed(found.words)}
 
 
 def tile_id(zoom: int, tile_xy: np.ndarray) -> str:

@@ -21,7 +21,7 @@ ROOMS = (
     ("cache_files", "devices", "map_style", "osm_file", "osm_repair", "tile_area"),
     ("tile_files", "coastlines", "distributed"),
     ("tile_store", "osm_extract"),
-    ("data_loader", "multiscale", "map_index", "tile_facts", "cluster_names", "tile_statistics", "extract_download"),
+    ("data_loader", "multiscale", "map_index", "tile_facts", "place_words", "tile_statistics", "extract_download"),
     ("model", "map_labels", "tile_painter", "tile_writer", "tile_images"),
     ("checkpoint", "tile_previews", "tile_workers"),
     ("pretrained",),

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import cluster_names
-from cluster_names import FEATURES, LONGEST, MIXED, feature_amounts, group_names, style_features
+import place_words
 from conftest import make_tiles
 from layers import LAYERS
 from map_style import load_style
+from place_words import FEATURES, LONGEST, MIXED, feature_amounts, group_names, style_features
 from tile_store import TileStore, open_store
 
 PX = 64
@@ -104,6 +104,6 @@ def test_every_class_of_the_style_belongs_to_one_feature():
 
 def test_a_class_that_is_hardly_there_is_a_smooth_edge_and_does_not_count(store, monkeypatch):
     rows = np.flatnonzero(columns(store) == 11)[:1]
-    assert cluster_names.class_shares(store, rows)[0].sum() > 0
-    monkeypatch.setattr(cluster_names, "MIN_CLASS_SHARE", 0.99)
-    assert cluster_names.class_shares(store, rows)[0].sum() == 0
+    assert place_words.class_shares(store, rows)[0].sum() > 0
+    monkeypatch.setattr(place_words, "MIN_CLASS_SHARE", 0.99)
+    assert place_words.class_shares(store, rows)[0].sum() == 0

@@ -1,7 +1,7 @@
-"""Names for groups of similar tiles, such as "detached houses" or "park edge", from what is over-represented in them.
+"""Words for places: what a tile shows, and names for groups of tiles, such as "detached houses" or "park edge".
 
-Not a command; `colourings.py` names clusters with it. Every class of `map_style.toml` has its own brightness, so the
-pixels of a tile say which classes it shows and how much of each. Tiles of other tools and styles are named by layer.
+Not a command; page and app name clusters and tiles with it. Every class of `map_style.toml` has its own brightness,
+so the pixels of a tile say which classes it shows and how much of each. Tiles of other styles are named by layer.
 """
 
 import dataclasses
@@ -19,6 +19,7 @@ from tile_store import TileStore
 
 SAMPLE = 96  # tiles of each group that are looked at
 GRAY_TOLERANCE = 2  # smooth edges and shrinking change the brightness of a few pixels
+EDGE_LEVELS = 16  # on either side of a class's brightness show how much of it is smooth edges
 MIN_RECOGNISED = 0.4  # of the drawn pixels must have the brightness of a class
 SMOOTHING = 0.03  # added to both shares of a ratio, so that what is rare everywhere names nothing
 SECOND_SHARE = 0.45  # of the first feature's score makes a second one worth a mention
@@ -26,6 +27,9 @@ MIN_SCORE = 0.02  # below this nothing is over-represented
 FULL_PERCENTILE = 90  # of the tiles that show a feature at all; such a tile counts as full of it
 INSIDE_SHARE = 0.3  # of a tile's surface: from here on it lies inside an area, below at its edge
 LONGEST = 34  # letters
+TILE_WORDS = 5  # of one tile at most
+MIN_FULLNESS = 0.12  # a tile with less of a feature is not described by it
+NO_WORD = 255
 MIXED = "mixed area"  # nothing is over-represented
 MIN_CLASS_SHARE = 1e-3  # of a tile's pixels; fewer may be the smooth edges of something brighter
 EMPTY_SHARE = 0.93  # of a tile's surface without anything drawn on it makes it open ground
@@ -169,7 +173,8 @@ def _candidates(features: Sequence[Feature], score: np.ndarray, share: np.ndarra
     if len(best) == 1 or score[best[1]] < SECOND_SHARE * score[best[0]]:
         yield texts[0]
     for first, second in combinations(range(min(len(best), 6)), 2):
-        if len(name := f"{texts[first]} and {texts[second]}") <= LONGEST:
+        pair = (texts[first], texts[second])
+        if len(name := (", " if any(" and " in text for text in pair) else " and ").join(pair)) <= LONGEST:
             yield name
     yield texts[0]
     for three in combinations(texts[:6], 3):
@@ -185,6 +190,35 @@ def _distinct(candidates: list[Iterator[str]]) -> list[str]:
             name = f"{MIXED} {sum(known.startswith(MIXED) for known in names) + 1}"
         names.append(name)
     return names
+
+
+# --- words for single tiles ------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class TileWords:
+    """What stands out on each of n tiles: `words (n, TILE_WORDS) uint8` index `texts`, the most telling first.
+
+    `NO_WORD` fills the rows of tiles with fewer.
+    """
+
+    texts: tuple[str, ...]
+    words: np.ndarray
+
+    def of(self, row: int) -> list[str]:
+        """The words of one tile."""
+        return [self.texts[word] for word in self.words[row].tolist() if word != NO_WORD]
+
+
+def tile_words(store: TileStore, rows: np.ndarray) -> TileWords:
+    """What stands out on each of the store's `rows (n,)`: what there is much of, and what is rare elsewhere."""
+    features, amount = feature_amounts(store, rows)
+    fullness = np.minimum(amount / _full(amount), 1)
+    telling = np.array([feature.weight for feature in features]) * -np.log(fullness.mean(axis=0) + SMOOTHING)
+    score = np.where(fullness >= MIN_FULLNESS, fullness * np.maximum(telling, 0.01), 0)
+    best = np.argsort(-score, axis=1, kind="stable")[:, :TILE_WORDS]
+    words = np.where(np.take_along_axis(score, best, axis=1) > 0, best, NO_WORD).astype(np.uint8)
+    return TileWords(tuple(feature.text for feature in features), words)
 
 
 # --- what the pixels show ----------------------------------------------------------------------------------
@@ -224,8 +258,9 @@ def style_features() -> tuple[tuple[Feature, ...], tuple[tuple[int, ...], ...]]:
 def class_shares(store: TileStore, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     """Share of each tile's pixels that have the brightness of each class of the style, `(n, C)`.
 
-    The other values are the share of each tile on which nothing is drawn, `(n,)`, and the share of all drawn pixels
-    that have the brightness of some class.
+    Smooth edges have every brightness up to that of what they surround: what is found around a class's own brightness
+    is subtracted. The other values are the share of each tile on which nothing is drawn, `(n,)`, and the share of all
+    drawn pixels that have the brightness of some class.
     """
     classes = load_style().classes
     counts = np.zeros((len(rows), len(LAYERS), 256), dtype=np.int64)
@@ -238,11 +273,20 @@ def class_shares(store: TileStore, rows: np.ndarray) -> tuple[np.ndarray, np.nda
         empty[i] = 1 - drawn.mean()
     owner = _class_of_brightness()
     shares = np.zeros((len(rows), len(classes)))
-    for layer, level in np.argwhere(owner >= 0).tolist():
-        shares[:, owner[layer, level]] += counts[:, layer, level]
-    recognised = float(shares.sum()) / max(1, int(counts[:, :, 1:].sum()))
-    shares /= store.tile_size**2
+    for number, row in enumerate(classes):
+        own = owner[row.layer] == number
+        shares[:, number] = counts[:, row.layer, own].sum(axis=1)
+        shares[:, number] -= own.sum() * counts[:, row.layer, _levels_around(owner[row.layer], own)].mean(axis=1)
+    shares = np.maximum(shares, 0) / store.tile_size**2
+    recognised = float(shares.sum()) * store.tile_size**2 / max(1, int(counts[:, :, 1:].sum()))
     return np.where(shares >= MIN_CLASS_SHARE, shares, 0), empty, recognised
+
+
+def _levels_around(owner: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """The levels of brightness near those of a class, `own (256,)`, that belong to no class."""
+    level = np.arange(256)
+    middle = level[own].mean() if own.any() else 0
+    return level[(owner < 0) & (level > 0) & (np.abs(level - middle) <= EDGE_LEVELS)]
 
 
 @cache
