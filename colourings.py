@@ -47,12 +47,13 @@ class Categories:
     colours: Sequence[str]
     none: str = NOTHING_DRAWN
     ordered: bool = False  # whether the legend keeps the order; otherwise the most frequent category is first
+    editable: bool = False  # whether the reader may give the categories other names
 
     def data(self) -> dict[str, Any]:
         """The legend as JSON."""
         categories = [{"name": name, "colour": colour} for name, colour in zip(self.names, self.colours, strict=True)]
         none = {"name": self.none, "colour": tile_images.BLANK_COLOUR}
-        return {"categories": categories, "none": none, "ordered": self.ordered}
+        return {"categories": categories, "none": none, "ordered": self.ordered, "editable": self.editable}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +133,7 @@ def content_density(tiles: ShownTiles) -> Numbers:
 def cluster(tiles: ShownTiles) -> Categories:
     """Groups of tiles with similar vectors, named after what is over-represented in them."""
     names = group_names(tiles.city.store, tiles.store_rows, tiles.cluster)
-    return Categories(tiles.cluster, names, tile_images.category_palette(len(names)))
+    return Categories(tiles.cluster, names, tile_images.category_palette(len(names)), editable=True)
 
 
 def similarity(_: ShownTiles) -> Similarity:

@@ -18,7 +18,9 @@ from conftest import REPO, make_tiles, save_untrained, script_env
 
 playwright_api = pytest.importorskip("playwright.sync_api")
 import colourings  # noqa: E402
+import explorer_data  # noqa: E402
 import interactive_visualizer  # noqa: E402
+import place_words  # noqa: E402
 from cli import DeviceFlags, TilesFlags  # noqa: E402
 from embeddings import City, load_city  # noqa: E402
 from layers import LAYERS  # noqa: E402
@@ -361,6 +363,49 @@ def test_every_colouring_has_a_legend_with_counts(visit, city):
     assert int(chip.text_content()) == dominant.max()
 
 
+def labels(page, name: str) -> list[str]:
+    """The names that stand on a view."""
+    text = pane(page, name).get_attribute("data-labels")
+    return text.split("; ") if text else []
+
+
+@pytest.mark.parametrize("device", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_clusters_have_names_on_both_views_in_the_legend_and_in_exports(visit, tmp_path, device):
+    page = visit("#alg=PCA&dim=2&colour=cluster", **device)
+    legend = page.locator(".legend [data-category]").evaluate_all("chips => chips.map(chip => chip.dataset.category)")
+    assert len(set(legend)) == len(legend) == 10 and not any(re.match(r"\d", name) for name in legend)
+    for name in ("embedding", "map"):
+        assert labels(page, name) and set(labels(page, name)) <= set(legend)
+    assert len(labels(page, "embedding")) == len(set(labels(page, "embedding"))) >= 3
+    before = marks(page, "map")
+    page.get_by_role("button", name="Names", exact=True).first.click()
+    assert labels(page, "map") == [] and marks(page, "map") != before
+    page.locator(".legend .chip").first.click()
+    table = csv.DictReader(io.StringIO(saved(page, "Save the selection as CSV", tmp_path).read_text()))
+    assert {line["cluster"] for line in table} == {legend[0]}
+
+
+def test_the_reader_can_rename_a_cluster(visit, tmp_path):
+    page = visit("#alg=PCA&dim=2&colour=cluster")
+    first = page.locator(".legend [data-category]").first.get_attribute("data-category")
+    evil = "Old <b>town</b>: =1+1"
+    page.get_by_role("button", name=f"Rename {first}").click()
+    page.keyboard.type(evil)
+    page.keyboard.press("Enter")
+    assert page.locator(".legend [data-category]").first.get_attribute("data-category") == evil
+    assert evil in labels(page, "map") and first not in labels(page, "map")
+    page.locator(".legend .chip").first.click()
+    table = csv.DictReader(io.StringIO(saved(page, "Save the selection as CSV", tmp_path).read_text()))
+    assert {line["cluster"] for line in table} == {evil}
+    page.wait_for_timeout(HASH_SAVED_MS)
+    other = visit(page.evaluate("location.hash"))
+    assert other.locator(".legend [data-category]").first.get_attribute("data-category") == evil
+    other.get_by_role("button", name=f"Rename {evil}").click()
+    other.keyboard.press("Backspace")
+    other.keyboard.press("Enter")
+    assert other.locator(".legend [data-category]").first.get_attribute("data-category") == first
+
+
 def test_similarity_colours_the_city_by_the_picked_tile(visit):
     page = visit("#alg=PCA&dim=2&colour=similarity")
     assert "Pick a tile" in page.locator(".legend").text_content()
@@ -493,13 +538,39 @@ def test_why_two_tiles_match_is_what_the_network_says(visit, city):
     row = row_of(city, pick_on_map(page))
     other = row_of(city, neighbours(page)[0])
     exact = layer_contributions(city.embedder, city.rows[row], city.rows[other])
-    page_says = page.evaluate(
-        """([a, b]) => document.querySelectorAll('.neighbours li')[0].querySelector('.reasons').textContent""", [0, 0]
-    )
-    told = re.findall(r"([a-z-]+) ([+−])(\d\.\d+)", page_says)
-    for layer, sign, size in told:
-        assert float(size) * (1 if sign == "+" else -1) == pytest.approx(exact[LAYERS.index(layer)], abs=0.012)
+    told = parts_told(page.locator(".neighbours li").first.locator(".reasons").first)
     assert told or np.abs(exact).max() < 0.012
+    for layer, change in told.items():
+        assert change == pytest.approx(exact[LAYERS.index(layer)], abs=0.012)
+    assert [*told.values()] == sorted(told.values(), reverse=True)  # what matches comes first
+
+
+def parts_told(reasons) -> dict[str, float]:
+    """The segments of a bar of reasons: how much similarity is lost without each part."""
+    return dict(
+        reasons.locator(".segment").evaluate_all(
+            "parts => parts.map(part => [part.dataset.part, Number(part.dataset.change)])"
+        )
+    )
+
+
+def test_words_say_what_two_tiles_share_and_what_only_one_has(visit, city):
+    page = visit()
+    data = json.loads(page.evaluate("document.getElementById('data').textContent"))["words"]
+    ids = np.frombuffer(base64.b64decode(data["of_tile"]["data"]), np.uint8).reshape(data["of_tile"]["shape"])
+    rows = explorer_data.sheet_order(city).tolist()
+
+    def words(tile: str) -> list[str]:
+        return [data["texts"][word] for word in ids[rows.index(row_of(city, tile))] if word != place_words.NO_WORD]
+
+    own = words(pick_on_map(page, 0.45, 0.45))
+    assert own and page.locator(".tile-panel h2").text_content() == ", ".join(own[:2])
+    for item, tile in zip(page.locator(".neighbours li").all(), neighbours(page), strict=True):
+        same = [word for word in own if word in words(tile)]
+        text = item.locator(".same").text_content() if same else ""
+        assert text == ("both " + ", ".join(same[:2]) if same else "")
+        differs = [word for word in words(tile) if word not in own]
+        assert not differs or f"only there {differs[0]}" in item.locator(".reason-words").text_content()
 
 
 def test_how_much_is_the_place_itself_and_how_much_its_surroundings(browser, ground, tmp_path):
@@ -510,15 +581,18 @@ def test_how_much_is_the_place_itself_and_how_much_its_surroundings(browser, gro
     city = load_city(tiles, paths["model"], device="cpu", max_tiles=60)
     visit = Visit(browser, paths["out"] / "index.html")
     row = row_of(city, pick_on_map(visit.page))
-    texts = visit.page.locator(".neighbours .reasons.place").all_text_contents()
+    bars = visit.page.locator(".neighbours .reasons.place").all()
     others = [row_of(city, tile) for tile in neighbours(visit.page)]
-    assert len(texts) == len(others) > 3
+    assert len(bars) == len(others) > 3
     exact = place_contributions(city.embedder, np.full(len(others), city.rows[row]), city.rows[others])
-    for text, values in zip(texts, exact, strict=True):
-        told = re.findall(r"([a-z ]+) ([+−])(\d\.\d+)", text)
-        assert [name for name, _, _ in told] == list(PLACE_PARTS)
-        for (_, sign, size), value in zip(told, values, strict=True):
-            assert float(size) * (1 if sign == "+" else -1) == pytest.approx(value, abs=0.012)
+    for bar, values in zip(bars, exact, strict=True):
+        told = parts_told(bar)
+        assert list(told) == list(PLACE_PARTS)
+        assert list(told.values()) == pytest.approx(values, abs=0.012)
+        place, around = (max(0.0, value) for value in told.values())
+        if place + around > 0.05:
+            share = int(re.search(r"(\d+) % place", bar.text_content())[1])
+            assert share == pytest.approx(100 * place / (place + around), abs=1.5)
     assert "16 × 16 tiles around" in visit.page.evaluate("document.getElementById('data').textContent")
     visit.leave()
 

@@ -1,7 +1,7 @@
 // The state in the page's address (after #), so that a link opens the same view.
 
 import { bytesOf } from "./arrays.js";
-import { allLayers } from "./state.js";
+import { LONGEST_NAME, allLayers } from "./state.js";
 
 /** @import { PageData, Slot, State } from "./types.d.ts" */
 /** @import { Tiles } from "./tiles.js" */
@@ -16,6 +16,7 @@ const CHOICES = {
   dots: ["dots", "pictures"],
   preview: ["composite", "layer"],
   map: ["coloured", "plain"],
+  labels: ["names", "none"],
 };
 
 /**
@@ -48,6 +49,7 @@ export function withHash(hash, state, data, tiles) {
   if (km >= 0 && km <= FARTHEST_KM) found.km = km;
   const layers = given.get("layers") ?? "";
   if (/^[0-9a-f]{1,8}$/.test(layers) && parseInt(layers, 16) <= allLayers(data)) found.layers = parseInt(layers, 16);
+  found.names = new Map(given.getAll("name").map((text) => namedCategory(text, data)).filter((pair) => pair !== null));
   found.selection = new Set(unpackSelection(given.get("sel") ?? "", tiles));
   return { ...state, ...found };
 }
@@ -65,8 +67,22 @@ export function hashOf(state, tiles) {
     if (value !== usual) out.set(name, value);
   }
   if (state.layers !== allLayers(tiles)) out.set("layers", state.layers.toString(16));
+  for (const [category, name] of state.names) out.append("name", `${category}:${name}`);
   if (state.selection.size) out.set("sel", packSelection([...state.selection], tiles));
   return out.toString().replaceAll("%2F", "/");
+}
+
+/**
+ * A name that a reader gave to a category, from "colouring:number:name".
+ * @param {string} text
+ * @param {PageData} data
+ * @returns {[string, string] | null}
+ */
+function namedCategory(text, data) {
+  const [, key, number, name] = /^([\w-]+):(\d+):(.+)$/s.exec(text) ?? [];
+  const colouring = data.colourings.find((one) => one.key === key);
+  if (colouring?.kind !== "category" || !colouring.editable || !colouring.categories[Number(number)]) return null;
+  return [`${key}:${Number(number)}`, name.slice(0, LONGEST_NAME)];
 }
 
 /**

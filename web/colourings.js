@@ -4,10 +4,11 @@ import { arrayOf } from "./arrays.js";
 import { rampColour, readable, rgbOf } from "./colour.js";
 
 /** @import { CategoryColouring, ColouringData, Legend, LegendItem, NumberArray, NumberColouring, PageData, SimilarityColouring } from "./types.d.ts" */
+/** @import { Words } from "./words.js" */
 /** @typedef {{colours: Uint8Array, legend: Legend}} Coloured 3 bytes a tile, and what they mean */
 /** @typedef {{key: string, column: string, text: string, value: string | number}} Fact */
 
-const HEADING = "layer"; // what this one says of a tile is the tile's heading wherever facts are listed
+const HEADING = "layer"; // what this one says of a tile is its heading wherever no words describe it
 const RAMP_BINS = 24;
 const LOWEST_SHARE = 0.02; // of the tiles may be less similar than the ramp's dark end
 
@@ -21,6 +22,8 @@ export class Colourings {
     this.byKey = new Map(data.colourings.map((colouring) => [colouring.key, colouring]));
     /** @type {Map<string, NumberArray>} */
     this.values = new Map();
+    /** @type {ReadonlyMap<string, string>} names that the reader gave to categories, by "colouring:category" */
+    this.names = new Map();
     for (const colouring of data.colourings) {
       if (colouring.kind !== "similarity") this.values.set(colouring.key, arrayOf(colouring.values));
     }
@@ -33,6 +36,14 @@ export class Colourings {
 
   /** @param {string} key */
   valuesOf(key) { return /** @type {NumberArray} */ (this.values.get(key)); }
+
+  /**
+   * @param {CategoryColouring} colouring
+   * @param {number} value -1 for none
+   */
+  nameOf({ key, categories, none }, value) {
+    return this.names.get(`${key}:${value}`) ?? (categories[value] ?? none).name;
+  }
 
   /**
    * The tiles in the colours of `key`; `similarities` gives those to the picked tile and is null when none is picked.
@@ -59,7 +70,7 @@ export class Colourings {
    * @returns {Coloured}
    */
   byCategory(colouring, dark) {
-    const { key, categories, none, ordered } = colouring;
+    const { key, categories, none, ordered, editable } = colouring;
     const palette = [...categories, none].map((category) => readable(rgbOf(category.colour), dark));
     const values = this.valuesOf(key);
     const counts = new Array(palette.length).fill(0);
@@ -70,11 +81,11 @@ export class Colourings {
       colours.set(palette[category], 3 * row);
     });
     /** @type {LegendItem[]} */
-    const items = [...categories, none].map(({ name }, i) =>
-      ({ name, colour: palette[i], count: counts[i], category: i < categories.length ? i : -1 }));
+    const items = [...categories.keys(), -1].map((category, i) =>
+      ({ name: this.nameOf(colouring, category), colour: palette[i], count: counts[i], category }));
     const shown = items.filter((item) => item.count);
     if (!ordered) shown.sort((a, b) => b.count - a.count);
-    return { colours, legend: { kind: "category", items: shown, values } };
+    return { colours, legend: { kind: "category", key, editable, items: shown, values } };
   }
 
   /**
@@ -135,7 +146,7 @@ export class Colourings {
       const { key, column, kind } = colouring;
       const value = this.values.get(key)?.[row] ?? NaN;
       if (kind === "category") {
-        const { name } = colouring.categories[value] ?? colouring.none;
+        const name = this.nameOf(colouring, value);
         facts.push({ key, column, text: name, value: name });
       } else if (kind === "number" && !Number.isNaN(value)) {
         facts.push({ key, column, text: numberText(colouring, value), value: Number(value.toFixed(3)) });
@@ -147,12 +158,13 @@ export class Colourings {
 
 /**
  * Facts about a tile as names and texts, without the one that is the tile's heading.
- * @param {Colourings} colourings
+ * @param {{colourings: Colourings, words: Words}} explorer
  * @param {number} row
  * @returns {[string, string][]}
  */
-export function factsBelowHeading(colourings, row) {
-  return colourings.facts(row).filter(({ key }) => key !== HEADING).map(({ key, text }) => [key, text]);
+export function factsBelowHeading({ colourings, words }, row) {
+  const isHeading = words.of(row).length ? "" : HEADING;
+  return colourings.facts(row).filter(({ key }) => key !== isHeading).map(({ key, text }) => [key, text]);
 }
 
 /**

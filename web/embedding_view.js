@@ -290,6 +290,7 @@ export class EmbeddingView extends TileView {
   // --- where each dot is on the screen ---
 
   locate() {
+    this.locations++;
     if (this.solid) {
       const { positions, depths } = this.camera.project(this.coordinates(), this.width, this.height);
       this.positions = positions;

@@ -11,6 +11,7 @@ import { Pictures } from "./pictures.js";
 import { Search, best } from "./search.js";
 import { Store, firstState, isProjectionChange } from "./state.js";
 import { Tiles } from "./tiles.js";
+import { Words } from "./words.js";
 
 /** @import { Found, Ink, LatLon, Legend, Marks, Options, PageData, Point, Ring, Slot, State, TileId } from "./types.d.ts" */
 /** @import { Changed } from "./state.js" */
@@ -38,17 +39,20 @@ export class Explorer {
     this.options = options;
     this.stops = new AbortController();
     this.tiles = new Tiles(data);
+    this.words = new Words(data, this.tiles);
     this.search = new Search(data);
     this.colourings = new Colourings(data);
     this.pictures = new Pictures(data, this.tiles, () => this.pictureLoaded());
     this.hovered = -1;
     this.saving = 0;
+    this.colourRun = 0; // counts changes of colours and of what is grey
     this.lastHash = "";
     /** @type {Map<string, {key: string, value: any}>} */
     this.answers = new Map();
     this.card = new HoverCard(this);
     const hash = options.hash === false ? "" : location.hash.slice(1);
     this.store = new Store(withHash(hash, firstState(data, options.theme), data, this.tiles));
+    this.colourings.names = this.state.names;
     this.ink = this.applyTheme();
     this.frame = new Frame(this);
     this.css = [""]; // colour of each tile
@@ -107,8 +111,9 @@ export class Explorer {
     const { state } = this;
     if (changed.has("theme")) this.ink = this.applyTheme();
     if (isProjectionChange(changed)) this.embedding.show(state.alg, state.dim);
+    if (changed.has("names")) this.colourings.names = state.names;
     const bySimilarity = this.colourings.get(state.colour).kind === "similarity";
-    if (changed.has("colour") || changed.has("theme") || (changed.has("tile") && bySimilarity)) this.recolour();
+    if (changed.has("colour") || changed.has("theme") || changed.has("names") || (changed.has("tile") && bySimilarity)) this.recolour();
     else if (changed.has("selection")) this.redraw();
     if (changed.has("tool")) this.setTool();
     if (changed.has("map")) this.map.draw();
@@ -147,7 +152,7 @@ export class Explorer {
   /** The address was changed by hand or by a link. */
   followHash() {
     if (location.hash === this.lastHash) return;
-    const fresh = { ...this.state, tile: -1, a: -1, b: -1, c: -1, km: 0 };
+    const fresh = { ...firstState(this.data, this.options.theme), tool: this.state.tool };
     this.set(withHash(location.hash.slice(1), fresh, this.data, this.tiles));
   }
 
@@ -219,6 +224,20 @@ export class Explorer {
   }
 
   /**
+   * Give a category another name: null leaves it as it is, "" restores the first one.
+   * @param {string} key of the colouring
+   * @param {number} category
+   * @param {string | null} name
+   */
+  rename(key, category, name) {
+    const names = new Map(this.state.names);
+    if (name) names.set(`${key}:${category}`, name);
+    else if (name === "") names.delete(`${key}:${category}`);
+    this.set({ names });
+    if (name) this.say(`Renamed to ${name}`);
+  }
+
+  /**
    * Put a tile into a slot of arithmetic and walks, -1 to empty it.
    * @param {Slot} slot
    * @param {number} row
@@ -249,7 +268,7 @@ export class Explorer {
   /** @param {number} row */
   describe(row) {
     const facts = this.colourings.facts(row).map(({ key, text }) => `${key} ${text}`);
-    return [`tile ${this.tiles.id(row)}`, ...facts].join(", ");
+    return [`tile ${this.tiles.id(row)}`, ...this.words.of(row), ...facts].join(", ");
   }
 
   /**
@@ -377,6 +396,7 @@ export class Explorer {
   }
 
   redraw() {
+    this.colourRun++;
     this.embedding.recolour();
     this.map.draw();
   }

@@ -83,7 +83,8 @@ export class Frame {
       element("section", { class: "pane", "aria-label": "Embedding" }, this.embedding,
         this.tools("Embedding tools", () => explorer.embedding,
           button("Pictures", () => explorer.set({ dots: explorer.state.dots === "dots" ? "pictures" : "dots" }),
-            { class: "tool wide", "data-set": "dots", "data-value": "pictures", title: "Show tiles instead of dots" })),
+            { class: "tool wide", "data-set": "dots", "data-value": "pictures", title: "Show tiles instead of dots" }),
+          this.namesToggle()),
         this.caption, this.notice),
       element("section", { class: "pane", "aria-label": "City map" }, this.map,
         this.tools("Map tools", () => explorer.map,
@@ -96,9 +97,9 @@ export class Frame {
   /**
    * @param {string} label
    * @param {() => TileView} view
-   * @param {Node} toggle
+   * @param {...Node} toggles
    */
-  tools(label, view, toggle) {
+  tools(label, view, ...toggles) {
     const tools = TOOLS.map(([tool, name, help]) =>
       button(element("span", { class: "tool-glyph", "aria-hidden": "true" }), () => this.explorer.set({ tool }),
         { class: `tool tool-${tool}`, "data-set": "tool", "data-value": tool, "aria-label": name, title: help }));
@@ -111,7 +112,13 @@ export class Frame {
       element("div", { class: "group" }, tools),
       element("div", { class: "group" }, zooms.map(([glyph, name, act]) =>
         button(glyph, act, { class: "tool", "aria-label": name, title: name }))),
-      element("div", { class: "group" }, toggle));
+      element("div", { class: "group" }, toggles));
+  }
+
+  namesToggle() {
+    const { explorer } = this;
+    return button("Names", () => explorer.set({ labels: explorer.state.labels === "names" ? "none" : "names" }),
+      { class: "tool wide", "data-set": "labels", "data-value": "names", title: "Show the names of the colours" });
   }
 
   fillSwitches() {

@@ -41,13 +41,13 @@ export class HoverCard {
 
   /** @param {number} row */
   fill(row) {
-    const { tiles, colourings, pictures, state } = this.explorer;
-    const lines = [tiles.id(row), ...factsBelowHeading(colourings, row).map((fact) => fact.join(" "))];
+    const { tiles, words, pictures, state } = this.explorer;
+    const lines = [tiles.id(row), ...factsBelowHeading(this.explorer, row).map((fact) => fact.join(" "))];
     if (state.tile >= 0 && state.tile !== row) {
       lines.push(`similarity ${this.explorer.similarities(state.tile)[row].toFixed(3)}`);
     }
     this.node.dataset.tile = tiles.id(row);
     this.node.replaceChildren(pictures.canvas(row, PICTURE_PX, state.preview),
-      element("div", {}, element("strong", {}, tiles.mainLayer(row)), lines.map((line) => element("span", {}, line))));
+      element("div", {}, element("strong", {}, words.heading(row)), lines.map((line) => element("span", {}, line))));
   }
 }

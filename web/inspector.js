@@ -13,15 +13,15 @@ const SLOTS = /** @type {const} */ ([["a", "A"], ["b", "B"], ["c", "C"]]);
 export function inspector(explorer) {
   const row = explorer.state.tile;
   if (row < 0) return welcome(explorer);
-  const { tiles, colourings } = explorer;
+  const { tiles, words } = explorer;
   const [lat, lon] = tiles.centres[row];
   return element("section", { class: "tile-panel", "aria-label": "Picked tile" },
     element("div", { class: "tile-head" },
       largePicture(explorer, row),
       element("div", { class: "tile-facts" },
-        element("h2", {}, tiles.mainLayer(row)),
+        element("h2", {}, words.heading(row)),
         factList([["tile", tiles.id(row)], ["centre", `${lat.toFixed(5)}, ${lon.toFixed(5)}`],
-          ...factsBelowHeading(colourings, row)]),
+          ...factsBelowHeading(explorer, row)]),
         element("a", { href: tiles.osmLink(row), target: "_blank", rel: "noopener noreferrer" },
           "Open in OpenStreetMap"),
         element("div", { class: "abc" },

@@ -2,9 +2,10 @@
 
 import { cssOf, rampColour } from "./colour.js";
 import { button, element, swatch } from "./dom.js";
+import { LONGEST_NAME } from "./state.js";
 
 /** @import { Explorer } from "./explorer.js" */
-/** @import { Legend } from "./types.d.ts" */
+/** @import { Legend, LegendItem } from "./types.d.ts" */
 
 const TALLEST_BIN_PX = 21;
 const RAMP_PX = 220; // in the saved picture
@@ -16,20 +17,56 @@ const RAMP_PX = 220; // in the saved picture
  */
 export function legendEntries(explorer, legend) {
   switch (legend.kind) {
-    case "category": return legend.items.map((item) => button(
-      [swatch(cssOf(item.colour)), item.name, element("span", { class: "count" }, item.count.toLocaleString("en"))],
-      () => {}, {
-        class: "chip", "data-category": item.name, title: `Select these ${item.count.toLocaleString("en")} tiles`,
-        onclick: (/** @type {MouseEvent} */ event) => {
-          const rows = [...legend.values.keys()];
-          explorer.select(rows.filter((row) => Math.max(-1, legend.values[row]) === item.category), event.shiftKey);
-        },
-      }));
+    case "category": return legend.items.map((item) => categoryEntry(explorer, legend, item));
     case "ramp": return [rampLegend(legend)];
     case "rgb": return [element("div", { class: "ramp" }, legend.channels.map(({ name, colour }) =>
       element("span", { class: "chip plain" }, swatch(colour), name)))];
     case "hint": return [element("span", { class: "legend-hint" }, legend.text)];
   }
+}
+
+/**
+ * A category: its button selects its tiles, and another one gives it a new name where the reader may do that.
+ * @param {Explorer} explorer
+ * @param {Extract<Legend, {kind: "category"}>} legend
+ * @param {LegendItem} item
+ */
+function categoryEntry(explorer, legend, item) {
+  const count = item.count.toLocaleString("en");
+  const chip = button([swatch(cssOf(item.colour)), item.name, element("span", { class: "count" }, count)], () => {}, {
+    class: "chip", "data-category": item.name, title: `Select these ${count} tiles`,
+    onclick: (/** @type {MouseEvent} */ event) => {
+      const rows = [...legend.values.keys()];
+      explorer.select(rows.filter((row) => Math.max(-1, legend.values[row]) === item.category), event.shiftKey);
+    },
+  });
+  if (!legend.editable || item.category < 0) return chip;
+  const pair = element("span", { class: "chip-pair" }, chip, button("✎", () => editName(explorer, legend.key, item, pair),
+    { class: "chip-edit", "aria-label": `Rename ${item.name}`, title: "Give it another name" }));
+  return pair;
+}
+
+/**
+ * A text field in place of a legend entry; Enter keeps the name, Escape does not, no name restores the first one.
+ * @param {Explorer} explorer
+ * @param {string} key of the colouring
+ * @param {LegendItem} item
+ * @param {HTMLElement} entry
+ */
+function editName(explorer, key, item, entry) {
+  const input = element("input", {
+    type: "text", class: "chip-name", value: item.name, maxlength: LONGEST_NAME, "aria-label": `New name for ${item.name}`,
+    onkeydown: (/** @type {KeyboardEvent} */ event) => {
+      if (event.key !== "Enter" && event.key !== "Escape") return;
+      event.stopPropagation();
+      if (event.key === "Escape") input.value = item.name;
+      input.blur();
+    },
+    onblur: () => explorer.rename(key, item.category, input.value.trim() === item.name ? null : input.value.trim()),
+  });
+  entry.replaceChildren(input);
+  input.focus();
+  input.select();
 }
 
 /** @param {Extract<Legend, {kind: "ramp"}>} legend */

@@ -62,6 +62,7 @@ export class MapView extends TileView {
       this.positions[2 * row] = (this.tiles.mapX(row) + 0.5 - this.left) * this.scale;
       this.positions[2 * row + 1] = (this.tiles.y(row) + 0.5 - this.top) * this.scale;
     }
+    this.locations++;
     this.side = Math.max(this.scale, this.sparse ? 7 : 1.5);
     this.reach = Math.max(this.sparse ? 14 : 9, this.side * 0.75);
     this.draw();
@@ -129,6 +130,9 @@ export class MapView extends TileView {
     const exact = this.tiles.rowOnMap(x, y);
     return exact >= 0 ? exact : super.rowAt(point, reach);
   }
+
+  /** Tiles that are large on the screen are looked at one by one. */
+  get labelRepeats() { return this.scale >= 2 * SPRITES_FROM_PX || this.explorer.state.map === "plain" ? 0 : 3; }
 
   // --- drawing ---
 

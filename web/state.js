@@ -5,6 +5,7 @@
 
 /** @type {(keyof State)[]} */
 const PROJECTION = ["alg", "dim"];
+export const LONGEST_NAME = 60; // letters that a reader may give a category
 const FIRST_PROJECTION = "UMAP-2";
 
 export class Store {
@@ -46,7 +47,7 @@ export function firstState(data, theme = "system") {
   const [alg, dim] = (names.find((name) => name === FIRST_PROJECTION) ?? names[0]).split("-");
   return {
     alg, dim: Number(dim), colour: data.colourings[0].key, tile: -1, a: -1, b: -1, c: -1, km: 0, tab: "alike",
-    tool: "pan", dots: "dots", preview: "composite", map: "coloured", theme, layers: allLayers(data), selection: new Set(),
+    tool: "pan", dots: "dots", preview: "composite", map: "coloured", labels: "names", names: new Map(), theme, layers: allLayers(data), selection: new Set(),
   };
 }
 

@@ -11,13 +11,13 @@ import { element } from "./dom.js";
  * @param {string} [label]
  */
 export function tileButton(explorer, row, side, label) {
-  const { tiles } = explorer;
-  const [id, layer] = [tiles.id(row), tiles.mainLayer(row)];
+  const { tiles, words } = explorer;
+  const [id, heading] = [tiles.id(row), words.heading(row)];
   const show = () => explorer.hover(row, null, null);
   const hide = () => explorer.hover(-1, null, null);
   return element("button", {
-    class: "tile-button", type: "button", "data-tile": id, title: `${id} · ${layer}`,
-    "aria-label": `Tile ${id}, ${layer}${label ? `, ${label}` : ""}`,
+    class: "tile-button", type: "button", "data-tile": id, title: `${id} · ${heading}`,
+    "aria-label": `Tile ${id}, ${heading}${label ? `, ${label}` : ""}`,
     onclick: () => explorer.pick(row), onpointerenter: show, onpointerleave: hide, onfocus: show, onblur: hide,
   }, explorer.pictures.canvas(row, side, explorer.state.preview),
   label && element("span", { class: "tile-label" }, label));

@@ -1,7 +1,9 @@
 // What the embedding and the map share: pointing, picking, dragging, box and lasso, marks drawn on top, arrow keys.
 
 import { context2d, element, fitCanvas } from "./dom.js";
+import { LABEL_FONT, drawLabels, placeLabels } from "./labels.js";
 
+/** @import { Label } from "./labels.js" */
 /** @import { Explorer } from "./explorer.js" */
 /** @import { LatLon, Point, Ring, Tool } from "./types.d.ts" */
 
@@ -37,6 +39,9 @@ export class TileView {
     this.downAt = null;
     /** @type {Map<number, Point>} where each finger or the mouse was last while it drags the view */
     this.touches = new Map();
+    this.locations = 0; // counts changes of `positions`
+    /** @type {{key: string, labels: Label[]}} names of categories, kept while nothing moves */
+    this.named = { key: "", labels: [] };
     this.moving = false; // dots fly from one projection to the next
     this.measure();
     this.stops = new AbortController();
@@ -305,9 +310,36 @@ export class TileView {
     context.clearRect(0, 0, this.width, this.height);
     const { rings, path } = this.explorer.marks();
     this.drawUnder(context);
+    drawLabels(context, this.labels(context), this.explorer.ink.text, this.explorer.ink.halo);
     this.drawPath(context, path);
     for (const ring of rings) this.drawRing(context, ring);
     this.drawOutline(context);
+  }
+
+  /** How often the name of a category may stand on this view; 0: not at all. */
+  get labelRepeats() { return 1; }
+
+  /**
+   * Names of the categories in sight.
+   * @param {CanvasRenderingContext2D} context
+   */
+  labels(context) {
+    const { explorer, width, height } = this;
+    const { legend, state } = explorer;
+    if (legend.kind !== "category" || state.labels === "none" || !this.labelRepeats) {
+      this.named = { key: "", labels: [] };
+      this.host.dataset.labels = "";
+      return [];
+    }
+    const key = [this.locations, explorer.colourRun, this.labelRepeats, width, height].join();
+    if (key !== this.named.key) {
+      context.font = LABEL_FONT;
+      const labels = placeLabels(this, legend.items, legend.values, (row) => !explorer.isGrey(row),
+        (text) => context.measureText(text).width, this.labelRepeats);
+      this.named = { key, labels };
+      this.host.dataset.labels = labels.map(({ lines }) => lines.join(" ")).join("; ");
+    }
+    return this.named.labels;
   }
 
   /**

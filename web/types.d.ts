@@ -19,7 +19,7 @@ export interface Category { name: string; colour: string }
 
 interface ColouringBase { key: string; label: string; column: string }
 export interface CategoryColouring extends ColouringBase {
-  kind: "category"; values: Packed; categories: Category[]; none: Category; ordered: boolean;
+  kind: "category"; values: Packed; categories: Category[]; none: Category; ordered: boolean; editable: boolean;
 }
 export interface NumberColouring extends ColouringBase {
   kind: "number"; values: Packed; range: [number, number]; caption: string; scale: number; digits: number; unit: string;
@@ -57,6 +57,8 @@ export interface PageData {
   colourings: ColouringData[];
   arrays: { tile_xy: Packed; dominant_layer: Packed; layer_bits: Packed; layer_mass: Packed };
   vectors: PackedVectors;
+  /** What stands out on each tile: indices into `texts`, the most telling first. Missing in the live app. */
+  words?: { texts: string[]; of_tile: Packed };
   sprites: SheetData;
   map: MapData;
   projections: Record<string, ProjectionData>;
@@ -83,6 +85,9 @@ export interface State {
   km: number; tab: Tab; tool: Tool;
   dots: "dots" | "pictures"; preview: "composite" | "layer"; map: "coloured" | "plain";
   theme: Theme;
+  labels: "names" | "none";
+  /** Names that the reader gave to categories, by "colouring:category". */
+  names: ReadonlyMap<string, string>;
   /** One bit for each layer of the large picture. */
   layers: number;
   selection: ReadonlySet<number>;
@@ -110,7 +115,7 @@ export interface Ink {
 
 export interface LegendItem { name: string; colour: Rgb; count: number; category: number }
 export type Legend =
-  | { kind: "category"; items: LegendItem[]; values: NumberArray }
+  | { kind: "category"; key: string; editable: boolean; items: LegendItem[]; values: NumberArray }
   | { kind: "ramp"; ramp: Rgb[]; bins: number[]; labels: [string, string]; caption: string }
   | { kind: "rgb"; channels: Category[] }
   | { kind: "hint"; text: string };
