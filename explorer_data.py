@@ -17,7 +17,7 @@ import tile_images
 from colourings import ShownTiles
 from embeddings import City
 from layers import LAYER_COLOURS, LAYERS
-from place_words import tile_words
+from place_words import Vocabulary
 from progress_bars import progress
 from projections import TITLES, Projection
 from tile_grid import EARTH_RADIUS_KM
@@ -100,8 +100,8 @@ def sheet_order(city: City, columns: int = SHEET_COLUMNS) -> np.ndarray:
 
 def words(city: City, store_rows: np.ndarray) -> dict[str, Any]:
     """What stands out on each tile, in words."""
-    found = tile_words(city.store, store_rows)
-    return {"texts": found.texts, "of_tile": packed(found.words)}
+    vocabulary = Vocabulary.of(city.store)
+    return {"texts": vocabulary.texts, "of_tile": packed(vocabulary.words(city.store, store_rows))}
 
 
 def tile_id(zoom: int, tile_xy: np.ndarray) -> str:

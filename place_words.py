@@ -27,9 +27,11 @@ MIN_SCORE = 0.02  # below this nothing is over-represented
 FULL_PERCENTILE = 90  # of the tiles that show a feature at all; such a tile counts as full of it
 INSIDE_SHARE = 0.3  # of a tile's surface: from here on it lies inside an area, below at its edge
 LONGEST = 34  # letters
+VOCABULARY_SAMPLE = 500  # tiles of a city tell what is usual in it
 TILE_WORDS = 5  # of one tile at most
 MIN_FULLNESS = 0.12  # a tile with less of a feature is not described by it
 NO_WORD = 255
+SAME_SHOWN = 2  # words that two tiles share
 MIXED = "mixed area"  # nothing is over-represented
 MIN_CLASS_SHARE = 1e-3  # of a tile's pixels; fewer may be the smooth edges of something brighter
 EMPTY_SHARE = 0.93  # of a tile's surface without anything drawn on it makes it open ground
@@ -137,10 +139,11 @@ def group_names(store: TileStore, rows: np.ndarray, group: np.ndarray) -> list[s
     give equal names. At most `SAMPLE` tiles of each group are looked at, evenly spread over the map.
     """
     count = int(group.max(initial=-1)) + 1
-    sample = [_spread(store, rows[group == number]) for number in range(count)]
-    features, amount = feature_amounts(store, np.concatenate([*sample, np.empty(0, np.int64)]).astype(np.int64))
-    if not features:
-        return _distinct([iter(()) for _ in range(count)])
+    if not count:
+        return []
+    sample = [_spread(store, rows[group == number], SAMPLE) for number in range(count)]
+    looked_at = np.concatenate(sample)
+    features, amount = feature_amounts(store, looked_at, shows_classes(store, looked_at))
     owner = np.repeat(np.arange(count), [len(some) for some in sample])
     fullness = np.minimum(amount / _full(amount), 1)
     here = np.stack([fullness[owner == number].mean(axis=0) for number in range(count)])  # (groups, features)
@@ -152,10 +155,10 @@ def group_names(store: TileStore, rows: np.ndarray, group: np.ndarray) -> list[s
     return _distinct([_candidates(features, score[number], share[number]) for number in range(count)])
 
 
-def _spread(store: TileStore, rows: np.ndarray) -> np.ndarray:
-    """At most `SAMPLE` of the rows, at even steps of a curve over the map."""
+def _spread(store: TileStore, rows: np.ndarray, count: int) -> np.ndarray:
+    """At most `count` of the rows, at even steps of a curve over the map."""
     along = rows[np.argsort(hilbert_order(store.unwrapped_xy[rows]), kind="stable")]
-    return along[np.unique(np.linspace(0, len(along) - 1, min(SAMPLE, len(along))).astype(np.int64))]
+    return along[np.unique(np.linspace(0, len(along) - 1, min(count, len(along))).astype(np.int64))]
 
 
 def _full(amount: np.ndarray) -> np.ndarray:
@@ -192,52 +195,84 @@ def _distinct(candidates: list[Iterator[str]]) -> list[str]:
     return names
 
 
-# --- words for single tiles ------------------------------------------------------------------------------------
+# --- words for single tiles ----------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
-class TileWords:
-    """What stands out on each of n tiles: `words (n, TILE_WORDS) uint8` index `texts`, the most telling first.
+class Vocabulary:
+    """What the tiles of a city can be described by: F features, and how much of each is usual in that city.
 
-    `NO_WORD` fills the rows of tiles with fewer.
+    `by_class` says that the pixels have the brightness of the style's classes. From an amount of `full (F,)` on, a tile
+    counts as full of a feature; `usual (F,)` is the mean fullness, 0 to 1, over the city's tiles with content.
     """
 
-    texts: tuple[str, ...]
-    words: np.ndarray
+    features: tuple[Feature, ...]
+    by_class: bool
+    full: np.ndarray
+    usual: np.ndarray
 
-    def of(self, row: int) -> list[str]:
-        """The words of one tile."""
-        return [self.texts[word] for word in self.words[row].tolist() if word != NO_WORD]
+    @classmethod
+    def of(cls, store: TileStore) -> "Vocabulary":
+        """The vocabulary of a city, from `VOCABULARY_SAMPLE` of its tiles at most."""
+        rows = _spread(store, np.flatnonzero(~store.blank), VOCABULARY_SAMPLE)
+        by_class = shows_classes(store, rows)
+        features, amount = feature_amounts(store, rows, by_class)
+        full = _full(amount)
+        return cls(features, by_class, full, np.minimum(amount / full, 1).mean(axis=0) if len(rows) else full)
+
+    @property
+    def texts(self) -> list[str]:
+        """The text of each feature."""
+        return [feature.text for feature in self.features]
+
+    def words(self, store: TileStore, rows: np.ndarray) -> np.ndarray:
+        """What stands out on each of the store's `rows (n,)`, the most telling first: what fills it and is rare.
+
+        `(n, TILE_WORDS) uint8`, indices into `texts`; `NO_WORD` fills the rows of tiles with fewer.
+        """
+        fullness = np.minimum(feature_amounts(store, rows, self.by_class)[1] / self.full, 1)
+        telling = np.array([feature.weight for feature in self.features]) * -np.log(self.usual + SMOOTHING)
+        score = np.where(fullness >= MIN_FULLNESS, fullness * np.maximum(telling, 0.01), 0)
+        best = np.argsort(-score, axis=1, kind="stable")[:, :TILE_WORDS]
+        return np.where(np.take_along_axis(score, best, axis=1) > 0, best, NO_WORD).astype(np.uint8)
+
+    def describe(self, store: TileStore, rows: np.ndarray) -> list[list[str]]:
+        """The words of each of the store's `rows (n,)` as text."""
+        found = self.words(store, rows).tolist()
+        return [[self.texts[word] for word in words if word != NO_WORD] for words in found]
 
 
-def tile_words(store: TileStore, rows: np.ndarray) -> TileWords:
-    """What stands out on each of the store's `rows (n,)`: what there is much of, and what is rare elsewhere."""
-    features, amount = feature_amounts(store, rows)
-    fullness = np.minimum(amount / _full(amount), 1)
-    telling = np.array([feature.weight for feature in features]) * -np.log(fullness.mean(axis=0) + SMOOTHING)
-    score = np.where(fullness >= MIN_FULLNESS, fullness * np.maximum(telling, 0.01), 0)
-    best = np.argsort(-score, axis=1, kind="stable")[:, :TILE_WORDS]
-    words = np.where(np.take_along_axis(score, best, axis=1) > 0, best, NO_WORD).astype(np.uint8)
-    return TileWords(tuple(feature.text for feature in features), words)
+def shared_words(own: list[str], other: list[str]) -> str:
+    """What two tiles have in common, and what only the other one has, by the words of each."""
+    same = [word for word in own if word in other][:SAME_SHOWN]
+    added = [word for word in other if word not in own][:1]
+    parts = [f"both {', '.join(same)}" if same else "", f"only there {added[0]}" if added else ""]
+    return "; ".join(filter(None, parts))
 
 
 # --- what the pixels show ----------------------------------------------------------------------------------
 
 
-def feature_amounts(store: TileStore, rows: np.ndarray) -> tuple[tuple[Feature, ...], np.ndarray]:
+def shows_classes(store: TileStore, rows: np.ndarray) -> bool:
+    """Whether the pixels of the store's `rows` have the brightness of the classes of the style."""
+    digest = load_style().digest
+    same_style = read_manifest(store.tiles_root).get("style_digest", digest) == digest
+    return same_style and class_shares(store, rows)[2] >= MIN_RECOGNISED
+
+
+def feature_amounts(store: TileStore, rows: np.ndarray, by_class: bool) -> tuple[tuple[Feature, ...], np.ndarray]:
     """The features that the store's `rows (n,)` can show, and the share of each tile's surface that shows each.
 
-    The shares are `(n, F) float64`. They come from the classes of the style if the pixels have their brightness, else
-    from the mean brightness of the layers.
+    The shares are `(n, F) float64`. They come from the classes of the style, or else from the mean brightness of the
+    layers.
     """
-    if read_manifest(store.tiles_root).get("style_digest", load_style().digest) == load_style().digest:
-        features, columns = style_features()
-        shares, empty, recognised = class_shares(store, rows)
-        if recognised >= MIN_RECOGNISED:
-            shown = [shares[:, list(some)].sum(axis=1) for some in columns]
-            return (*features, OPEN_GROUND), np.stack([*shown, empty >= EMPTY_SHARE], axis=1)
-    layers = tuple(Feature(name.replace("-", " "), (name,)) for name in LAYERS)
-    return layers, store.layer_intensity[rows].astype(np.float64)
+    if not by_class:
+        layers = tuple(Feature(name.replace("-", " "), (name,)) for name in LAYERS)
+        return layers, store.layer_intensity[rows].astype(np.float64)
+    features, columns = style_features()
+    shares, empty, _ = class_shares(store, rows)
+    shown = [shares[:, list(some)].sum(axis=1) for some in columns]
+    return (*features, OPEN_GROUND), np.stack([*shown, empty >= EMPTY_SHARE], axis=1)
 
 
 @cache

@@ -9,7 +9,17 @@ import place_words
 from conftest import make_tiles
 from layers import LAYERS
 from map_style import load_style
-from place_words import FEATURES, LONGEST, MIXED, feature_amounts, group_names, style_features
+from place_words import (
+    FEATURES,
+    LONGEST,
+    MIXED,
+    Vocabulary,
+    feature_amounts,
+    group_names,
+    shared_words,
+    shows_classes,
+    style_features,
+)
 from tile_store import TileStore, open_store
 
 PX = 64
@@ -83,7 +93,8 @@ def test_names_do_not_depend_on_the_order_of_the_tiles(store):
 
 def test_tiles_in_another_brightness_are_named_by_layer(tiny_tiles, tmp_path):
     store = open_store(tiny_tiles, PX, cache_dir=tmp_path)
-    features, amount = feature_amounts(store, np.arange(len(store)))
+    assert not shows_classes(store, np.arange(len(store)))
+    features, amount = feature_amounts(store, np.arange(len(store)), by_class=False)
     assert [feature.classes for feature in features] == [(name,) for name in LAYERS]
     assert amount == pytest.approx(store.layer_intensity)
     assert len(set(group_names(store, np.arange(len(store)), columns(store) // 4))) == 3
@@ -93,6 +104,22 @@ def test_groups_of_which_nothing_is_over_represented_still_have_names(store):
     rows = np.flatnonzero(columns(store) < 4)
     names = group_names(store, rows, np.arange(len(rows)) % 3)
     assert names == [f"{MIXED} {number}" for number in (1, 2, 3)]
+
+
+def test_a_tile_is_described_by_what_fills_it_and_is_rare(store):
+    vocabulary = Vocabulary.of(store)
+    assert vocabulary.by_class
+    said = vocabulary.describe(store, np.arange(len(store)))
+    for words, column in zip(said, columns(store), strict=True):
+        assert words[0] == ("forest" if column < 4 else "apartment blocks" if column < 8 else words[0])
+        assert column < 8 or set(words) <= {"water", "park"}
+    some = np.array([3, 1])
+    assert vocabulary.describe(store, some) == [said[3], said[1]]  # whatever else is asked for
+
+
+def test_two_tiles_share_words_and_differ_in_others():
+    assert shared_words(["forest", "tracks"], ["park", "forest"]) == "both forest; only there park"
+    assert shared_words(["forest"], ["forest"]) == "both forest" and shared_words([], []) == ""
 
 
 def test_every_class_of_the_style_belongs_to_one_feature():

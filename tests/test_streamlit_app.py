@@ -285,7 +285,7 @@ def test_search_finds_what_exact_search_finds(open_app, metric, tiny_tiles, tiny
     expected = [tuple(map(int, city.tile_xy[other])) for other in exact if other != row]
     assert results(app) == expected[:7]
     notes = [item["note"] for item in component(app, "loc2vec_gallery")["items"]]
-    assert notes[0].startswith("1. distance 0.")
+    assert notes[0].startswith("1. distance 0.") and re.search(r"\n(both|only there) [a-z]", notes[0])
 
 
 def test_search_by_coordinates_and_with_a_distance_on_the_ground(open_app):
