@@ -195,7 +195,7 @@ def write_map(city: DrawnCity, page: Path, scratch: Path) -> None:
     from interactive_visualizer import PageFlags, page_data, write_page  # slow to import
 
     shown = city.take(pick_rows(city.store, MAP_TILES))
-    flags = PageFlags(dr_algorithms=["PCA", "TSNE"])
+    flags = PageFlags(dr_algorithms=["PCA", "TSNE"], names=city.drawing.extract)
     write_page(page, page_data(shown, flags, scratch, DeviceFlags.seed))
 
 

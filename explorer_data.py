@@ -17,10 +17,11 @@ import tile_images
 from colourings import ShownTiles
 from embeddings import City
 from layers import LAYER_COLOURS, LAYERS
+from place_names import KINDS, PlaceNames
 from place_words import Vocabulary
 from progress_bars import progress
 from projections import TITLES, Projection
-from tile_grid import EARTH_RADIUS_KM
+from tile_grid import EARTH_RADIUS_KM, tile_of_latlon
 from tile_store import TileStore
 
 PAGE_FORMAT = 2
@@ -33,6 +34,7 @@ FEW_TILES = 1_000  # a page with more has smaller pictures of layers
 SHEET_COLUMNS = 16
 STEPS = np.iinfo(np.int16).max  # vectors are rounded to this many steps on either side of the mean
 POINT_STEPS = np.iinfo(np.uint16).max  # points of projections are rounded to this many steps
+MOST_NAMES = 30_000  # that can be searched; the most important kinds come first
 MAP_PX = 2048  # approximate size of the longer edge of the city map
 EXTRACT_SUFFIXES = re.compile(r"(\.(osm|osh|pbf|xml|o5m|opl|gz|bz2|lz4|zst))+$", re.IGNORECASE)
 
@@ -102,6 +104,18 @@ def words(city: City, store_rows: np.ndarray) -> dict[str, Any]:
     """What stands out on each tile, in words."""
     vocabulary = Vocabulary.of(city.store)
     return {"texts": vocabulary.texts, "of_tile": packed(vocabulary.words(city.store, store_rows))}
+
+
+def packed_names(city: City, places: PlaceNames) -> dict[str, Any]:
+    """The named places on the city's tiles: `texts` with a line for each name, `kind` into `kinds`, `latlon (n, 2)`."""
+    tile = np.floor(tile_of_latlon(places.latlon[:, 0], places.latlon[:, 1], city.store.zoom)).astype(np.int64)
+    here = places.take(np.flatnonzero(city.store.grid.rows(tile) >= 0)[:MOST_NAMES])
+    return {
+        "texts": ["\n".join(names) for names in here.names],
+        "kinds": [name for name, _ in KINDS],
+        "kind": packed(here.kind.astype(np.uint8)),
+        "latlon": packed(here.latlon.astype(np.float32)),
+    }
 
 
 def tile_id(zoom: int, tile_xy: np.ndarray) -> str:

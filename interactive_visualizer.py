@@ -31,10 +31,11 @@ from cli import (
     run_main,
 )
 from embeddings import City, load_city
-from explorer_data import Quantised, explorer_data, packed_projection, planes, sheet_order
+from explorer_data import Quantised, explorer_data, packed_names, packed_projection, planes, sheet_order
 from files import atomic_write, digest
 from front_end import WEB, bundle, style_sheet
 from layers import LAYERS
+from place_names import find_place_names
 from progress_bars import progress
 from reasons import place_parts, shown_parts
 from tile_store import FAR_TILES, NEAR_TILES
@@ -60,6 +61,12 @@ class PageFlags:
     )  # fmt: skip
     clusters: int = flag(10, "number of clusters (k-means on the vectors)", type=positive_int)
     reasons: bool = flag(True, "measure which layers make two tiles alike: several forward passes a tile, cached")
+    names: Path | None = flag(
+        None,
+        "extract with the place names to search (default: those beside the tiles)",
+        type=Path,
+        metavar="EXTRACT",
+    )
     title: str | None = flag(None, "title of the page (default: the name of the extract)")
 
 
@@ -142,7 +149,9 @@ def page_data(city: City, page: PageFlags, cache_dir: Path, seed: int) -> dict[s
         "Trained for": f"{city.checkpoint.epoch:,} epoch{'s' * (city.checkpoint.epoch != 1)}",
         "Search in this page": f"finds {recall:.1%} of the exact ten nearest",
     }
+    named = find_place_names(city.store.tiles_root, page.names)
     return explorer_data(city, rows, cluster, page.title) | {
+        "names": packed_names(city, named) if named is not None else None,
         "projections": points,
         "planes": planes(city, store_rows),
         "reasons": reasons,

@@ -27,6 +27,7 @@ from map_labels import labels_table
 from map_style import Style, load_style
 from osm_extract import ATTRIBUTION, Features, read_features
 from osm_file import extract_info
+from place_names import NAMES_FILE, read_place_names, save_place_names
 from progress_bars import warn
 from tile_area import (
     MAX_TILES,
@@ -174,6 +175,8 @@ def render(config: RenderConfig) -> RenderReport:
             manifest |= {"complete": True, "layers": _layer_counts(inked, style, index)} | _geometry_report(features)
             _write_manifest(root, manifest)
             report = _report(manifest, area, int(missing.any(axis=1).sum()), outputs)
+        if config.force or not (root / NAMES_FILE).exists():
+            save_place_names(root / NAMES_FILE, read_place_names(extract))
         if config.preview:
             report.outputs += write_previews(root, report.area, config.tile_px, config.jobs)
     return report

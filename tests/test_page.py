@@ -25,6 +25,7 @@ from cli import DeviceFlags, TilesFlags  # noqa: E402
 from embeddings import City, load_city  # noqa: E402
 from layers import LAYERS  # noqa: E402
 from make_screenshots import BROWSER_FLAGS, DESKTOP, PHONE, READY, START_TIMEOUT_MS, launch  # noqa: E402
+from place_names import KINDS, NAMES_FILE, PlaceNames, save_place_names  # noqa: E402
 from reasons import PLACE_PARTS, layer_contributions, place_contributions  # noqa: E402
 from similarity import walk  # noqa: E402
 from tile_grid import great_circle_km  # noqa: E402
@@ -50,11 +51,32 @@ def ground(tmp_path_factory) -> dict[str, Path]:
     evil = "</script><script>window.attacked=1</script><img src=x onerror=window.attacked=1>"
     manifest = {"extract": "Ünïted <i>City.osm.pbf", "attribution": f"© OpenStreetMap {evil}, more"}
     (root / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    save_place_names(root / NAMES_FILE, named_places())
     model = folder / "model.pth"
     save_untrained(model, TILE_SIZE, DIMENSIONS)
     paths = {"tiles": root, "model": model, "cache": folder / "cache", "out": folder / "out"}
     build(paths, "--dr_algorithms", "PCA", "TSNE", "--max_tiles", SHOWN)
     return paths | {"page": folder / "out" / "index.html"}
+
+
+EVIL_NAME = "Platz <img src=x onerror=window.attacked=1>"
+MIDDLE = (50.4278, 30.4129)  # of the city of 18 x 18 tiles
+PLACES = [
+    (("вулиця Зелена", "Green Street"), "street", (MIDDLE[0] + 0.003, MIDDLE[1] + 0.004)),
+    (("Khreshchatyk",), "street", (MIDDLE[0] - 0.004, MIDDLE[1] + 0.002)),
+    (("Münchener Platz",), "square", (MIDDLE[0] + 0.001, MIDDLE[1] - 0.006)),
+    ((EVIL_NAME,), "shop", (MIDDLE[0] - 0.002, MIDDLE[1] - 0.003)),
+    (("Beyond the map",), "park", (10.0, 10.0)),
+]
+
+
+def named_places() -> PlaceNames:
+    kinds = [name for name, _ in KINDS]
+    return PlaceNames(
+        [names for names, _, _ in PLACES],
+        np.array([kinds.index(kind) for _, kind, _ in PLACES], np.int8),
+        np.array([latlon for _, _, latlon in PLACES]),
+    )
 
 
 def build(paths: dict[str, Path], *flags: object) -> subprocess.CompletedProcess:
@@ -636,7 +658,7 @@ def test_arithmetic_and_walk(visit, city):
 
 def test_find_by_id_by_place_and_at_random(visit, city):
     page = visit()
-    box = page.get_by_role("searchbox", name="Find a tile")
+    box = page.get_by_role("combobox", name="Find a place")
     x, y = city.embeddings.tile_xy[7]
     box.fill(f"17/{x}/{y}")
     box.press("Enter")
@@ -647,7 +669,7 @@ def test_find_by_id_by_place_and_at_random(visit, city):
     x, y = city.embeddings.tile_xy[11]
     assert pane(page, "map").get_attribute("data-tile") == f"17/{x}/{y}"
     alert = page.locator(".find-message")
-    for text, answer in (("hello", "Type a tile"), ("1.5, 2.5", "far outside"), (f"12/{x}/{y}", "zoom 17, not 12")):
+    for text, answer in (("qqqqq", "Type a tile"), ("1.5, 2.5", "far outside"), (f"12/{x}/{y}", "zoom 17, not 12")):
         box.fill(text)
         box.press("Enter")
         assert answer in alert.text_content()
@@ -656,6 +678,38 @@ def test_find_by_id_by_place_and_at_random(visit, city):
         page.get_by_role("button", name="Random").click()
         seen.add(pane(page, "map").get_attribute("data-tile"))
     assert len(seen) > 1 and not alert.text_content()
+
+
+@pytest.mark.parametrize("device", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_find_a_place_by_name_in_any_script(visit, city, device):
+    """By the beginning of a word, another alphabet, another spelling, another language, and with a letter wrong."""
+    page = visit(f"#{FRESH}", **device)
+    box = page.get_by_role("combobox", name="Find a place")
+    for typed, name in (
+        ("green", PLACES[0][0][0]), ("zelena", PLACES[0][0][0]), ("ЗЕЛЕН", PLACES[0][0][0]), ("Zlena", PLACES[0][0][0]),
+        ("хрещатик", PLACES[1][0][0]), ("khreshatik", PLACES[1][0][0]), ("munchen pl", PLACES[2][0][0]),
+    ):  # fmt: skip
+        box.fill(typed)
+        options = page.locator(".found-place[role=option]")
+        assert options.first.locator(".found-name").text_content().startswith(name), typed
+        box.press("ArrowDown")
+        assert options.first.get_attribute("aria-selected") == "true"
+        assert box.get_attribute("aria-activedescendant") == options.first.get_attribute("id")
+        box.press("Enter")
+        _, _, (lat, lon) = next(place for place in PLACES if place[0][0] == name)
+        nearest = great_circle_km(city.embeddings.latlon, np.array([lat, lon])).argmin()
+        x, y = city.embeddings.tile_xy[nearest]
+        assert pane(page, "map").get_attribute("data-tile") == f"17/{x}/{y}"
+        assert page.get_by_role("listbox").is_hidden()
+    box.fill("platz")
+    box.press("ArrowUp")
+    assert page.locator(".found-place").last.get_attribute("aria-selected") == "true"
+    box.press("Escape")
+    assert page.get_by_role("listbox").is_hidden() and box.input_value() == "platz"
+    box.fill("platz")
+    page.locator(".found-place").first.click()
+    assert box.input_value() == EVIL_NAME and page.evaluate("window.attacked") is None
+    assert page.locator("#explorer img").count() == 0
 
 
 @pytest.mark.parametrize("name", ["embedding", "map"])
@@ -688,7 +742,7 @@ def test_every_control_has_a_name_and_can_be_tabbed_to(visit):
         reached.add(
             page.evaluate("document.activeElement.getAttribute('aria-label') || document.activeElement.textContent")
         )
-    assert {"Find a tile", "Find", "t-SNE", "Colour by", "Move", "Box", "Lasso"} <= reached
+    assert {"Find a place", "Find", "t-SNE", "Colour by", "Move", "Box", "Lasso"} <= reached
     for start in ("City map", "Embedding:"):
         assert any(text.startswith(start) for text in reached)
 

@@ -19,7 +19,7 @@ ROOMS = (
     ("cli",),
     ("files", "tile_grid"),
     ("cache_files", "devices", "map_style", "osm_file", "osm_repair", "tile_area"),
-    ("tile_files", "coastlines", "distributed"),
+    ("tile_files", "coastlines", "distributed", "place_names"),
     ("tile_store", "osm_extract"),
     ("data_loader", "multiscale", "map_index", "tile_facts", "place_words", "tile_statistics", "extract_download"),
     ("model", "map_labels", "tile_painter", "tile_writer", "tile_images"),

@@ -24,6 +24,7 @@ const TOOLS = [
   ["lasso", "Lasso", "Draw a line around tiles to select them"],
 ];
 const PREVIEWS = /** @type {const} */ ([["composite", "Composite"], ["layer", "Main layer"]]);
+const COLOUR_ID = "loc2vec-colour";
 const BUTTON_ZOOM = 1.5;
 const [WIDE_PX, MEDIUM_PX] = [1100, 700];
 
@@ -46,7 +47,7 @@ export class Frame {
     this.notice = element("p", { class: "notice", role: "note", hidden: true },
       "WebGL is not available here. Dots are drawn without it, a little more slowly.");
     const recolour = () => explorer.set({ colour: this.colour.value });
-    this.colour = element("select", { "aria-label": "Colour by", onchange: recolour },
+    this.colour = element("select", { id: COLOUR_ID, "aria-label": "Colour by", onchange: recolour },
       explorer.data.colourings.map(({ key, label }) => element("option", { value: key }, label)));
     this.root.replaceChildren(this.header(), this.main(), this.status, explorer.card.node);
     this.fillSwitches();
@@ -79,12 +80,11 @@ export class Frame {
     const { explorer } = this;
     return element("main", { class: "grid" },
       element("div", { class: "bar-top" }, this.switches,
-        element("label", { class: "field" }, element("span", {}, "Colour by"), this.colour), this.legend),
+        element("div", { class: "field" }, element("label", { for: COLOUR_ID }, "Colour by"), this.colour, this.namesToggle()), this.legend),
       element("section", { class: "pane", "aria-label": "Embedding" }, this.embedding,
         this.tools("Embedding tools", () => explorer.embedding,
           button("Pictures", () => explorer.set({ dots: explorer.state.dots === "dots" ? "pictures" : "dots" }),
-            { class: "tool wide", "data-set": "dots", "data-value": "pictures", title: "Show tiles instead of dots" }),
-          this.namesToggle()),
+            { class: "tool wide", "data-set": "dots", "data-value": "pictures", title: "Show tiles instead of dots" })),
         this.caption, this.notice),
       element("section", { class: "pane", "aria-label": "City map" }, this.map,
         this.tools("Map tools", () => explorer.map,
@@ -118,7 +118,7 @@ export class Frame {
   namesToggle() {
     const { explorer } = this;
     return button("Names", () => explorer.set({ labels: explorer.state.labels === "names" ? "none" : "names" }),
-      { class: "tool wide", "data-set": "labels", "data-value": "names", title: "Show the names of the colours" });
+      { class: "button toggle", "data-set": "labels", "data-value": "names", title: "Show the names of the colours" });
   }
 
   fillSwitches() {

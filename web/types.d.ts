@@ -59,6 +59,8 @@ export interface PageData {
   vectors: PackedVectors;
   /** What stands out on each tile: indices into `texts`, the most telling first. Missing in the live app. */
   words?: { texts: string[]; of_tile: Packed };
+  /** Named places: every line of a text is a name of it, the usual one first; `kind` counts in `kinds`. */
+  names?: { texts: string[]; kinds: string[]; kind: Packed; latlon: Packed } | null;
   sprites: SheetData;
   map: MapData;
   projections: Record<string, ProjectionData>;
