@@ -65,6 +65,7 @@ class Numbers:
     """
 
     kind: ClassVar = "number"
+    PERCENTILES: ClassVar = (1, 99)  # which the colours span unless `low` and `high` say something else
     values: np.ndarray
     caption: str
     low: float | None = None
@@ -76,7 +77,7 @@ class Numbers:
     def data(self) -> dict[str, Any]:
         """The legend as JSON."""
         known = self.values[np.isfinite(self.values)]
-        low, high = np.percentile(known, [1, 99]) if len(known) else (0.0, 1.0)
+        low, high = np.percentile(known, self.PERCENTILES) if len(known) else (0.0, 1.0)
         limits = [float(found if given is None else given) for given, found in ((self.low, low), (self.high, high))]
         shown = {name: getattr(self, name) for name in ("caption", "scale", "digits", "unit")}
         return {"range": limits, **shown}
@@ -94,6 +95,18 @@ class Colours:
         """The legend as JSON."""
         colours = CHANNEL_COLOURS.values()
         return {"channels": [{"name": n, "colour": c} for n, c in zip(self.channels, colours, strict=True)]}
+
+
+@dataclasses.dataclass(frozen=True)
+class Texts:
+    """A text for each tile, "" for none: it is shown, searched and exported, and colours nothing."""
+
+    kind: ClassVar = "text"
+    values: Sequence[str]
+
+    def data(self) -> dict[str, Any]:
+        """The texts as JSON."""
+        return {"values": list(self.values)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +170,7 @@ class Colouring:
 
     key: str
     label: str
-    values: Callable[[ShownTiles], Categories | Numbers | Colours | Similarity]
+    values: Callable[[ShownTiles], Categories | Numbers | Colours | Texts | Similarity]
     column: str = ""
 
 

@@ -7,6 +7,7 @@ sends it to the browser. `web/types.d.ts` describes it for the JavaScript that r
 import base64
 import dataclasses
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -42,12 +43,18 @@ EXTRACT_SUFFIXES = re.compile(r"(\.(osm|osh|pbf|xml|o5m|opl|gz|bz2|lz4|zst))+$",
 # --- the data ----------------------------------------------------------------------------------------------
 
 
-def explorer_data(city: City, rows: np.ndarray, cluster: np.ndarray, title: str | None = None) -> dict[str, Any]:
+def explorer_data(
+    city: City,
+    rows: np.ndarray,
+    cluster: np.ndarray,
+    title: str | None = None,
+    more: Sequence[colourings.Colouring] = (),
+) -> dict[str, Any]:
     """What the explorer needs except projections: facts, vectors and pictures of `rows (n,)` of the embeddings, which
-    are the page's rows from here on; `cluster (n,)` numbers their clusters.
+    are the page's rows from here on; `cluster (n,)` numbers their clusters; `more` colourings follow the usual ones.
     """
     store, store_rows = city.store, city.rows[rows]
-    return explorer_facts(city, rows, cluster, title) | {
+    return explorer_facts(city, rows, cluster, title, more) | {
         "sprites": sprites(city, store_rows),
         "words": words(city, store_rows),
         "damaged": [tile_id(store.zoom, xy) for xy in store.tile_xy[store_rows[~store.verify(store_rows)]]],
@@ -55,7 +62,13 @@ def explorer_data(city: City, rows: np.ndarray, cluster: np.ndarray, title: str 
     }
 
 
-def explorer_facts(city: City, rows: np.ndarray, cluster: np.ndarray, title: str | None = None) -> dict[str, Any]:
+def explorer_facts(
+    city: City,
+    rows: np.ndarray,
+    cluster: np.ndarray,
+    title: str | None = None,
+    more: Sequence[colourings.Colouring] = (),
+) -> dict[str, Any]:
     """The part of `explorer_data` that reads no pixels: it takes seconds for 100,000 tiles."""
     store, shown = city.store, ShownTiles(city, rows, cluster)
     vectors = city.embeddings.vectors[rows]
@@ -86,7 +99,7 @@ def explorer_facts(city: City, rows: np.ndarray, cluster: np.ndarray, title: str
         "missing_line_colour": tile_images.rgb_to_hex(tile_images.MISSING_LINE),
         "ramp": tile_images.SEQUENTIAL_COLOURS,
         "paint": paint(),
-        "colourings": [packed_colouring(colouring, shown) for colouring in colourings.COLOURINGS],
+        "colourings": [packed_colouring(colouring, shown) for colouring in (*colourings.COLOURINGS, *more)],
         "arrays": {name: packed(array) for name, array in arrays.items()},
         "vectors": Quantised.of(vectors).packed(),
     }
@@ -128,7 +141,7 @@ def packed_colouring(colouring: colourings.Colouring, shown: ShownTiles) -> dict
     found = colouring.values(shown)
     data = {"key": colouring.key, "label": colouring.label, "column": colouring.column or colouring.key}
     data |= {"kind": found.kind} | found.data()
-    if found.values is None:
+    if found.values is None or isinstance(found, colourings.Texts):
         return data
     dtype = {"category": np.int16, "number": np.float32, "rgb": np.uint8}[found.kind]
     return data | {"values": packed(np.asarray(found.values).astype(dtype))}

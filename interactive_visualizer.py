@@ -35,6 +35,7 @@ from explorer_data import Quantised, explorer_data, packed_names, packed_project
 from files import atomic_write, digest
 from front_end import WEB, bundle, style_sheet
 from layers import LAYERS
+from own_columns import column_colourings, rules
 from place_names import find_place_names
 from progress_bars import progress
 from reasons import place_parts, shown_parts
@@ -61,6 +62,9 @@ class PageFlags:
     )  # fmt: skip
     clusters: int = flag(10, "number of clusters (k-means on the vectors)", type=positive_int)
     reasons: bool = flag(True, "measure which layers make two tiles alike: several forward passes a tile, cached")
+    columns: list[Path] | None = flag(
+        None, "tables to colour and filter by: x,y or lat,lon or shapes, and any columns", nargs="+", type=Path
+    )
     names: Path | None = flag(
         None,
         "extract with the place names to search (default: those beside the tiles)",
@@ -149,8 +153,10 @@ def page_data(city: City, page: PageFlags, cache_dir: Path, seed: int) -> dict[s
         "Trained for": f"{city.checkpoint.epoch:,} epoch{'s' * (city.checkpoint.epoch != 1)}",
         "Search in this page": f"finds {recall:.1%} of the exact ten nearest",
     }
+    own = column_colourings(page.columns or (), places.tile_xy, city.store.zoom)
     named = find_place_names(city.store.tiles_root, page.names)
-    return explorer_data(city, rows, cluster, page.title) | {
+    return explorer_data(city, rows, cluster, page.title, own) | {
+        "own_columns": rules(),
         "names": packed_names(city, named) if named is not None else None,
         "projections": points,
         "planes": planes(city, store_rows),

@@ -56,7 +56,7 @@ def read_labels(path: Path, tile_xy: np.ndarray, zoom: int) -> tuple[list[Target
 
     Raises `UserError` if nothing in the file lies on these tiles, or nothing in it can be predicted.
     """
-    table, keys = _load(path, tile_xy, zoom)
+    table, keys = load_columns(path, tile_xy, zoom)
     rows = TileGrid(tile_xy, zoom).rows(keys)
     inside = rows >= 0
     if not inside.any():
@@ -78,7 +78,7 @@ def read_labels(path: Path, tile_xy: np.ndarray, zoom: int) -> tuple[list[Target
     return targets, drawn
 
 
-def _load(path: Path, tile_xy: np.ndarray, zoom: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def load_columns(path: Path, tile_xy: np.ndarray, zoom: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Columns of a labels file, and the tile of each row `(R, 2)`, by its key columns or else by its geometries."""
     if path.suffix.lower() == ".pbf":
         table = read_extract(path, tile_xy, zoom)

@@ -30,7 +30,7 @@ ROOMS = (
     ("memory", "projections", "similarity", "colourings", "streaming", "area_vectors"),
     ("exports", "explorer_data", "user_tables"),
     ("label_tables", "location_encoder"),
-    ("probes",),
+    ("probes", "own_columns"),
     ("vector_space",),
     ("baselines", "quality_report", "app_jobs", "app_address"),
     ("app_city",),

@@ -3,7 +3,7 @@
 import { bytesOf } from "./arrays.js";
 import { LONGEST_NAME, allLayers } from "./state.js";
 
-/** @import { PageData, Slot, State } from "./types.d.ts" */
+/** @import { Filter, PageData, Slot, State } from "./types.d.ts" */
 /** @import { Tiles } from "./tiles.js" */
 
 /** @type {Slot[]} */
@@ -11,7 +11,7 @@ const SLOTS = ["tile", "a", "b", "c"];
 const FARTHEST_KM = 1000;
 /** What each of these may be; the first is the usual one and is left out of the address. */
 const CHOICES = {
-  tab: ["alike", "sum", "walk", "selection"],
+  tab: ["alike", "sum", "walk", "selection", "filter"],
   theme: ["system", "light", "dark"],
   dots: ["dots", "pictures"],
   preview: ["composite", "layer"],
@@ -31,7 +31,7 @@ export function withHash(hash, state, data, tiles) {
   const given = new URLSearchParams(hash);
   /** @type {Record<string, any>} */
   const found = {};
-  const choices = { ...CHOICES, colour: data.colourings.map(({ key }) => key) };
+  const choices = { ...CHOICES, colour: data.colourings.filter(({ kind }) => kind !== "text").map(({ key }) => key) };
   for (const [name, allowed] of Object.entries(choices)) {
     const value = given.get(name);
     if (value !== null && allowed.includes(value)) found[name] = value;
@@ -49,6 +49,7 @@ export function withHash(hash, state, data, tiles) {
   if (km >= 0 && km <= FARTHEST_KM) found.km = km;
   const layers = given.get("layers") ?? "";
   if (/^[0-9a-f]{1,8}$/.test(layers) && parseInt(layers, 16) <= allLayers(data)) found.layers = parseInt(layers, 16);
+  found.filters = new Map(given.getAll("only").map((text) => filterOf(text, data)).filter((pair) => pair !== null));
   found.names = new Map(given.getAll("name").map((text) => namedCategory(text, data)).filter((pair) => pair !== null));
   found.selection = new Set(unpackSelection(given.get("sel") ?? "", tiles));
   return { ...state, ...found };
@@ -67,6 +68,7 @@ export function hashOf(state, tiles) {
     if (value !== usual) out.set(name, value);
   }
   if (state.layers !== allLayers(tiles)) out.set("layers", state.layers.toString(16));
+  for (const [key, filter] of state.filters) out.append("only", `${encodeURIComponent(key)}:${filterText(filter)}`);
   for (const [category, name] of state.names) out.append("name", `${category}:${name}`);
   if (state.selection.size) out.set("sel", packSelection([...state.selection], tiles));
   return out.toString().replaceAll("%2F", "/");
@@ -83,6 +85,34 @@ function namedCategory(text, data) {
   const colouring = data.colourings.find((one) => one.key === key);
   if (colouring?.kind !== "category" || !colouring.editable || !colouring.categories[Number(number)]) return null;
   return [`${key}:${Number(number)}`, name.slice(0, LONGEST_NAME)];
+}
+
+/** @param {Filter} filter */
+function filterText(filter) {
+  if (filter.kind === "range") return `${Number(filter.low.toPrecision(7))}..${Number(filter.high.toPrecision(7))}`;
+  return filter.kind === "keep" ? `=${[...filter.categories].join(".")}` : `~${filter.text}`;
+}
+
+/**
+ * A filter from "colouring:low..high", "colouring:=1.2.3" or "colouring:~text".
+ * @param {string} text
+ * @param {PageData} data
+ * @returns {[string, Filter] | null}
+ */
+function filterOf(text, data) {
+  const at = text.indexOf(":");
+  const [name, rule] = [text.slice(0, at), text.slice(at + 1)];
+  const colouring = data.colourings.find(({ key }) => encodeURIComponent(key) === name);
+  if (colouring?.kind === "number") {
+    const [low, high] = rule.split("..").map((part) => (part.trim() ? Number(part) : NaN));
+    return Number.isFinite(low) && Number.isFinite(high) ? [colouring.key, { kind: "range", low, high }] : null;
+  }
+  if (colouring?.kind === "category" && /^=[-\d.]*$/.test(rule)) {
+    const categories = rule.slice(1).split(".").filter(Boolean).map(Number);
+    const known = categories.filter((one) => Number.isInteger(one) && one >= -1 && one < colouring.categories.length);
+    return [colouring.key, { kind: "keep", categories: new Set(known) }];
+  }
+  return colouring?.kind === "text" && rule.startsWith("~") ? [colouring.key, { kind: "contains", text: rule.slice(1) }] : null;
 }
 
 /**

@@ -25,11 +25,20 @@ export class Colourings {
     /** @type {ReadonlyMap<string, string>} names that the reader gave to categories, by "colouring:category" */
     this.names = new Map();
     for (const colouring of data.colourings) {
-      if (colouring.kind !== "similarity") this.values.set(colouring.key, arrayOf(colouring.values));
+      if (colouring.kind !== "similarity" && colouring.kind !== "text") this.values.set(colouring.key, arrayOf(colouring.values));
     }
   }
 
   get keys() { return [...this.byKey.keys()]; }
+
+  /**
+   * @param {ColouringData} colouring
+   * @param {NumberArray | null} values of each tile
+   */
+  add(colouring, values) {
+    this.byKey.set(colouring.key, colouring);
+    if (values) this.values.set(colouring.key, values);
+  }
 
   /** @param {string} key */
   get(key) { return /** @type {ColouringData} */ (this.byKey.get(key)); }
@@ -57,6 +66,7 @@ export class Colourings {
     switch (colouring.kind) {
       case "category": return this.byCategory(colouring, dark);
       case "number": return this.byNumber(colouring);
+      case "text": return { colours: new Uint8Array(3 * this.count), legend: { kind: "hint", text: "" } };
       case "similarity": return this.bySimilarity(colouring, similarities?.() ?? null);
       case "rgb": return {
         colours: /** @type {Uint8Array} */ (this.valuesOf(key)), legend: { kind: "rgb", channels: colouring.channels },
@@ -148,6 +158,8 @@ export class Colourings {
       if (kind === "category") {
         const name = this.nameOf(colouring, value);
         facts.push({ key, column, text: name, value: name });
+      } else if (kind === "text" && colouring.values[row]) {
+        facts.push({ key, column, text: colouring.values[row], value: colouring.values[row] });
       } else if (kind === "number" && !Number.isNaN(value)) {
         facts.push({ key, column, text: numberText(colouring, value), value: Number(value.toFixed(3)) });
       }
@@ -171,6 +183,6 @@ export function factsBelowHeading({ colourings, words }, row) {
  * @param {NumberColouring} colouring
  * @param {number} value
  */
-function numberText({ scale, digits, unit }, value) {
+export function numberText({ scale, digits, unit }, value) {
   return (value * scale).toFixed(digits) + unit;
 }

@@ -4,16 +4,19 @@ import { hashOf, withHash } from "./address.js";
 import { cssColours } from "./colour.js";
 import { Colourings } from "./colourings.js";
 import { EmbeddingView } from "./embedding_view.js";
+import { passing } from "./filters.js";
 import { Frame } from "./frame.js";
 import { HoverCard } from "./hover_card.js";
 import { MapView } from "./map_view.js";
+import { joinTable } from "./own_columns.js";
 import { Pictures } from "./pictures.js";
 import { Search, best } from "./search.js";
 import { Store, firstState, isProjectionChange } from "./state.js";
+import { readTable } from "./table_file.js";
 import { Tiles } from "./tiles.js";
 import { Words } from "./words.js";
 
-/** @import { Found, Ink, LatLon, Legend, Marks, Options, PageData, Point, Ring, Slot, State, TileId } from "./types.d.ts" */
+/** @import { Filter, Found, Ink, LatLon, Legend, Marks, Options, OwnRules, PageData, Point, Ring, Slot, State, TileId } from "./types.d.ts" */
 /** @import { Changed } from "./state.js" */
 /** @import { TileView } from "./tile_view.js" */
 
@@ -49,10 +52,14 @@ export class Explorer {
     this.lastHash = "";
     /** @type {Map<string, {key: string, value: any}>} */
     this.answers = new Map();
+    /** @type {Uint8Array | null} 1 for each tile that passes the filters; null without filters */
+    this.passes = null;
+    this.fileMessage = ""; // what became of the last file that was added
     this.card = new HoverCard(this);
     const hash = options.hash === false ? "" : location.hash.slice(1);
     this.store = new Store(withHash(hash, firstState(data, options.theme), data, this.tiles));
     this.colourings.names = this.state.names;
+    this.passes = passing(this.colourings, this.state.filters);
     this.ink = this.applyTheme();
     this.frame = new Frame(this);
     this.css = [""]; // colour of each tile
@@ -111,10 +118,11 @@ export class Explorer {
     const { state } = this;
     if (changed.has("theme")) this.ink = this.applyTheme();
     if (isProjectionChange(changed)) this.embedding.show(state.alg, state.dim);
+    if (changed.has("filters")) this.passes = passing(this.colourings, state.filters);
     if (changed.has("names")) this.colourings.names = state.names;
     const bySimilarity = this.colourings.get(state.colour).kind === "similarity";
     if (changed.has("colour") || changed.has("theme") || changed.has("names") || (changed.has("tile") && bySimilarity)) this.recolour();
-    else if (changed.has("selection")) this.redraw();
+    else if (changed.has("selection") || changed.has("filters")) this.redraw();
     if (changed.has("tool")) this.setTool();
     if (changed.has("map")) this.map.draw();
     if (changed.has("tile") && state.tile >= 0) this.map.show(state.tile);
@@ -165,6 +173,18 @@ export class Explorer {
       if (event.key !== "Escape") return;
       if (this.state.selection.size) this.select([]);
       else this.pick(-1);
+    }, { signal });
+    this.root.addEventListener("dragover", (event) => {
+      if (!this.data.own_columns || !event.dataTransfer?.types.includes("Files")) return;
+      event.preventDefault();
+      this.root.dataset.dropping = "true";
+    }, { signal });
+    this.root.addEventListener("dragleave", () => { delete this.root.dataset.dropping; }, { signal });
+    this.root.addEventListener("drop", (event) => {
+      delete this.root.dataset.dropping;
+      if (!this.data.own_columns || !event.dataTransfer?.files.length) return;
+      event.preventDefault();
+      this.addFiles([...event.dataTransfer.files]);
     }, { signal });
     matchMedia(DARK).addEventListener("change", () => {
       if (this.state.theme === "system") this.update(new Set(["theme"]));
@@ -224,6 +244,50 @@ export class Explorer {
   }
 
   /**
+   * Show only some tiles in colour; null removes the filter.
+   * @param {string} key of a colouring
+   * @param {Filter | null} filter
+   */
+  filter(key, filter) {
+    const filters = new Map(this.state.filters);
+    if (filter) filters.set(key, filter);
+    else filters.delete(key);
+    this.set({ filters });
+  }
+
+  /** Rows of the tiles that pass the filters. */
+  passingRows() {
+    return [...this.tiles.centres.keys()].filter((row) => this.passes?.[row] !== 0);
+  }
+
+  /**
+   * Add the columns of files that somebody dropped or chose; the last good one colours the tiles.
+   * @param {File[]} files
+   */
+  async addFiles(files) {
+    const rules = this.data.own_columns;
+    for (const file of rules ? files : []) {
+      try {
+        const table = readTable(file.name, await file.arrayBuffer());
+        const stem = file.name.replace(/\.[^.]*$/, "");
+        const { columns, placed } = joinTable(table, this.tiles, /** @type {OwnRules} */ (rules),
+          (name) => (this.colourings.byKey.has(name) ? `${name} (${stem})` : name));
+        for (const { colouring, values } of columns) this.colourings.add(colouring, values);
+        this.fileMessage = `${file.name}: ${columns.length} columns, ${placed.toLocaleString("en")} of `
+          + `${table.rows.length.toLocaleString("en")} rows lie on tiles of this page.`;
+        this.frame.fillColours();
+        const colour = columns.find(({ colouring }) => colouring.kind !== "text")?.colouring.key;
+        this.set({ files: this.state.files + 1, tab: "filter", colour: colour ?? this.state.colour });
+        if (colour === this.state.colour) this.recolour();
+      } catch (error) {
+        this.fileMessage = `${file.name} cannot be used: ${error instanceof Error ? error.message : String(error)}.`;
+        this.set({ files: this.state.files + 1, tab: "filter" });
+      }
+      this.say(this.fileMessage);
+    }
+  }
+
+  /**
    * Give a category another name: null leaves it as it is, "" restores the first one.
    * @param {string} key of the colouring
    * @param {number} category
@@ -252,7 +316,7 @@ export class Explorer {
    */
   isGrey(row) {
     const { selection } = this.state;
-    return selection.size > 0 && !selection.has(row);
+    return (selection.size > 0 && !selection.has(row)) || this.passes?.[row] === 0;
   }
 
   /**

@@ -3,6 +3,7 @@
 import { arithmeticPanel, walkPanel } from "./arithmetic.js";
 import { button, element } from "./dom.js";
 import { savePicture } from "./exports.js";
+import { filterPanel } from "./filter_panel.js";
 import { finder } from "./finder.js";
 import { inspector } from "./inspector.js";
 import { legendEntries } from "./legend.js";
@@ -16,7 +17,7 @@ import { selectionPanel } from "./selection.js";
 /** @type {[Tab, string, (explorer: Explorer) => Node][]} */
 const TABS = [
   ["alike", "Similar", neighbourPanel], ["sum", "A + B − C", arithmeticPanel], ["walk", "Walk", walkPanel],
-  ["selection", "Selection", selectionPanel],
+  ["selection", "Selection", selectionPanel], ["filter", "Filter", filterPanel],
 ];
 /** @type {[Tool, string, string][]} */
 const TOOLS = [
@@ -24,7 +25,6 @@ const TOOLS = [
   ["lasso", "Lasso", "Draw a line around tiles to select them"],
 ];
 const PREVIEWS = /** @type {const} */ ([["composite", "Composite"], ["layer", "Main layer"]]);
-const COLOUR_ID = "loc2vec-colour";
 const BUTTON_ZOOM = 1.5;
 const [WIDE_PX, MEDIUM_PX] = [1100, 700];
 
@@ -47,8 +47,8 @@ export class Frame {
     this.notice = element("p", { class: "notice", role: "note", hidden: true },
       "WebGL is not available here. Dots are drawn without it, a little more slowly.");
     const recolour = () => explorer.set({ colour: this.colour.value });
-    this.colour = element("select", { id: COLOUR_ID, "aria-label": "Colour by", onchange: recolour },
-      explorer.data.colourings.map(({ key, label }) => element("option", { value: key }, label)));
+    this.colour = element("select", { "aria-label": "Colour by", onchange: recolour },
+      this.colourOptions());
     this.root.replaceChildren(this.header(), this.main(), this.status, explorer.card.node);
     this.fillSwitches();
     this.fillTabs();
@@ -59,6 +59,16 @@ export class Frame {
   measureWidth() {
     const width = this.root.clientWidth;
     this.root.dataset.width = width > WIDE_PX ? "wide" : width > MEDIUM_PX ? "medium" : "narrow";
+  }
+
+  colourOptions() {
+    return [...this.explorer.colourings.byKey.values()].filter(({ kind }) => kind !== "text")
+      .map(({ key, label }) => element("option", { value: key }, label));
+  }
+
+  /** Another file was added. */
+  fillColours() {
+    this.colour.replaceChildren(...this.colourOptions());
   }
 
   // --- parts that stay ---
@@ -80,7 +90,7 @@ export class Frame {
     const { explorer } = this;
     return element("main", { class: "grid" },
       element("div", { class: "bar-top" }, this.switches,
-        element("div", { class: "field" }, element("label", { for: COLOUR_ID }, "Colour by"), this.colour, this.namesToggle()), this.legend),
+        element("div", { class: "field" }, element("span", {}, "Colour by"), this.colour, this.namesToggle()), this.legend),
       element("section", { class: "pane", "aria-label": "Embedding" }, this.embedding,
         this.tools("Embedding tools", () => explorer.embedding,
           button("Pictures", () => explorer.set({ dots: explorer.state.dots === "dots" ? "pictures" : "dots" }),

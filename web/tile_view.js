@@ -2,6 +2,7 @@
 
 import { context2d, element, fitCanvas } from "./dom.js";
 import { LABEL_FONT, drawLabels, placeLabels } from "./labels.js";
+import { isInside } from "./polygon.js";
 
 /** @import { Label } from "./labels.js" */
 /** @import { Explorer } from "./explorer.js" */
@@ -427,18 +428,4 @@ export class TileView {
     context.stroke();
     context.setLineDash([]);
   }
-}
-
-/**
- * @param {Point[]} polygon
- * @param {number} x
- * @param {number} y
- */
-function isInside(polygon, x, y) {
-  let inside = false;
-  for (let i = 0, j = polygon.length - 1; i < polygon.length; j = i++) {
-    const [[xi, yi], [xj, yj]] = [polygon[i], polygon[j]];
-    if (yi > y !== yj > y && x < ((xj - xi) * (y - yi)) / (yj - yi) + xi) inside = !inside;
-  }
-  return inside;
 }

@@ -25,9 +25,11 @@ export interface NumberColouring extends ColouringBase {
   kind: "number"; values: Packed; range: [number, number]; caption: string; scale: number; digits: number; unit: string;
 }
 export interface RgbColouring extends ColouringBase { kind: "rgb"; values: Packed; channels: Category[] }
+/** Shown, searched and exported; colours nothing. */
+export interface TextColouring extends ColouringBase { kind: "text"; values: string[] }
 export interface SimilarityColouring extends ColouringBase { kind: "similarity"; caption: string; hint: string }
 /** One entry of colourings.py. */
-export type ColouringData = CategoryColouring | NumberColouring | RgbColouring | SimilarityColouring;
+export type ColouringData = CategoryColouring | NumberColouring | RgbColouring | TextColouring | SimilarityColouring;
 
 /** Square pictures in WebP sheets. */
 export interface SheetData { size: number; columns: number; per_sheet: number; sheets: string[] }
@@ -70,7 +72,14 @@ export interface PageData {
   /** `without`: of every drawn layer of every tile, then of every one of `parts` of every tile. */
   reasons?: { dimensions: number; whole: PackedVectors; without: PackedVectors; parts: string[] } | null;
   search_note?: string;
+  /** How a dropped file becomes columns: the rules of own_columns.py. */
+  own_columns?: OwnRules;
   facts?: { name: string; value: string }[];
+}
+
+export interface OwnRules {
+  keys: [string, string][]; most_categories: number; most_texts: number; longest_text: number;
+  percentiles: [number, number]; palette: string[]; none: Category;
 }
 
 // --- the page ---
@@ -78,7 +87,7 @@ export interface PageData {
 export type Theme = "light" | "dark" | "system";
 export type Tool = "pan" | "box" | "lasso";
 export type Slot = "tile" | "a" | "b" | "c";
-export type Tab = "alike" | "sum" | "walk" | "selection";
+export type Tab = "alike" | "sum" | "walk" | "selection" | "filter";
 
 /** What is shown. Tiles are rows of the page's data; -1 is none. */
 export interface State {
@@ -93,7 +102,17 @@ export interface State {
   /** One bit for each layer of the large picture. */
   layers: number;
   selection: ReadonlySet<number>;
+  /** Which tiles are shown in colour, by key of a colouring. */
+  filters: ReadonlyMap<string, Filter>;
+  /** Counts the files that were dropped on the page. */
+  files: number;
 }
+
+/** Numbers from low to high; categories that are kept (-1: none); or texts that contain something. */
+export type Filter =
+  | { kind: "range"; low: number; high: number }
+  | { kind: "keep"; categories: ReadonlySet<number> }
+  | { kind: "contains"; text: string };
 
 export interface TileId { z: number; x: number; y: number }
 

@@ -1,0 +1,102 @@
+"""Columns of a user's table, joined with the tiles by position: numbers, categories and texts to colour and filter by.
+
+Not a command; `python interactive_visualizer.py --columns FILE` uses it. The page joins a dropped file the same way.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import tile_images
+from cli import UserError
+from colourings import COLOURINGS, Categories, Colouring, Numbers, ShownTiles, Texts
+from label_tables import KEYS, load_columns
+from tile_grid import TileGrid
+
+MOST_CATEGORIES = 40  # a text column with more different values is text to search in, not categories
+MOST_TEXTS = 3  # of one tile that are kept
+LONGEST_TEXT = 200  # letters
+NONE = "no value"
+
+
+def column_colourings(paths: Sequence[Path], tile_xy: np.ndarray, zoom: int) -> list[Colouring]:
+    """One colouring for each usable column of some tables or vector files, aligned with the tiles `tile_xy (N, 2)`.
+
+    Rows are joined by `x, y` of a tile, by `lat, lon`, or by their geometry. Several rows on one tile: numbers are
+    averaged, the most frequent category counts, texts are listed. A column whose name is taken gets the name of its
+    file, too. Raises `UserError` for a file of which nothing lies on the tiles, or that has no usable column.
+    """
+    found = {colouring.key: colouring for colouring in COLOURINGS}
+    for path in paths:
+        columns, keys = load_columns(path, tile_xy, zoom)
+        rows = TileGrid(tile_xy, zoom).rows(keys)
+        inside = rows >= 0
+        if not inside.any():
+            raise UserError(
+                f"no row of {path} lies on a tile of this page; expected x,y at zoom {zoom}, lat,lon in degrees, "
+                "or shapes"
+            )
+        before = len(found)
+        for name, column in columns.items():
+            values = _values(column[inside], rows[inside], len(tile_xy))
+            if values is not None:
+                key = name if name not in found else f"{name} ({path.stem})"
+                found[key] = Colouring(key, key, _always(values), column=key)
+        if len(found) == before:
+            raise UserError(f"{path} has no column of numbers or text besides the position")
+    return list(found.values())[len(COLOURINGS) :]
+
+
+def _always(values: Categories | Numbers | Texts) -> Callable[[ShownTiles], Categories | Numbers | Texts]:
+    return lambda _: values
+
+
+def _values(column: np.ndarray, rows: np.ndarray, count: int) -> Categories | Numbers | Texts | None:
+    """What one column says of each of `count` tiles; None for a column of lists or without a value."""
+    if column.ndim != 1:
+        return None
+    if column.dtype != object:
+        return _numbers(column.astype(np.float64), rows, count, whole=np.issubdtype(column.dtype, np.integer))
+    by_tile: list[Counter[str]] = [Counter() for _ in range(count)]
+    for row, cell in zip(rows.tolist(), column, strict=True):
+        if cell is not None and str(cell).strip():
+            by_tile[row][str(cell).strip()[:LONGEST_TEXT]] += 1
+    total = sum(by_tile, Counter())
+    if not total:
+        return None
+    if len(total) > MOST_CATEGORIES:
+        return Texts(["; ".join(text for text, _ in _by_frequency(own)[:MOST_TEXTS]) for own in by_tile])
+    names = [name for name, _ in _by_frequency(total)]
+    number = {name: i for i, name in enumerate(names)}
+    values = np.array([number[_by_frequency(own)[0][0]] if own else -1 for own in by_tile])
+    return Categories(values, names, tile_images.category_palette(len(names)), none=NONE)
+
+
+def _by_frequency(counts: Counter[str]) -> list[tuple[str, int]]:
+    return sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+
+
+def _numbers(column: np.ndarray, rows: np.ndarray, count: int, whole: bool) -> Numbers | None:
+    known = np.isfinite(column)
+    if not known.any():
+        return None
+    total = np.bincount(rows[known], column[known], minlength=count)
+    number = np.bincount(rows[known], minlength=count)
+    values = np.where(number > 0, total / np.maximum(number, 1), np.nan)
+    return Numbers(values, "mean of the rows on a tile" if number.max() > 1 else "", digits=0 if whole else 2)
+
+
+def rules() -> dict[str, Any]:
+    """What the page needs to join a dropped file in the same way."""
+    return {
+        "keys": KEYS,
+        "most_categories": MOST_CATEGORIES,
+        "most_texts": MOST_TEXTS,
+        "longest_text": LONGEST_TEXT,
+        "percentiles": Numbers.PERCENTILES,
+        "palette": tile_images.category_palette(MOST_CATEGORIES),
+        "none": {"name": NONE, "colour": tile_images.BLANK_COLOUR},
+    }

@@ -1,0 +1,162 @@
+// Columns of a file that was dropped on the page, joined with the tiles by position as own_columns.py does it.
+
+import { tileOfLatlon } from "./geography.js";
+import { isInside } from "./polygon.js";
+
+/** @import { Geometry, Table } from "./table_file.js" */
+/** @import { Tiles } from "./tiles.js" */
+/** @import { CategoryColouring, NumberColouring, OwnRules, Point, TextColouring } from "./types.d.ts" */
+/** @typedef {{colouring: CategoryColouring | NumberColouring | TextColouring, values: Float32Array | null}} Column */
+
+const POSITION_NAMES = ["z", "zoom", "row", "id"]; // beside the keys, these say nothing of a tile
+const UNPACKED = { dtype: "float32", shape: [], data: "" };
+
+/**
+ * @param {Table} table
+ * @param {Tiles} tiles
+ * @param {OwnRules} rules
+ * @param {(name: string) => string} keyOf a key that no colouring has yet
+ * @returns {{columns: Column[], placed: number}} and how many rows lie on a tile
+ */
+export function joinTable(table, tiles, rules, keyOf) {
+  const lower = table.names.map((name) => name.toLowerCase());
+  const key = rules.keys.find((pair) => pair.every((name) => lower.includes(name)));
+  if (!key && !table.shapes) {
+    throw new Error(`found the columns ${table.names.join(", ")}; expected lat and lon, or x and y, among them`);
+  }
+  const at = (key ?? []).map((name) => lower.indexOf(name));
+  const owners = table.rows.map((row, i) => (key ? keyedTile(row, at, key[0].endsWith("x"), tiles)
+    : tilesOf(table.shapes?.[i] ?? null, tiles)));
+  const placed = owners.filter((rows) => rows.length).length;
+  if (!placed) throw new Error(`none of ${table.rows.length} rows lies on a tile of this page`);
+  const columns = table.names.flatMap((name, column) => {
+    if (at.includes(column) || (key && POSITION_NAMES.includes(lower[column]))) return [];
+    const found = columnOf(keyOf(name), table.rows.map((row) => row[column]), owners, tiles.count, rules);
+    return found ? [found] : [];
+  });
+  if (!columns.length) throw new Error("there is no column of numbers or text besides the position");
+  return { columns, placed };
+}
+
+/**
+ * @param {(string | number | boolean | null)[]} row
+ * @param {number[]} at
+ * @param {boolean} isTile whether the two numbers are those of a tile
+ * @param {Tiles} tiles
+ */
+function keyedTile(row, at, isTile, tiles) {
+  const [a, b] = at.map((i) => (row[i] === null ? NaN : Number(row[i])));
+  if (!Number.isFinite(a) || !Number.isFinite(b)) return [];
+  const [x, y] = isTile ? [a, b] : tileOfLatlon(a, b, tiles.zoom).map(Math.floor);
+  const found = tiles.rowAt(x, y);
+  return found < 0 ? [] : [found];
+}
+
+/**
+ * The tiles of a shape: those whose middle a polygon covers; of anything smaller the one it lies in.
+ * @param {Geometry | null} shape
+ * @param {Tiles} tiles
+ * @returns {number[]}
+ */
+function tilesOf(shape, tiles) {
+  if (!shape) return [];
+  const polygons = shape.type === "Polygon" ? [shape.coordinates] : shape.type === "MultiPolygon" ? shape.coordinates : [];
+  const found = tiles.centres.flatMap(([lat, lon], row) =>
+    (polygons.some((/** @type {Point[][]} */ rings) => rings.reduce((inside, ring) =>
+      (isInside(ring, lon, lat) ? !inside : inside), false)) ? [row] : []));
+  if (found.length) return found;
+  const points = pointsOf(shape);
+  if (!points.length) return [];
+  const [lon, lat] = [0, 1].map((d) => points.reduce((sum, point) => sum + point[d], 0) / points.length);
+  const [x, y] = tileOfLatlon(lat, lon, tiles.zoom).map(Math.floor);
+  const row = tiles.rowAt(x, y);
+  return row < 0 ? [] : [row];
+}
+
+/**
+ * @param {Geometry} shape
+ * @returns {Point[]}
+ */
+function pointsOf(shape) {
+  if (shape.geometries) return shape.geometries.flatMap(pointsOf);
+  /** @param {any} nested @returns {Point[]} */
+  const flat = (nested) => (typeof nested?.[0] === "number" ? [nested] : (nested ?? []).flatMap(flat));
+  return flat(shape.coordinates);
+}
+
+/**
+ * @param {string} key
+ * @param {(string | number | boolean | null)[]} cells
+ * @param {number[][]} owners tiles of each cell
+ * @param {number} count of tiles
+ * @param {OwnRules} rules
+ * @returns {Column | null}
+ */
+function columnOf(key, cells, owners, count, rules) {
+  const known = cells.filter((cell) => cell !== null);
+  const base = { key, label: key, column: key };
+  if (known.length && known.every((cell) => typeof cell === "number")) return numberColumn(base, cells, owners, count, rules);
+  /** @type {Map<string, number>[]} */
+  const byTile = Array.from({ length: count }, () => new Map());
+  /** @type {Map<string, number>} */
+  const total = new Map();
+  cells.forEach((cell, i) => {
+    const text = String(cell ?? "").trim().slice(0, rules.longest_text);
+    if (!text) return;
+    for (const row of owners[i]) {
+      byTile[row].set(text, (byTile[row].get(text) ?? 0) + 1);
+      total.set(text, (total.get(text) ?? 0) + 1);
+    }
+  });
+  if (!total.size) return null;
+  if (total.size > rules.most_categories) {
+    const values = byTile.map((own) => byFrequency(own).slice(0, rules.most_texts).join("; "));
+    return { colouring: { ...base, kind: "text", values }, values: null };
+  }
+  const names = byFrequency(total);
+  const categories = names.map((name, i) => ({ name, colour: rules.palette[i % rules.palette.length] }));
+  const values = Float32Array.from(byTile, (own) => (own.size ? names.indexOf(byFrequency(own)[0]) : -1));
+  return { values, colouring: {
+    ...base, kind: "category", values: UNPACKED, categories, none: rules.none, ordered: false, editable: false,
+  } };
+}
+
+/** @param {Map<string, number>} counts */
+function byFrequency(counts) {
+  return [...counts].sort(([a, m], [b, n]) => n - m || (a < b ? -1 : 1)).map(([text]) => text);
+}
+
+/**
+ * @param {{key: string, label: string, column: string}} base
+ * @param {(string | number | boolean | null)[]} cells
+ * @param {number[][]} owners
+ * @param {number} count
+ * @param {OwnRules} rules
+ * @returns {Column | null}
+ */
+function numberColumn(base, cells, owners, count, rules) {
+  const [sum, number] = [new Float64Array(count), new Uint32Array(count)];
+  cells.forEach((cell, i) => {
+    if (typeof cell !== "number" || !Number.isFinite(cell)) return;
+    for (const row of owners[i]) {
+      sum[row] += cell;
+      number[row]++;
+    }
+  });
+  const values = Float32Array.from(sum, (total, row) => (number[row] ? total / number[row] : NaN));
+  const sorted = values.filter((value) => !Number.isNaN(value)).sort();
+  if (!sorted.length) return null;
+  /** @param {number} percent */
+  const percentile = (percent) => {
+    const at = (percent / 100) * (sorted.length - 1);
+    const low = Math.floor(at);
+    return sorted[low] + (sorted[Math.min(sorted.length - 1, low + 1)] - sorted[low]) * (at - low);
+  };
+  const [low, high] = rules.percentiles;
+  const whole = cells.every((cell) => cell === null || Number.isInteger(cell));
+  const caption = number.some((some) => some > 1) ? "mean of the rows on a tile" : "";
+  return { values, colouring: {
+    ...base, kind: "number", values: UNPACKED, range: [percentile(low), percentile(high)], caption, scale: 1,
+    digits: whole ? 0 : 2, unit: "",
+  } };
+}

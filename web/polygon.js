@@ -1,0 +1,18 @@
+// Points and polygons.
+
+/** @import { Point } from "./types.d.ts" */
+
+/**
+ * Whether a point lies inside a polygon.
+ * @param {Point[]} polygon
+ * @param {number} x
+ * @param {number} y
+ */
+export function isInside(polygon, x, y) {
+  let inside = false;
+  for (let i = 0, j = polygon.length - 1; i < polygon.length; j = i++) {
+    const [[xi, yi], [xj, yj]] = [polygon[i], polygon[j]];
+    if (yi > y !== yj > y && x < ((xj - xi) * (y - yi)) / (yj - yi) + xi) inside = !inside;
+  }
+  return inside;
+}
