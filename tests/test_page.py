@@ -477,6 +477,45 @@ def test_a_legend_entry_selects_its_tiles_and_they_can_be_taken_along(visit, tmp
     assert ring[0] == ring[-1] and len(ring) == 5
 
 
+@pytest.mark.parametrize("device", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_a_selection_is_compared_inverted_reduced_and_kept(visit, city, device):
+    page = visit(f"#{FRESH}", **device)
+    chips = page.locator(".legend .chip")
+    counts = [int(text) for text in page.locator(".legend .count").all_text_contents()]
+    chips.first.click()
+    assert selected(page) == counts[0]
+    data = json.loads(page.evaluate("document.getElementById('data').textContent"))["words"]
+    ids = np.frombuffer(base64.b64decode(data["of_tile"]["data"]), np.uint8).reshape(data["of_tile"]["shape"])
+    rows = explorer_data.sheet_order(city)
+    layer = LAYERS.index(chips.first.get_attribute("data-category"))
+    inside = city.embeddings.dominant_layer[rows] == layer
+    first = page.locator(".bar-row").first
+    word = data["texts"].index(first.get_attribute("data-word"))
+    has = (ids == word).any(axis=1)
+    assert float(first.get_attribute("data-here")) == pytest.approx(has[inside].mean(), abs=1e-3)
+    assert float(first.get_attribute("data-page")) == pytest.approx(has.mean(), abs=1e-3)
+    assert has[inside].mean() > has.mean()
+    density = city.embeddings.density[rows]
+    said = re.findall(r"(\d+) %", page.locator("[data-mean=density]").text_content())
+    assert [int(text) for text in said] == pytest.approx([100 * density[inside].mean(), 100 * density.mean()], abs=0.51)
+    page.get_by_role("button", name="Add", exact=True).click()
+    chips.nth(1).click()
+    assert selected(page) == counts[0] + counts[1]
+    page.get_by_role("textbox", name="Name of this selection").fill("Both <b>kinds</b>")
+    page.get_by_role("button", name="Keep", exact=True).click()
+    page.get_by_role("button", name="Remove", exact=True).click()
+    chips.first.click()
+    assert selected(page) == counts[1]
+    page.get_by_role("button", name="Invert the selection").click()
+    assert selected(page) == len(city.embeddings) - counts[1]
+    page.wait_for_timeout(HASH_SAVED_MS)
+    other = visit(page.evaluate("location.hash"), **device)
+    other.get_by_role("button", name="Select Both <b>kinds</b> again").click()
+    assert selected(other) == counts[0] + counts[1]
+    other.get_by_role("button", name="Forget Both <b>kinds</b>").click()
+    assert other.locator("[data-saved]").count() == 0
+
+
 def saved(page, button: str, folder: Path) -> Path:
     with page.expect_download() as download:
         page.get_by_role("button", name=button).click()
@@ -764,10 +803,166 @@ def test_a_link_opens_the_same_view(visit):
     assert other.evaluate("location.hash") == page.evaluate("location.hash")
 
 
+def test_back_forward_and_undo(visit):
+    page = visit(f"#{FRESH}")
+    first = pick_on_map(page, 0.4, 0.5)
+    page.wait_for_timeout(HASH_SAVED_MS)
+    page.get_by_label("Colour by").select_option("zone")
+    page.wait_for_timeout(HASH_SAVED_MS)
+    page.locator(".legend .chip").first.click()
+    page.wait_for_timeout(HASH_SAVED_MS)
+    page.go_back()
+    page.wait_for_function("!document.querySelector('.selection')")
+    assert page.get_by_label("Colour by").input_value() == "zone"
+    page.go_forward()
+    assert selected(page) > 0
+    for _ in range(2):
+        page.get_by_role("button", name="Undo").click()
+        page.wait_for_timeout(HASH_SAVED_MS)
+    assert page.get_by_label("Colour by").input_value() == "layer"
+    assert pane(page, "map").get_attribute("data-tile") == first
+    page.keyboard.press("Control+z")
+    page.wait_for_function("!document.querySelector('[data-pane=map]').dataset.tile")
+    assert page.get_by_role("button", name="Undo").is_disabled()
+
+
 def test_an_address_of_nonsense_does_no_harm(visit):
     page = visit("#alg=<script>&dim=9&tile=17/1/1&a=x&colour=__proto__&sel=1.2.3.%25%25&km=-4&layers=zz&tab=evil")
     pick_on_map(page)
     assert pane(page, "embedding").get_attribute("data-shown") == "PCA-2"
+
+
+# --- own columns and filters -----------------------------------------------------------------------------------
+
+EVIL_CELL = "<img src=x onerror=window.attacked=1>"
+
+
+def own_table(city: City) -> list[dict[str, object]]:
+    """A row in each of 60 tiles, at its centre: a price, a kind, a note, a name that is an attack and a formula."""
+    rows = []
+    for row in range(0, 240, 4):
+        lat, lon = city.embeddings.latlon[row]
+        kind = EVIL_CELL if row % 3 else "=1+2"
+        rows.append({"lat": lat, "lon": lon, "price": row / 10, "kind": kind, "note": f'note {row} Größe, "{row}"'})
+    return rows
+
+
+def as_csv(rows: list[dict[str, object]]) -> str:
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def as_geojson(rows: list[dict[str, object]]) -> str:
+    features = [
+        {
+            "type": "Feature",
+            "geometry": {"type": "Point", "coordinates": [row["lon"], row["lat"]]},
+            "properties": {name: row[name] for name in ("price", "kind", "note")},
+        }
+        for row in rows
+    ]
+    return json.dumps({"type": "FeatureCollection", "features": features})
+
+
+def drop(page, name: str, text: str) -> None:
+    """Let a file fall on the page."""
+    transfer = page.evaluate_handle(
+        """([name, text]) => {
+          const transfer = new DataTransfer();
+          transfer.items.add(new File([text], name));
+          return transfer;
+        }""",
+        [name, text],
+    )
+    page.locator("#explorer").dispatch_event("drop", {"dataTransfer": transfer})
+    page.wait_for_selector(".file-message")
+
+
+def check_own_columns(page, city: City, folder: Path) -> None:
+    """Colours, facts, filters and exports of the table, wherever it came from."""
+    table = own_table(city)
+    page.get_by_label("Colour by").select_option("price")
+    bins = page.locator(".ramp-bin").evaluate_all("bins => bins.map(bin => Number(bin.dataset.count))")
+    assert sum(bins) == len(table)
+    page.get_by_label("Colour by").select_option("kind")
+    names = page.locator(".legend [data-category]").evaluate_all("chips => chips.map(chip => chip.dataset.category)")
+    assert set(names) == {EVIL_CELL, "=1+2", "no value"}
+    page.get_by_role("tab", name="Filter").click()
+    bars = page.locator("[data-filter=price] .bin")
+    before = bars.evaluate_all("bars => bars.map(bar => [Number(bar.dataset.all), Number(bar.dataset.kept)])")
+    assert sum(count for count, _ in before) == len(table) and all(count == kept for count, kept in before)
+    page.get_by_role("checkbox", name=f"Keep {EVIL_CELL}").uncheck()
+    page.get_by_role("checkbox", name="Keep no value").uncheck()
+    expected = [row for row in table if row["kind"] == "=1+2"]
+    assert f"{len(expected)} of {len(city.embeddings)} tiles pass" in page.locator(".filter-sum").text_content()
+    after = bars.evaluate_all("bars => bars.map(bar => Number(bar.dataset.kept))")
+    assert sum(after) == len(expected)  # the histogram of another column follows
+    own = page.locator("[data-filter=kind] [data-kept]").evaluate_all(
+        "bars => bars.map(bar => Number(bar.dataset.kept))"
+    )
+    assert sorted(own) == sorted([len(expected), len(table) - len(expected), len(city.embeddings) - len(table)])
+    page.get_by_role("textbox", name="note contains").fill("grosse".replace("ss", "ß"))
+    page.get_by_role("textbox", name="note contains").press("Enter")
+    page.get_by_role("slider", name="From price").focus()
+    page.keyboard.press("End")
+    page.wait_for_function("document.querySelector('.filter-sum').textContent.startsWith('0 of')")
+    page.get_by_role("slider", name="From price").focus()
+    page.keyboard.press("Home")
+    page.wait_for_function("!document.querySelector('.filter-sum').textContent.startsWith('0 of')")
+    page.get_by_role("button", name="Select the tiles that pass").click()
+    assert selected(page) == len(expected)
+    saved_rows = saved_table(page, folder)
+    assert {row["kind"] for row in saved_rows} == {"'=1+2"}
+    prices = sorted(float(row["price"]) for row in saved_rows)
+    assert prices == pytest.approx(sorted(float(row["price"]) for row in expected), abs=1e-3)
+    assert page.evaluate("window.attacked") is None and page.locator("#explorer img").count() == 0
+
+
+@pytest.mark.parametrize("device", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize(("name", "text"), [("own.csv", as_csv), ("own.geojson", as_geojson)], ids=["csv", "geojson"])
+def test_a_dropped_file_colours_filters_and_is_exported(visit, city, tmp_path, name, text, device):
+    page = visit(f"#{FRESH}", **device)
+    drop(page, name, text(own_table(city)))
+    message = page.locator(".file-message").text_content()
+    assert message == f"{name}: 3 columns, 60 of 60 rows lie on tiles of this page."
+    check_own_columns(page, city, tmp_path)
+
+
+def test_columns_given_when_building_are_the_same(browser, ground, city, tmp_path):
+    (tmp_path / "own.csv").write_text(as_csv(own_table(city)), encoding="utf-8")
+    paths = ground | {"out": tmp_path / "out"}
+    build(paths, "--dr_algorithms", "PCA", "--max_tiles", SHOWN, "--columns", tmp_path / "own.csv", "--no_reasons")
+    one = Visit(browser, paths["out"] / "index.html", f"#{FRESH}")
+    check_own_columns(one.page, city, tmp_path)
+    one.page.wait_for_timeout(HASH_SAVED_MS)
+    other = Visit(browser, paths["out"] / "index.html", one.page.evaluate("location.hash"))
+    other.page.get_by_role("tab", name="Filter").click()
+    same = one.page.get_by_role("tab", name="Filter")
+    same.click()
+    assert other.page.locator(".filter-sum").text_content() == one.page.locator(".filter-sum").text_content()
+    one.leave()
+    other.leave()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("a.csv", "lat,lon,price\n1.5,2.5,3\n", "none of 1 rows lies on a tile"),
+        ("b.csv", "street,price\nA,3\n", "found the columns street, price; expected lat and lon"),
+        ("c.csv", "lat,lon\n", "has no rows"),
+        ("d.geojson", '{"type": "FeatureCollection", "features"', "not complete GeoJSON"),
+        ("e.csv", "\0\1\2", "not a text file"),
+    ],
+)
+def test_a_file_that_cannot_be_used_says_why(visit, name, text, said):
+    page = visit()
+    drop(page, name, text)
+    page.wait_for_function("name => document.querySelector('.file-message')?.textContent.startsWith(name)", arg=name)
+    assert said in page.locator(".file-message").text_content()
+    assert page.locator(".legend .chip").count() > 1
 
 
 # --- looks, phones, poorer browsers ----------------------------------------------------------------------------

@@ -51,6 +51,7 @@ export function withHash(hash, state, data, tiles) {
   if (/^[0-9a-f]{1,8}$/.test(layers) && parseInt(layers, 16) <= allLayers(data)) found.layers = parseInt(layers, 16);
   found.filters = new Map(given.getAll("only").map((text) => filterOf(text, data)).filter((pair) => pair !== null));
   found.names = new Map(given.getAll("name").map((text) => namedCategory(text, data)).filter((pair) => pair !== null));
+  found.saved = new Map(given.getAll("set").map((text) => savedSelection(text, tiles)).filter((pair) => pair !== null));
   found.selection = new Set(unpackSelection(given.get("sel") ?? "", tiles));
   return { ...state, ...found };
 }
@@ -68,6 +69,7 @@ export function hashOf(state, tiles) {
     if (value !== usual) out.set(name, value);
   }
   if (state.layers !== allLayers(tiles)) out.set("layers", state.layers.toString(16));
+  for (const [name, rows] of state.saved) out.append("set", `${packSelection([...rows], tiles)}:${name}`);
   for (const [key, filter] of state.filters) out.append("only", `${encodeURIComponent(key)}:${filterText(filter)}`);
   for (const [category, name] of state.names) out.append("name", `${category}:${name}`);
   if (state.selection.size) out.set("sel", packSelection([...state.selection], tiles));
@@ -85,6 +87,18 @@ function namedCategory(text, data) {
   const colouring = data.colourings.find((one) => one.key === key);
   if (colouring?.kind !== "category" || !colouring.editable || !colouring.categories[Number(number)]) return null;
   return [`${key}:${Number(number)}`, name.slice(0, LONGEST_NAME)];
+}
+
+/**
+ * A named selection from "tiles:name".
+ * @param {string} text
+ * @param {Tiles} tiles
+ * @returns {[string, ReadonlySet<number>] | null}
+ */
+function savedSelection(text, tiles) {
+  const at = text.indexOf(":");
+  const [rows, name] = [unpackSelection(text.slice(0, at), tiles), text.slice(at + 1).slice(0, LONGEST_NAME)];
+  return rows.length && name ? [name, new Set(rows)] : null;
 }
 
 /** @param {Filter} filter */

@@ -16,7 +16,7 @@ import { readTable } from "./table_file.js";
 import { Tiles } from "./tiles.js";
 import { Words } from "./words.js";
 
-/** @import { Filter, Found, Ink, LatLon, Legend, Marks, Options, OwnRules, PageData, Point, Ring, Slot, State, TileId } from "./types.d.ts" */
+/** @import { Filter, Found, Ink, LatLon, Legend, Marks, Options, OwnRules, PageData, Point, Ring, SelectionMode, Slot, State, TileId } from "./types.d.ts" */
 /** @import { Changed } from "./state.js" */
 /** @import { TileView } from "./tile_view.js" */
 
@@ -50,6 +50,7 @@ export class Explorer {
     this.saving = 0;
     this.colourRun = 0; // counts changes of colours and of what is grey
     this.lastHash = "";
+    this.following = false;
     /** @type {Map<string, {key: string, value: any}>} */
     this.answers = new Map();
     /** @type {Uint8Array | null} 1 for each tile that passes the filters; null without filters */
@@ -152,14 +153,30 @@ export class Explorer {
     if (this.options.hash === false) return;
     clearTimeout(this.saving);
     this.saving = window.setTimeout(() => {
-      this.lastHash = `#${hashOf(this.state, this.tiles)}`;
-      history.replaceState(history.state, "", this.lastHash);
+      const hash = `#${hashOf(this.state, this.tiles)}`;
+      if (hash === this.lastHash) return;
+      const isStep = this.lastHash && !this.following;
+      this.lastHash = hash;
+      this.following = false;
+      if (isStep) history.pushState({ steps: this.steps + 1 }, "", hash);
+      else history.replaceState({ steps: this.steps }, "", hash);
+      this.frame.markUndo();
     }, SAVE_HASH_MS);
   }
 
-  /** The address was changed by hand or by a link. */
+  /** How many steps back the page can go. */
+  get steps() { return Number(history.state?.steps ?? 0); }
+
+  undo() {
+    if (this.options.hash !== false && this.steps) history.back();
+  }
+
+  /** The address was changed by hand, by a link, or by going back or forward. */
   followHash() {
     if (location.hash === this.lastHash) return;
+    this.lastHash = location.hash;
+    this.following = true; // what comes is no new step
+    this.frame.markUndo();
     const fresh = { ...firstState(this.data, this.options.theme), tool: this.state.tool };
     this.set(withHash(location.hash.slice(1), fresh, this.data, this.tiles));
   }
@@ -170,6 +187,11 @@ export class Explorer {
     this.root.addEventListener("keydown", () => { this.root.dataset.keys = "on"; }, { signal, capture: true });
     this.root.addEventListener("pointerdown", () => { delete this.root.dataset.keys; }, { signal, capture: true });
     this.root.addEventListener("keydown", (event) => {
+      const isText = event.target instanceof HTMLInputElement && event.target.type === "text";
+      if (event.key === "z" && (event.ctrlKey || event.metaKey) && !event.shiftKey && !isText) {
+        event.preventDefault();
+        this.undo();
+      }
       if (event.key !== "Escape") return;
       if (this.state.selection.size) this.select([]);
       else this.pick(-1);
@@ -235,10 +257,11 @@ export class Explorer {
 
   /**
    * @param {number[]} rows
-   * @param {boolean} [add] to what is selected already
+   * @param {SelectionMode} [mode] whether they replace what is selected, are added to it, or taken from it
    */
-  select(rows, add = false) {
-    const selection = new Set(add ? [...this.state.selection, ...rows] : rows);
+  select(rows, mode = "new") {
+    const selection = new Set(mode === "new" ? rows : this.state.selection);
+    if (mode !== "new") for (const row of rows) mode === "add" ? selection.add(row) : selection.delete(row);
     this.set({ selection, tab: selection.size ? "selection" : this.state.tab });
     this.say(selection.size ? `${selection.size} tiles selected` : "Selection cleared");
   }
@@ -299,6 +322,32 @@ export class Explorer {
     else if (name === "") names.delete(`${key}:${category}`);
     this.set({ names });
     if (name) this.say(`Renamed to ${name}`);
+  }
+
+  /**
+   * What selecting does: Shift adds, Alt takes away, otherwise what the panel says.
+   * @param {MouseEvent} event
+   * @returns {SelectionMode}
+   */
+  selectionMode(event) {
+    return event.shiftKey ? "add" : event.altKey ? "remove" : this.state.mode;
+  }
+
+  invertSelection() {
+    this.select([...this.tiles.centres.keys()].filter((row) => !this.state.selection.has(row)));
+  }
+
+  /** @param {string} name */
+  saveSelection(name) {
+    this.set({ saved: new Map(this.state.saved).set(name, this.state.selection) });
+    this.say(`Kept ${name}`);
+  }
+
+  /** @param {string} name */
+  forgetSelection(name) {
+    const saved = new Map(this.state.saved);
+    saved.delete(name);
+    this.set({ saved });
   }
 
   /**

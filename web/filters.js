@@ -10,11 +10,11 @@ import { plain } from "./fold.js";
 export const HISTOGRAM_BINS = 28;
 
 /**
- * The colourings that can be filtered by.
+ * The colourings that can be filtered by, the user's own first.
  * @param {Colourings} colourings
  */
 export function filterable(colourings) {
-  return /** @type {Filtered[]} */ ([...colourings.byKey.values()].filter(({ kind }) =>
+  return /** @type {Filtered[]} */ ([...colourings.byKey.values()].reverse().filter(({ kind }) =>
     kind === "category" || kind === "number" || kind === "text"));
 }
 

@@ -49,6 +49,8 @@ export class Frame {
     const recolour = () => explorer.set({ colour: this.colour.value });
     this.colour = element("select", { "aria-label": "Colour by", onchange: recolour },
       this.colourOptions());
+    this.undo = button("↶", () => explorer.undo(),
+      { class: "button icon", "aria-label": "Undo", title: "Undo (Ctrl+Z)", disabled: true });
     this.root.replaceChildren(this.header(), this.main(), this.status, explorer.card.node);
     this.fillSwitches();
     this.fillTabs();
@@ -80,6 +82,7 @@ export class Frame {
       element("div", { class: "title" }, element("h1", {}, title), element("p", {}, subtitle)),
       finder(explorer),
       element("div", { class: "top-actions" },
+        explorer.options.hash !== false && this.undo,
         button("Save PNG", () => savePicture(explorer), { "aria-label": "Save the view as PNG" }),
         button(element("span", { class: "theme-glyph", "aria-hidden": "true" }),
           () => explorer.set({ theme: explorer.dark ? "light" : "dark" }),
@@ -202,6 +205,10 @@ export class Frame {
   fillLegend(legend) {
     this.legend.replaceChildren(...legendEntries(this.explorer, legend));
     this.legend.dataset.kind = legend.kind;
+  }
+
+  markUndo() {
+    this.undo.disabled = !this.explorer.steps;
   }
 
   /** Mark the controls that are on, and switch off projections that the page does not have. */

@@ -37,7 +37,7 @@ function categoryEntry(explorer, legend, item) {
     class: "chip", "data-category": item.name, title: `Select these ${count} tiles`,
     onclick: (/** @type {MouseEvent} */ event) => {
       const rows = [...legend.values.keys()];
-      explorer.select(rows.filter((row) => Math.max(-1, legend.values[row]) === item.category), event.shiftKey);
+      explorer.select(rows.filter((row) => Math.max(-1, legend.values[row]) === item.category), explorer.selectionMode(event));
     },
   });
   if (!legend.editable || item.category < 0) return chip;

@@ -48,7 +48,7 @@ export function firstState(data, theme = "system") {
   return {
     alg, dim: Number(dim), colour: data.colourings[0].key, tile: -1, a: -1, b: -1, c: -1, km: 0, tab: "alike",
     tool: "pan", dots: "dots", preview: "composite", map: "coloured", labels: "names", names: new Map(), theme, layers: allLayers(data), selection: new Set(),
-    filters: new Map(), files: 0,
+    filters: new Map(), mode: "new", saved: new Map(), files: 0,
   };
 }
 

@@ -176,7 +176,7 @@ export class TileView {
     if (still) this.explorer.pick(this.rowAt(point), this.groundAt(point));
     else if (outline.length) {
       this.explorer.hover(-1, this, null);
-      this.explorer.select(this.rowsWithin(this.asPolygon(outline)), event.shiftKey);
+      this.explorer.select(this.rowsWithin(this.asPolygon(outline)), this.explorer.selectionMode(event));
     }
     this.drawMarks();
   }

@@ -86,6 +86,7 @@ export interface OwnRules {
 
 export type Theme = "light" | "dark" | "system";
 export type Tool = "pan" | "box" | "lasso";
+export type SelectionMode = "new" | "add" | "remove";
 export type Slot = "tile" | "a" | "b" | "c";
 export type Tab = "alike" | "sum" | "walk" | "selection" | "filter";
 
@@ -104,6 +105,10 @@ export interface State {
   selection: ReadonlySet<number>;
   /** Which tiles are shown in colour, by key of a colouring. */
   filters: ReadonlyMap<string, Filter>;
+  /** What drawing a box or a lasso does. */
+  mode: SelectionMode;
+  /** Selections that the reader named. */
+  saved: ReadonlyMap<string, ReadonlySet<number>>;
   /** Counts the files that were dropped on the page. */
   files: number;
 }

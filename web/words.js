@@ -27,9 +27,17 @@ export class Words {
    * @returns {string[]}
    */
   of(row) {
-    if (!this.ofTile) return [];
-    const words = this.ofTile.subarray(row * this.perTile, (row + 1) * this.perTile);
-    return Array.from(words, (word) => this.texts[word]).filter((text) => text !== undefined);
+    return this.indices(row).map((word) => this.texts[word]);
+  }
+
+  /**
+   * The same as places in `texts`.
+   * @param {number} row
+   * @returns {number[]}
+   */
+  indices(row) {
+    const words = this.ofTile?.subarray(row * this.perTile, (row + 1) * this.perTile) ?? [];
+    return Array.from(words).filter((word) => word < this.texts.length);
   }
 
   /**
