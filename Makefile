@@ -4,8 +4,8 @@ PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest -q
 ARGS ?=
 
-.PHONY: help init example test test-slow test-all test-floor check tiles train tensorboard streamlit bench pictures \
-    pretrained requirements clean
+.PHONY: help init example test test-slow test-all test-floor check tiles train tensorboard streamlit bench gpu-check \
+    pictures pretrained requirements clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -53,6 +53,10 @@ streamlit: init ## the live app
 
 bench: init ## print every performance figure of docs/speed.md
 	@$(PYTHON) bench.py $(ARGS)
+
+gpu-check: ## try out this machine's GPU for about 8 minutes; writes docs/gpu/<chip>.md
+	@./setup.sh dev
+	@$(PYTHON) gpu_check.py $(ARGS)
 
 pictures: ## draw the pictures of README and docs again, after `make example`
 	@./setup.sh browser

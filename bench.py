@@ -1,6 +1,7 @@
-"""Print the performance figures of the README, each as a ratio to its floor in the same run.
+"""Print the performance figures of docs/speed.md as one table, each as a ratio to its floor in the same run.
 
 python bench.py
+python bench.py embed --repeats 1
 python bench.py pack loader --json
 python bench.py render --extract CITY.osm.pbf --mapnik
 """
@@ -11,7 +12,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench_network import bench_embed, bench_train
+from bench_embedding import bench_embed, bench_pipeline, bench_precompute
+from bench_network import bench_choices, bench_naive, bench_train
 from bench_setup import Bench, BenchFlags, Figure
 from bench_tiles import bench_loader, bench_memory, bench_pack, bench_render
 from bench_viewers import bench_app, bench_html, bench_project, bench_search
@@ -24,12 +26,18 @@ BENCHES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "pack": bench_pack,
     "loader": bench_loader,
     "train": bench_train,
+    "naive": bench_naive,
+    "choices": bench_choices,
     "embed": bench_embed,
+    "pipeline": bench_pipeline,
+    "precompute": bench_precompute,
     "search": bench_search,
     "project": bench_project,
     "html": bench_html,
     "app": bench_app,
 }
+WIDTH = 52  # of the longest name
+HEADER = f"{'what':<{WIDTH}} {'value':>12} {'floor':>10} {'ratio':>8} {'tiles':>8}  note"
 
 
 def main() -> None:
@@ -43,18 +51,18 @@ def main() -> None:
     device = pick_device(args.device)
     with tempfile.TemporaryDirectory(prefix="loc2vec-bench-") as scratch:
         bench = Bench(read_flags(BenchFlags, args), device, Path(scratch))
+        if not args.json:
+            print(f"{bench.hardware}\n{HEADER}", flush=True)
         for name in args.names or BENCHES:
             for figure in BENCHES[name](bench):
                 print(as_text(figure) if not args.json else json.dumps(dataclasses.asdict(figure)), flush=True)
 
 
 def as_text(figure: Figure) -> str:
-    """One line for a person."""
-    note = f"  ({figure.note})" if figure.note else ""
-    return (
-        f"{figure.name:<44} {figure.value:>10.4g} {figure.unit:<8} floor {figure.floor:>10.4g}  "
-        f"ratio {figure.ratio:>8.3g}  {figure.tiles:,} tiles, {figure.device}{note}"
-    )
+    """One row of the table."""
+    number = f"{figure.value:.4g} {figure.unit}"
+    numbers = f"{number:>12} {figure.floor:>10.4g} {figure.ratio:>8.3g} {figure.tiles:>8,}"
+    return f"{figure.name:<{WIDTH}} {numbers}  {figure.note}"
 
 
 if __name__ == "__main__":

@@ -1,50 +1,55 @@
-"""Measurements of the network: training and embedding.
+"""Measurements of training: a step against its bare network, and the choices that make it fast.
 
-Not a command; `python bench.py train embed` runs them.
+Not a command; `python bench.py train naive choices` runs them.
 """
 
-import dataclasses
+import contextlib
 import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import FlopCounterMode
 
-from bench_setup import HERE, Bench, Figure, script, untrained_encoder
-from data_loader import TripletSampler, network_input, prefetch
-from devices import compute_dtype
+from bench_setup import Bench, Figure, seconds, wait
+from data_loader import Batch, TripletSampler, prefetch
 from distributed import ProcessGroup
-from inference import Embedder, precision_name
 from layers import LAYERS
 from tile_store import TileStore
-from train import Run, build_run, train_step
-from train_config import make_config
+from train import Run, build_run, scale_dropout, train_step
+from train_config import make_config, network_dtype
 
-# By device: training steps per measurement, and samples per batch by tile size.
-TRAIN_WORK = {"cpu": (2, {64: 32, 128: 8}), "cuda": (20, {256: 256}), "mps": (5, {128: 32})}
-EMBED_TILES = {64: 1024, 128: 256, 256: 64}  # by tile size, on a CPU; a GPU embeds every tile
+# By device: training steps per measurement, and which steps are measured: preset, tile size, samples per batch.
+STEPS = {"cpu": 2, "cuda": 20, "mps": 5}
+TRAIN_WORK = {
+    "cpu": (("spec", 64, 4), ("recommended", 64, 32), ("recommended", 128, 8)),
+    "cuda": (("spec", 256, 256), ("recommended", 256, 256)),
+    "mps": (("spec", 128, 32), ("recommended", 128, 32)),
+}
+PRODUCT = {"cpu": 512, "cuda": 4096, "mps": 2048}  # rows and columns of the matrices that show how fast it multiplies
 
 # --- train -------------------------------------------------------------------------------------------------
 
 
 def bench_train(bench: Bench) -> Iterator[Figure]:
-    """A training step on real tiles against the same step on a ready tensor, and against the naive way."""
-    steps, batches = TRAIN_WORK[bench.device.type]
-    for size, batch_size in batches.items():
-        yield from bench_step(bench, size, batch_size, steps)
-    yield from bench_naive(bench)
+    """A training step against the same step on a ready tensor, against the bare network, and against a product."""
+    for preset, size, batch_size in TRAIN_WORK[bench.device.type]:
+        run = bench_run(bench, size, batch_size, preset)
+        with contextlib.closing(run.recorder):
+            yield from bench_step(bench, run, STEPS[bench.device.type])
 
 
-def bench_step(bench: Bench, size: int, batch_size: int, steps: int) -> Iterator[Figure]:
-    """Steps with everything the recommended recipe does to a batch: windows at any pixel, flips, blanked layers."""
-    run = bench_run(bench, size, batch_size)
+def bench_step(bench: Bench, run: Run, steps: int) -> Iterator[Figure]:
+    """`steps` of a run with everything that its recipe does to a batch: loading, windows, flips, loss, optimiser."""
+    size = run.config.packing.tile_size
     stream = prefetch(run.batches, num_threads=run.config.packing.num_workers)
     batch = next(stream)
-    tiles = run.batches.augmented(batch)
+    ready = run.batches.augmented(batch)
+    name = f"{run.config.fit.preset} step, batch {run.config.sample.batch_size}, {size} px"
 
     def real() -> None:
         for _ in range(steps):
@@ -52,29 +57,68 @@ def bench_step(bench: Bench, size: int, batch_size: int, steps: int) -> Iterator
             train_step(run, batch, run.batches.augmented(batch))
         wait(bench.device)
 
-    def ready() -> None:
+    def prepared() -> None:
         for _ in range(steps):
-            train_step(run, batch, tiles)
+            train_step(run, batch, ready)
         wait(bench.device)
 
-    yield bench.compare(
-        f"{steps} training steps, batch {batch_size}, {size} px",
-        real,
-        ready,
-        unit="s",
-        tiles=steps * len(tiles),
-        note="floor: the same steps on a tensor that is already on the device; the goal is at most 1.05",
-    )
-    run.recorder.close()
+    def bare() -> None:
+        for _ in range(steps):
+            forward_backward(run, batch, ready)
+        wait(bench.device)
+
+    tiles = steps * len(ready[0])
+    with contextlib.closing(stream):
+        figure = bench.compare(name, real, prepared, unit="s", tiles=tiles)
+        note = f"{tiles / figure.value:,.0f} tiles/s; floor: the same steps on a tensor that is on the device"
+        yield figure.with_note(f"{note}; the goal is at most 1.05")
+        figure = bench.compare(name, real, bare, unit="s", tiles=tiles)
+        yield figure.with_note(f"{tiles / figure.floor:,.0f} tiles/s; floor: the network's forward and backward passes")
+    yield multiply_rate(bench, run, name, prepared, tiles)
+
+
+def forward_backward(run: Run, batch: Batch, inputs: tuple[torch.Tensor, ...]) -> None:
+    """The network's passes alone, in the precision of the run: no loss, no statistics, no optimiser step."""
+    run.optimizer.zero_grad(set_to_none=True)
+    with run.autocast():
+        if run.encoder.uses_surroundings:
+            vectors = run.network(*inputs, keep=scale_dropout(run, batch))
+        else:
+            vectors = run.network(*inputs)
+    vectors.float().sum().backward()
+
+
+def multiply_rate(bench: Bench, run: Run, name: str, work: Callable[[], None], tiles: int) -> Figure:
+    """A step's multiplications per second against those of one large matrix product in the same precision."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    operations, edge = counter.get_total_flops(), PRODUCT[bench.device.type]
+    a = torch.randn(edge, edge, device=bench.device, dtype=network_dtype(run.config, bench.device))
+    products = max(1, round(operations / (2 * edge**3)))
+
+    def product() -> None:
+        for _ in range(products):
+            a @ a
+        wait(bench.device)
+
+    figure = bench.compare(name, work, product, unit="s", tiles=tiles)
+    reached, possible = operations / figure.value / 1e9, products * 2 * edge**3 / figure.floor / 1e9
+    dtype = str(a.dtype).removeprefix("torch.")
+    words = f"{reached:,.0f} of {possible:,.0f} GFLOP/s ({reached / possible:.0%}); floor: {dtype} matrix products"
+    return figure.with_note(f"{words} with as many operations")
+
+
+# --- naive -------------------------------------------------------------------------------------------------
 
 
 def bench_naive(bench: Bench, size: int = 256, batch_size: int = 4) -> Iterator[Figure]:
     """The way other implementations of loc2vec work: 36 PNGs decoded per triplet, float32, no `channels_last`."""
-    run = bench_run(bench, size, batch_size, preset="spec")
-    plain = bench_run(bench, size, batch_size, preset="spec", precision="fp32")
+    run = bench_run(bench, size, batch_size)
+    plain = bench_run(bench, size, batch_size, precision="fp32")
     plain.network.to(memory_format=torch.contiguous_format)
     naive = DataLoader(NaiveTriplets(bench.store(size), 64), batch_size, num_workers=os.cpu_count() or 1)
-    naive_batches, first = iter(naive), plain.batches[0]
+    steps = DataLoader(NaiveTriplets(bench.store(size), batch_size * (bench.flags.repeats + 1)), batch_size)
+    naive_batches, first = iter(steps), plain.batches[0]
 
     def load_naively() -> None:
         for tiles in naive:
@@ -92,7 +136,7 @@ def bench_naive(bench: Bench, size: int = 256, batch_size: int = 4) -> Iterator[
 
     def step_naively() -> None:
         tiles = next(naive_batches).flatten(0, 1)
-        train_step(plain, first, tiles.to(bench.device))
+        train_step(plain, first, (tiles.to(bench.device),))
         wait(bench.device)
 
     def step_ours() -> None:
@@ -125,7 +169,7 @@ class NaiveTriplets(Dataset):
         return torch.from_numpy(np.array(tiles))
 
 
-def bench_run(bench: Bench, size: int, batch_size: int, preset: str = "recommended", **settings: object) -> Run:
+def bench_run(bench: Bench, size: int, batch_size: int, preset: str = "spec", **settings: object) -> Run:
     """A training run that writes into the scratch folder only."""
     folders = {"output_dir": bench.scratch / "checkpoints", "log_dir": bench.scratch / "runs"}
     places = {"tiles_root": bench.tiles_root, "cache_dir": bench.scratch / "cache"}
@@ -141,64 +185,105 @@ def bench_run(bench: Bench, size: int, batch_size: int, preset: str = "recommend
     return build_run(config, ProcessGroup(bench.device))
 
 
-def wait(device: torch.device) -> None:
-    """Wait until the device has finished its work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
+# --- choices -----------------------------------------------------------------------------------------------
+
+Setting = Callable[[], contextlib.AbstractContextManager]
 
 
-# --- embed -------------------------------------------------------------------------------------------------
+def bench_choices(bench: Bench) -> Iterator[Figure]:
+    """Each choice that should make a training step fast: steps with it against steps without it, all else equal.
+
+    A ratio below 1 says that the choice pays.
+    """
+    for preset, size, batch_size in TRAIN_WORK[bench.device.type][:2]:
+        with contextlib.closing(choices_of(bench, preset, size, batch_size, STEPS[bench.device.type])) as figures:
+            yield from figures
 
 
-def bench_embed(bench: Bench) -> Iterator[Figure]:
-    """Embedding tiles against the bare forward passes; a second `precompute_embeddings.py` against its imports."""
-    for size, count in EMBED_TILES.items():
-        store = bench.store(size)
-        encoder = untrained_encoder(size).to(bench.device).to(memory_format=torch.channels_last).eval()
-        rows = np.flatnonzero(~store.blank)
-        rows = rows[:count] if bench.device.type == "cpu" else rows
-        embedder = Embedder(encoder, store)
-        tiles = embedder.tiles.tiles(rows[: embedder.batch_size])
-        batch = network_input(tiles, compute_dtype(bench.device))
-        forward, batches = embedder.network, -(-len(rows) // len(batch))
+def choices_of(bench: Bench, preset: str, size: int, batch_size: int, steps: int) -> Generator[Figure]:
+    """The choices for one preset, each measured on `steps` training steps."""
+    device, runs = bench.device, contextlib.ExitStack()
 
-        def bare(forward: Callable = forward, batch: torch.Tensor = batch, batches: int = batches) -> None:
-            for _ in range(batches):
-                vectors = forward(batch)
-            vectors.cpu()
+    def new_run(**settings: object) -> Run:
+        run = bench_run(bench, size, batch_size, preset, compile=False, **settings)
+        runs.callback(run.recorder.close)
+        return run
 
-        figure = bench.compare(
-            f"embed {len(rows):,} tiles, {size} px",
-            lambda encoder=encoder, store=store, rows=rows: Embedder(encoder, store).embed_tiles(rows),
-            bare,
-            unit="s",
-            tiles=len(rows),
-        )
-        rate = f"{len(rows) / figure.value:,.0f} tiles/s, {precision_name(encoder)}; floor: bare forward passes"
-        yield dataclasses.replace(figure, note=rate)
-    yield second_precompute(bench)
+    def compared(choice: str, with_it: Callable[[], None], without: Callable[[], None]) -> Figure:
+        tiles = steps * len(usual.batches[0].inputs[0])
+        name = f"{choice}, {preset} step, batch {batch_size}, {size} px"
+        figure = bench.compare(name, with_it, without, unit="s", tiles=tiles)
+        return figure.with_note(f"{tiles / figure.value:,.0f} tiles/s; floor: without it; below 1 it pays")
+
+    with runs:
+        usual = new_run()
+        if preset == "spec":  # the multiscale network orders its pixels itself
+            plain = new_run()
+            plain.network.to(memory_format=torch.contiguous_format)
+            yield compared(
+                "channels_last", steps_of(bench, steps, usual), steps_of(bench, steps, plain, contiguous=True)
+            )
+        bf16, fp32 = new_run(precision="bf16"), new_run(precision="fp32")
+        yield compared("bf16", steps_of(bench, steps, bf16), steps_of(bench, steps, fp32))
+        plain = new_run()
+        plain.optimizer = torch.optim.AdamW(plain.optimizer.param_groups[0]["params"], fused=False)
+        yield compared("fused AdamW", steps_of(bench, steps, usual), steps_of(bench, steps, plain))
+        if device.type == "cuda":
+            yield compared("TF32, float32", steps_of(bench, steps, fp32, tf32), steps_of(bench, steps, fp32))
+            yield compared(
+                "cudnn.benchmark", steps_of(bench, steps, usual), steps_of(bench, steps, usual, cudnn_default)
+            )
+        if can_compile(device):
+            compiled = new_run()
+            network: Any = torch.compile(compiled.network)
+            compiled.network = network
+            first = seconds(steps_of(bench, steps, compiled))
+            figure = compared("torch.compile", steps_of(bench, steps, compiled), steps_of(bench, steps, usual))
+            saved = (figure.floor - figure.value) / steps
+            pays = f"pays after {first / saved:,.0f} steps" if saved > 0 else "does not pay"
+            yield figure.with_note(f"{figure.note}; compiling takes {first:.0f} s, {pays}")
 
 
-def second_precompute(bench: Bench) -> Figure:
-    """The second run of precompute_embeddings.py against importing what it imports."""
-    flags = (
-        "--tiles_root",
-        bench.tiles_root,
-        "--model_path",
-        bench.untrained_checkpoint(64),
-        "--cache_dir",
-        bench.scratch / "cache",
-    )
+def steps_of(
+    bench: Bench, steps: int, run: Run, setting: Setting = contextlib.nullcontext, contiguous: bool = False
+) -> Callable[[], None]:
+    """A function that takes `steps` training steps of `run`, under `setting`, on one batch that is already loaded."""
+    batch = run.batches[0]
+    inputs = run.batches.augmented(batch)
 
-    def run() -> None:
-        script("precompute_embeddings.py", *flags, "--device", bench.device.type)
+    def work() -> None:
+        with setting():
+            for _ in range(steps):
+                tiles = (inputs[0].float().div_(255),) if contiguous else inputs
+                train_step(run, batch, tiles)
+            wait(bench.device)
 
-    def imports() -> None:
-        subprocess.run([sys.executable, "-c", "import precompute_embeddings, annoy"], cwd=HERE, check=True)
+    return work
 
-    run()
-    figure = bench.compare("second precompute run", run, imports, unit="s", tiles=len(bench.store(64)))
-    own = f"{figure.value - figure.floor:.2f} s beside the imports; floor: the imports"
-    return dataclasses.replace(figure, note=own)
+
+@contextlib.contextmanager
+def tf32() -> Iterator[None]:
+    """Context in which float32 products and convolutions on CUDA may round their inputs to TF32."""
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.allow_tf32 = True
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+
+
+@contextlib.contextmanager
+def cudnn_default() -> Iterator[None]:
+    """Context in which cuDNN chooses its algorithms by rules of its own, without timing them."""
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = True
+
+
+def can_compile(device: torch.device) -> bool:
+    """Whether `torch.compile` can work here: on CUDA, or on a CPU with a C++ compiler."""
+    return device.type == "cuda" or (device.type == "cpu" and any(map(shutil.which, ("g++", "clang++"))))

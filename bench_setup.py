@@ -49,6 +49,10 @@ class Figure:
     tiles: int
     note: str = ""
 
+    def with_note(self, note: str) -> "Figure":
+        """The same figure with another note."""
+        return dataclasses.replace(self, note=note)
+
 
 @dataclasses.dataclass(frozen=True)
 class Bench:
@@ -122,6 +126,14 @@ def seconds(work: Callable) -> float:
     return time.perf_counter() - started
 
 
+def wait(device: torch.device) -> None:
+    """Wait until the device has finished its work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
 def script(name: str, *arguments: object) -> subprocess.CompletedProcess:
     """Run a script of this project to its end; its failure ends the measurement."""
     command = [sys.executable, str(HERE / name), *map(str, arguments)]
@@ -131,7 +143,7 @@ def script(name: str, *arguments: object) -> subprocess.CompletedProcess:
     return result
 
 
-def untrained_encoder(tile_size: int) -> AnyEncoder:
+def untrained_encoder(tile_size: int, architecture: str = EncoderConfig.architecture) -> AnyEncoder:
     """An encoder with random weights, which is as fast as a trained one."""
     torch.manual_seed(0)
-    return build_network(EncoderConfig(tile_size=tile_size))
+    return build_network(EncoderConfig(tile_size=tile_size, architecture=architecture))

@@ -7,7 +7,7 @@ python data_loader.py --tiles_root 12_layer_tiles/tiles --tile_size 128 --batch_
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from itertools import islice
@@ -425,7 +425,7 @@ class TripletDataset(Dataset):
         return torch.Generator().manual_seed(int(state >> 1))
 
 
-def prefetch(dataset: TripletDataset, first_step: int = 0, num_threads: int = 0) -> Iterator[Batch]:
+def prefetch(dataset: TripletDataset, first_step: int = 0, num_threads: int = 0) -> Generator[Batch]:
     """The batches of an epoch from `first_step` on, in order; `num_threads` threads load as many batches ahead."""
     steps = iter(range(first_step, len(dataset)))
     pending: deque[Future[Batch]] = deque()

@@ -5,6 +5,7 @@ Not a command. `train.py` uses it to say which batch size fits.
 
 import dataclasses
 import functools
+import sys
 from bisect import bisect_right
 from pathlib import Path
 
@@ -61,6 +62,8 @@ def free_memory(device: torch.device) -> int:
     """Bytes that this process can still use, as the device, the system and its limits allow."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
     if not Path("/proc/meminfo").is_file():
         return 1 << 62  # not Linux: unknown
     meminfo = Path("/proc/meminfo").read_text(encoding="ascii")
@@ -75,6 +78,27 @@ def free_memory(device: torch.device) -> int:
     if (most_here := resource.getrlimit(resource.RLIMIT_AS)[0]) != resource.RLIM_INFINITY:
         free.append(most_here - int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize())
     return max(0, min(free))
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most bytes that tensors held on a GPU since `reset_peak_memory`; on MPS what they hold now.
+
+    On a CPU it is the peak of this process since it began. Linux and macOS only.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if device.type == "mps":
+        return torch.mps.driver_allocated_memory()
+    import resource  # not above: Linux and macOS only
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Let `peak_memory` count from now on, where the device can."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -336,7 +336,6 @@ def build_run(config: TrainConfig, group: ProcessGroup) -> Run:
 
     network: Any = distribute(encoder, group) if group.size > 1 else encoder
     if device.type == "cuda":
-        torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True
         if config.speed.compile and config.fit.epochs * len(batches) - state.step >= COMPILE_PAYS_STEPS:
             torch._dynamo.config.suppress_errors = True  # what cannot be compiled runs as it is

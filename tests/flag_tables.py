@@ -29,6 +29,7 @@ SCRIPTS: dict[str, str] = {
     "pretrained.py": "main",
     "run_example.py": "main",
     "bench.py": "main",
+    "gpu_check.py": "main",
 }
 
 HIDDEN = (argparse._HelpAction, argparse._VersionAction, argparse._SubParsersAction)  # the same in every script

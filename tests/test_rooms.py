@@ -40,8 +40,8 @@ ROOMS = (
     ("app_projector", "app_search", "app_compare"),
     ("train", "evaluate", "precompute_embeddings", "visualize", "interactive_visualizer", "streamlit_app"),
     ("run_interactive_viz", "run_example", "embed", "bench_setup"),
-    ("bench_tiles", "bench_network", "bench_viewers"),
-    ("bench",),
+    ("bench_tiles", "bench_network", "bench_embedding", "bench_viewers"),
+    ("bench", "gpu_check"),
 )
 LEVEL = {name: level for level, names in enumerate(ROOMS) for name in names}
 VIEWERS = {"visualize", "interactive_visualizer", "streamlit_app"}
