@@ -4,10 +4,12 @@ Not a command; `python render_tiles.py --city kyiv` shows it at work. Separate f
 not depend on OSM.
 """
 
+import contextlib
 import dataclasses
 import tempfile
 from array import array
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ from tile_grid import MAX_LATITUDE, Box
 ATTRIBUTION = "© OpenStreetMap contributors, Open Database License (ODbL) 1.0, https://www.openstreetmap.org/copyright"
 LEVELS_TAG, ADDRESS_TAG = "building:levels", "addr:housenumber"  # never drawn: labels are made of them
 CUT_ABOVE_BYTES = 96 << 20  # larger files are first cut to the box, so that memory follows the box, not the file
+BATCH_POINTS = 1 << 20  # of a batch of `stream_features`
 _BATCH = 8192  # geometries that are decoded together
 
 NO_SURFACE = "closed ways that are no valid surface"
@@ -99,37 +102,53 @@ def read_features(path: Path | str, style: Style, box: Box | None = None, scratc
     sorted is sorted first, and a large one is cut to `box` and a margin if `box` and a folder `scratch` are given.
     Raises `UserError` for a file that is not a whole extract, is a history file, or is large and not sorted.
     """
-    path = Path(path)
+    with _opened(Path(path), box, scratch) as (source, frame, _):
+        (features,) = _Reading(source, style, frame).batches()
+    return features
+
+
+def stream_features(
+    path: Path | str, style: Style, box: Box | None, scratch: Path, points: int = BATCH_POINTS
+) -> Iterator[Features]:
+    """The same objects in batches of about `points` points, with bounded memory.
+
+    The locations of nodes lie in a file in `scratch`, 16 bytes each, instead of in memory. `broken` and `repaired` are
+    those of the whole file and come with the last batch; `boundaries` are left out. Raises what `read_features` raises.
+    """
+    with _opened(Path(path), box, scratch) as (source, frame, folder):
+        yield from _Reading(source, style, frame, folder / "nodes").batches(points)
+
+
+@contextlib.contextmanager
+def _opened(path: Path, box: Box | None, scratch: Path | None) -> Iterator[tuple[Path, Box | None, Path]]:
+    """The file to read, sorted and cut if need be; the frame of its sea; a folder for temporary files."""
     info = extract_info(path)
     try:
-        with tempfile.TemporaryDirectory(dir=scratch) as folder:
-            source, frame = path, info.box or box
+        with tempfile.TemporaryDirectory(dir=scratch) as name:
+            folder, source, frame = Path(name), path, info.box or box
             if box is not None and scratch is not None and path.stat().st_size > CUT_ABOVE_BYTES:
-                source = Path(folder, "box.osm.pbf")
+                source = folder / "box.osm.pbf"
                 margin = np.array([-CUT_MARGIN, -CUT_MARGIN, CUT_MARGIN, CUT_MARGIN])
                 frame = tuple((np.array(box) + margin).tolist())
                 cut_extract(path, frame, source)
             elif not info.is_sorted and not check_order(path):
-                source = Path(folder, "sorted.osm.pbf")
+                source = folder / "sorted.osm.pbf"
                 sort_extract(path, source)
-            return _Reading(source, style, frame).run()
+            yield source, frame, folder
     except (RuntimeError, ValueError) as error:
         raise UserError(unreadable(path, error)) from None
 
 
 class _Reading:
-    """One pass over an extract; what it collects becomes `Features`. The sea ends at `frame`."""
+    """One pass over an extract; what it collects becomes `Features`. The sea ends at `frame`.
 
-    def __init__(self, path: Path, style: Style, frame: Box | None):
-        self.path, self.style, self.frame = path, style, frame
+    With a file `nodes` the locations of nodes go there, and the boundaries of areas are not kept.
+    """
+
+    def __init__(self, path: Path, style: Style, frame: Box | None, nodes: Path | None = None):
+        self.path, self.style, self.frame, self.nodes = path, style, frame, nodes
         self.on_ways = has_locations_on_ways(path)
-        self.waiting: list[str] = []  # geometries as hexadecimal WKB, decoded by the batch
-        self.lonlat: list[np.ndarray] = []
-        self.point_counts: list[np.ndarray] = []
-        self.ring_counts: list[np.ndarray] = []
-        self.osm_key = array("q")
-        self.items = array("q")  # object, class, kind
-        self.levels, self.addresses, self.addressed = array("d"), array("d"), array("q")
+        self._start_batch()
         self.broken: defaultdict[str, list[str]] = defaultdict(list)
         self.repaired: defaultdict[str, list[str]] = defaultdict(list)
         self.boundaries: list[tuple[str, str]] = []
@@ -139,13 +158,24 @@ class _Reading:
         self._classes: dict[tuple, tuple[int, ...]] = {}
         self._wkb = osmium.geom.WKBFactory()
 
-    def run(self) -> Features:
+    def _start_batch(self) -> None:
+        self.waiting: list[str] = []  # geometries as hexadecimal WKB, decoded by the batch
+        self.lonlat: list[np.ndarray] = []
+        self.point_counts: list[np.ndarray] = []
+        self.ring_counts: list[np.ndarray] = []
+        self.decoded = 0  # points
+        self.osm_key = array("q")
+        self.items = array("q")  # object, class, kind
+        self.levels, self.addresses, self.addressed = array("d"), array("d"), array("q")
+
+    def batches(self, points: int | None = None) -> Iterator[Features]:
+        """Everything as one batch, or as batches of about so many points."""
         member_lines, surfaces = self._relations()
         keys = self.style.member_keys
         areas = osmium.filter.KeyFilter(*keys)
         others = osmium.filter.KeyFilter(*keys, ADDRESS_TAG)
         others.enable_for(osmium.osm.NODE | osmium.osm.AREA)
-        objects = read_objects(self.path, areas, others, self.on_ways)
+        objects = read_objects(self.path, areas, others, self.on_ways, self.nodes)
         for found in progress(objects, desc="reading the map", unit=" objects"):
             if found.is_way():
                 self._way(found, member_lines.get(found.id, ()))
@@ -153,6 +183,9 @@ class _Reading:
                 self._area(found, surfaces)
             elif found.is_node():
                 self._node(found)
+            if points is not None and self.decoded >= points:
+                yield self._features()
+                self._start_batch()
         for number, classes in self.closed.items():  # no surface came, because the locations of nodes are unknown
             if any(self.style.classes[i].fill is True or self.style.classes[i].draws(POINT) for i in classes):
                 self.broken[LOST_NODES].append(f"way {number}")
@@ -160,7 +193,10 @@ class _Reading:
             self._repair(surfaces)
         self.broken[INCOMPLETE] += [f"relation {number}" for number in sorted(surfaces)]
         self._sea()
-        return self._features()
+        features = self._features()
+        features.broken = {what: names for what, names in self.broken.items() if names}
+        features.repaired = dict(self.repaired)
+        yield features
 
     # --- objects -------------------------------------------------------------------------------------------
 
@@ -261,7 +297,7 @@ class _Reading:
         self, osm_id: int, from_way: bool, tags: Any, drawn: tuple[list[int], list[int]], wkb: str
     ) -> None:
         filled, marked = drawn
-        if not from_way and tags.get("boundary") == "administrative":
+        if not from_way and tags.get("boundary") == "administrative" and self.nodes is None:
             self.boundaries.append((tags.get("name") or "", wkb))
         key = osm_id * 4 + (1 if from_way else 2)
         if filled:
@@ -344,6 +380,7 @@ class _Reading:
         self.lonlat.append(shapely.get_coordinates(shapes))
         self.point_counts.append(counts[order])
         self.ring_counts.append(np.bincount(owner, minlength=len(shapes)))
+        self.decoded += len(self.lonlat[-1])
 
     def _features(self) -> Features:
         self._decode()
@@ -360,7 +397,7 @@ class _Reading:
             levels=np.zeros((0, 3)),
             addresses=np.array(self.addresses).reshape(-1, 2),
             broken={},
-            repaired=dict(self.repaired),
+            repaired={},
             boundaries=self.boundaries,
         )
         # Labels of surfaces belong to the middle of their bounding box.
@@ -376,7 +413,6 @@ class _Reading:
         seen = ~np.isin(features.item_object, beyond)
         for name in ("item_object", "item_class", "item_kind"):
             setattr(features, name, getattr(features, name)[seen])
-        features.broken = {what: names for what, names in self.broken.items() if names}
         return features
 
 

@@ -167,19 +167,26 @@ def osmium_file(path: Path, locations_on_ways: bool) -> osmium.io.File:
     return osmium.io.File(str(path), "pbf,locations_on_ways=true" if locations_on_ways else "pbf")
 
 
-def read_objects(path: Path, areas: Any, others: Any, locations_on_ways: bool) -> Iterator[Any]:
+def read_objects(
+    path: Path, areas: Any, others: Any, locations_on_ways: bool, nodes: Path | None = None
+) -> Iterator[Any]:
     """Yield the nodes, ways, relations and areas of a sorted file that pass the filter `others`; ways have locations.
 
-    Relations that pass the filter `areas` become areas, closed ways always do. This is what `osmium.FileProcessor`
-    does, except that it would overwrite the locations that ways bring with those of nodes that are not in the file.
+    The locations of nodes are kept in memory, or in a new file `nodes`, 16 bytes each. Relations that pass the filter
+    `areas` become areas, closed ways always do. This is what `osmium.FileProcessor` does, except that it would
+    overwrite the locations that ways bring with those of nodes that are not in the file. Raises `UserError` for a name
+    of `nodes` with a comma.
     """
+    if nodes is not None and "," in str(nodes):
+        raise UserError(f"{nodes.parent} has a comma in its name, which the file of node locations must not have")
     manager = osmium.area.AreaManager()
     with osmium.io.Reader(str(path), osmium.osm.RELATION) as reader:
         osmium.apply(reader, areas, manager.first_pass_handler())
     finished = osmium.BufferIterator(others)
     handlers: list[Any] = [manager.second_pass_to_buffer(finished)]
     if not locations_on_ways:
-        locations = osmium.NodeLocationsForWays(osmium.index.create_map("flex_mem"))
+        kept = "flex_mem" if nodes is None else f"sparse_file_array,{nodes}"
+        locations = osmium.NodeLocationsForWays(osmium.index.create_map(kept))
         locations.ignore_errors()
         handlers.insert(0, locations)
     with osmium.io.Reader(str(path)) as reader:

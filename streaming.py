@@ -48,7 +48,7 @@ PLACES_AT_ONCE = 256  # places that a process embeds at a time
 FEW_PLACES = 1024  # so many are embedded in the main process
 MOST_SYMBOLS = 50_000  # outlines of objects that a painter keeps
 AREA, ENCODER, DRAWN_LEVELS = "area.l2v", "encoder.pth", "levels.l2v"  # files in a drawing's folder
-FORMAT = "streaming-1"
+FORMAT = "streaming-2"
 
 
 # --- tiles that are drawn when they are asked for ----------------------------------------------------------

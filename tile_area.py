@@ -141,22 +141,26 @@ def _width(box: Box) -> float:
 # --- the box of the data -----------------------------------------------------------------------------------
 
 
-def data_box(bounds: np.ndarray, points: np.ndarray, zoom: int) -> tuple[Box, np.ndarray]:
+def data_box(
+    bounds: np.ndarray, points: np.ndarray, zoom: int, counts: np.ndarray | None = None
+) -> tuple[Box, np.ndarray]:
     """The box that holds objects with `bounds (M, 4)`, and which of them reach far beyond it or lie far from it.
 
     `bounds` are west, south, east, north in degrees; objects across 180 degrees have east > 180. `points (M,)` are the
     numbers of their points: the box is around the group of objects that has most of them. It has west > east where it
     crosses 180 degrees. It leaves out objects that are few and far away, such as a node that somebody put at 0, 0 by
-    mistake: with them it would hold almost nothing but empty tiles.
+    mistake: with them it would hold almost nothing but empty tiles. With `counts (M,)`, a row stands for as many
+    objects in the same cells.
     """
-    few = max(FEW_OBJECTS, len(bounds) // 1000)
+    counts = np.ones(len(bounds)) if counts is None else counts
+    few = max(FEW_OBJECTS, int(counts.sum()) // 1000)
     corners = [tile_of_latlon(bounds[:, lat], bounds[:, lon], zoom) for lat, lon in ((3, 0), (1, 2))]
     small = np.prod(corners[1] - corners[0], axis=1) <= MAX_TILES
-    if not small.any() or np.count_nonzero(~small) > few:
+    if not small.any() or counts[~small].sum() > few:
         small[:] = True
     group = np.full(len(bounds), -1)
     group[small] = _groups(bounds[small])
-    sizes = np.bincount(group[small])
+    sizes = np.bincount(group[small], counts[small])
     weights = np.bincount(group[small], points[small])
     weights[group[small & (np.abs(bounds) < NULL_ISLAND).all(axis=1)]] = 0  # where places without a place end up
     kept = group == weights.argmax()

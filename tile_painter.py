@@ -20,8 +20,6 @@ except ImportError as error:  # the wheel is there, a system library is not
         "  On Debian and Ubuntu: apt-get install libegl1 libgl1; elsewhere: `make init` installs skia-python"
     ) from None
 
-LONG_PATH = 256  # points; longer ones are thinned to what a tile can see
-
 
 class Painter:
     """Draws the 12 planes of one tile after the other with Skia on the CPU.
@@ -79,11 +77,13 @@ class Painter:
             window = np.array(
                 [x - origin_x - margin, y - origin_y - margin, x - origin_x + margin, y - origin_y + margin]
             )
-            for ring in range(index.ring_start[owner], index.ring_start[owner + 1]):
+            rings = np.arange(index.ring_start[owner], index.ring_start[owner + 1])
+            if index.large[owner]:
+                serves_all = False
+                rings = rings[_in_sight(index, rings, window)]
+            for ring in rings.tolist():
                 points = index.points[index.point_start[ring] : index.point_start[ring + 1]]
-                short = len(points) <= LONG_PATH
-                serves_all &= short
-                for run in [points] if short else _thinned(points, window, kind):
+                for run in _thinned(points, window, kind) if index.long_ring[ring] else [points]:
                     first, *others = (run * scale).tolist()
                     path.moveTo(*first)
                     for place in others:
@@ -98,6 +98,14 @@ class Painter:
         if serves_all:
             self.symbols[item] = gray, origin_x, origin_y, path
         return gray, origin_x, origin_y, path
+
+
+def _in_sight(index: DrawIndex, rings: np.ndarray, window: np.ndarray) -> np.ndarray:
+    """Which rings do not lie beyond one edge of `window`: the tiles `(first x, first y, last x, last y)`."""
+    first, end = index.point_start[rings[0]], index.point_start[rings[-1] + 1]
+    points, starts = index.points[first:end], index.point_start[rings] - first
+    low, high = window[:2] * UNIT, (window[2:] + 1) * UNIT
+    return ((np.maximum.reduceat(points, starts) >= low) & (np.minimum.reduceat(points, starts) < high)).all(axis=1)
 
 
 def _thinned(points: np.ndarray, window: np.ndarray, kind: int) -> list[np.ndarray]:

@@ -25,7 +25,6 @@ import extract_download
 import map_index
 import osm_extract
 import render_tiles
-import tile_painter
 import tile_workers
 from cli import UserError, WorkError, run_main
 from conftest import REPO, script_env
@@ -216,7 +215,7 @@ def test_long_paths_do_not_depend_on_the_metatile_either(lake, tmp_path, monkeyp
 
 def test_thinning_a_long_path_leaves_the_picture_alone(lake, tmp_path, monkeypatch):
     for name, limit in (("thinned", 256), ("whole", 10**9)):
-        monkeypatch.setattr(tile_painter, "LONG_PATH", limit)
+        monkeypatch.setattr(map_index, "LONG_PATH", limit)
         draw(lake, tmp_path / name, box_text(-13, -1, 6, 2))
     far = [
         np.abs(plane(tmp_path / "thinned", "water", x, y).astype(int) - plane(tmp_path / "whole", "water", x, y)) > 8

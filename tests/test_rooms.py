@@ -22,7 +22,7 @@ ROOMS = (
     ("tile_files", "coastlines", "distributed", "place_names"),
     ("tile_store", "osm_extract"),
     ("data_loader", "multiscale", "map_index", "tile_facts", "place_words", "tile_statistics", "extract_download"),
-    ("model", "map_labels", "tile_painter", "tile_writer", "tile_images"),
+    ("model", "map_labels", "blocks", "tile_painter", "tile_writer", "tile_images"),
     ("checkpoint", "tile_previews", "tile_workers"),
     ("pretrained",),
     ("inference", "render_tiles"),
