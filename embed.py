@@ -4,6 +4,7 @@ python embed.py CITY.osm.pbf --map
 python embed.py CITY.osm.pbf --points shops.csv -o shops.parquet
 python embed.py CITY.osm.pbf --areas districts.geojson -o districts.gpkg
 python embed.py CITY.osm.pbf --h3 9
+python embed.py COUNTRY.osm.pbf -o FOLDER/ --engine local
 python embed.py --query 51.128,71.430 --from CITY.parquet --in OTHER.parquet --k 10
 """
 
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cli import (
+    EXIT_WORK_FAILED,
     DeviceFlags,
     ModelFlags,
     Parser,
@@ -35,6 +37,7 @@ from cli import (
     read_flags,
     run_main,
 )
+from embed_dataset import DatasetFlags, embed_dataset
 from embeddings import pick_rows
 from explorer_data import EXTRACT_SUFFIXES
 from exports import pick_writer, read_export, tile_frame
@@ -83,15 +86,18 @@ class QueryFlags:
     min_km: float = flag(0.0, "leave out places closer than this many km to the query", type=count_float)
 
 
-def main() -> None:
+def main() -> int | None:
     """Embed, or search."""
     parser = Parser(__doc__)
-    parser.add_argument("extract", nargs="?", type=Path, help="OpenStreetMap extract, such as CITY.osm.pbf")
-    parser.add_argument("-o", "--output", type=Path, help="file to write: .parquet, .csv, .geojson, .gpkg or .npy")
+    parser.add_argument("extract", nargs="?", help="OpenStreetMap extract, such as CITY.osm.pbf")
+    parser.add_argument(
+        "-o", "--output", help="file to write: .parquet, .csv, .geojson, .gpkg or .npy; or a folder/ for a dataset"
+    )
     add_flags(parser, WhatFlags)
     add_flags(parser, RenderConfig, only=["bbox", "city", "source", "downloads", "jobs", "style"])
     add_flags(parser, ModelFlags)
     add_flags(parser, DeviceFlags, only=["device"])
+    add_flags(parser, DatasetFlags)
     add_flags(parser, QueryFlags)
     args = parser.parse_args()
     what, query = read_flags(WhatFlags, args), read_flags(QueryFlags, args)
@@ -99,15 +105,18 @@ def main() -> None:
         if args.extract is not None:
             raise UserError("--query searches in files that this command wrote; name one with --from, and no extract")
         answer_query(query)
-        return
+        return None
     if query.from_ is not None or query.in_ is not None:
         raise UserError("--from and --in belong to a search; name a place with --query LAT,LON")
     if what.map and (what.points or what.areas or what.h3 is not None):
         raise UserError("--map shows the tiles; give it without --points, --areas and --h3")
     if len([1 for asked in (what.points, what.areas, what.h3) if asked is not None]) > 1:
         raise UserError("--points, --areas and --h3 are three commands; give one of them")
+    if wants_dataset(args):
+        return write_dataset(args, what)
     with StopSignal() as stop, progress_listener(lambda *_: stop.raise_if_requested()):
         embed(args, what)
+    return None
 
 
 # --- embedding ---------------------------------------------------------------------------------------------
@@ -125,7 +134,7 @@ def embed(args: argparse.Namespace, what: WhatFlags) -> None:
         raise UserError(f"no extract at {extract}; name an .osm.pbf file, or a city with --city")
     if what.h3 is not None and what.h3 > FINEST_H3:
         raise UserError(f"--h3 {what.h3} is no H3 resolution; expected 0 to {FINEST_H3}")
-    output = check_output(args.output or default_output(config, what, extract))
+    output = check_output(Path(args.output) if args.output else default_output(config, what, extract))
     places = polygons = None
     if what.points is not None:
         places = read_places(what.points, lat=what.lat, lon=what.lon, crs=what.crs, encoding=what.encoding)
@@ -248,6 +257,42 @@ def write_cells(draw: Draw, drawing: Drawing, resolution: int, output: Path) -> 
     kept = np.flatnonzero(found.tiles)
     write_frame(output, cells.assign(**found.facts).iloc[kept].reset_index(drop=True), found.vectors[kept])
     return f"{len(kept):,} H3 cells"
+
+
+# --- a dataset, block by block -----------------------------------------------------------------------------
+
+
+def wants_dataset(args: argparse.Namespace) -> bool:
+    """Whether the flags ask for a folder of parts."""
+    name = args.output or ""
+    return args.engine is not None or "://" in name or name.endswith(("/", "\\")) or bool(name and Path(name).is_dir())
+
+
+def write_dataset(args: argparse.Namespace, what: WhatFlags) -> int:
+    """Embed every tile, block by block. Returns the exit code: 1 if some blocks failed."""
+    started = time.perf_counter()
+    if what.map or what.points or what.areas or what.h3 is not None:
+        raise UserError(
+            "a dataset holds every tile; give --engine and a folder/ without --points, --areas, --h3, --map"
+        )
+    config, checkpoint = read_flags(RenderConfig, args), load_model(args.model_path)
+    extract, box = locate(config)
+    if not extract.is_file():
+        raise UserError(f"no extract at {extract}; name an .osm.pbf file, or a city with --city")
+    output = args.output or f"{default_output(config, what, extract).stem}_vectors"
+    flags = read_flags(DatasetFlags, args)
+    report = embed_dataset(
+        extract, box, checkpoint, output, flags, style=config.style, jobs=config.jobs, device=args.device
+    )
+    print(
+        f"{output} holds {report.tiles:,} tiles in {report.blocks - len(report.failed):,} blocks, {report.computed:,} "
+        f"of them embedded now, in {time.perf_counter() - started:.0f} s"
+    )
+    print(ATTRIBUTION)
+    if report.failed:
+        names = ", ".join(sorted(report.failed))
+        print(f"{len(report.failed):,} blocks failed: {names}; the same command tries them again")
+    return EXIT_WORK_FAILED if report.failed else 0
 
 
 # --- search ------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from version import VERSION
 
 if TYPE_CHECKING:
     import geopandas
+    import pyarrow as pa
 
 PROJECTOR_FOLDER = Path("runs/projector")  # inside the folder that `tensorboard --logdir runs` watches
 EXPORTS = ".parquet, .geojson, .csv, projector, or a folder/ for parquet in parts"
@@ -95,21 +96,34 @@ def write_table(embeddings: Embeddings, path: Path) -> None:
     """One file of GeoParquet 1.1, whole or absent."""
     import pyarrow as pa
     import pyarrow.parquet as pq
+
+    bounds = area_bounds(embeddings.tile_xy, embeddings.zoom)  # west > east across 180 degrees, as GeoParquet has it
+    about = {"key": embeddings.key, "checkpoint": embeddings.model_key, "layers": LAYERS}
+    table = pa.table(tile_columns(embeddings, embeddings.vectors))
+    table = table.replace_schema_metadata(geo_metadata(about, {"bbox": bounds}))
+    with atomic_write(path) as file:  # an open file: pyarrow would read some names as URLs
+        pq.write_table(table, file, compression="zstd")
+
+
+def tile_columns(embeddings: Embeddings, vectors: np.ndarray) -> "dict[str, pa.Array]":
+    """The columns of an export: facts, `vectors (N, D)` of any type as `embedding`, outlines as WKB in `geometry`."""
+    import pyarrow as pa
     import shapely
 
     columns = {name: pa.array(column) for name, column in facts_columns(embeddings).items()}
-    flat = pa.array(np.ascontiguousarray(embeddings.vectors).reshape(-1))
-    columns["embedding"] = pa.FixedSizeListArray.from_arrays(flat, embeddings.vectors.shape[1])
+    flat = pa.array(np.ascontiguousarray(vectors).reshape(-1))
+    columns["embedding"] = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
     intensity = pa.array(np.ascontiguousarray(embeddings.layer_intensity, dtype=np.float32).reshape(-1))
     columns["layer_intensity"] = pa.FixedSizeListArray.from_arrays(intensity, len(LAYERS))
     columns["geometry"] = pa.array(shapely.to_wkb(shapely.polygons(tile_rings(embeddings))), pa.binary())
-    bounds = area_bounds(embeddings.tile_xy, embeddings.zoom)  # west > east across 180 degrees, as GeoParquet has it
-    geometry = {"encoding": "WKB", "geometry_types": ["Polygon"], "bbox": bounds, "orientation": "counterclockwise"}
-    geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
-    about = {"version": VERSION, "key": embeddings.key, "checkpoint": embeddings.model_key, "layers": LAYERS}
-    table = pa.table(columns).replace_schema_metadata({"geo": json.dumps(geo), "loc2vec": json.dumps(about)})
-    with atomic_write(path) as file:  # an open file: pyarrow would read some names as URLs
-        pq.write_table(table, file, compression="zstd")
+    return columns
+
+
+def geo_metadata(about: dict[str, Any], geometry: dict[str, Any]) -> dict[str, str]:
+    """The metadata of a GeoParquet file; `about` says where its vectors come from, `geometry` adds to its column."""
+    column = {"encoding": "WKB", "geometry_types": ["Polygon"], "orientation": "counterclockwise"} | geometry
+    geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
+    return {"geo": json.dumps(geo), "loc2vec": json.dumps({"version": VERSION} | about)}
 
 
 @dataclasses.dataclass(frozen=True)

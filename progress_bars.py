@@ -26,13 +26,30 @@ def warn(message: str) -> None:
 
 def progress(items: Iterable | None = None, *, total: int | None = None, desc: str = "", unit: str = "it") -> tqdm:
     """A progress bar on stderr that shows only when the work takes more than a second."""
-    options = {"delay": 1, "mininterval": 0.2 if sys.stderr.isatty() else 1.5, "dynamic_ncols": True}
+    options = {
+        "disable": _silent.get(),
+        "delay": 1,
+        "mininterval": 0.2 if sys.stderr.isatty() else 1.5,
+        "dynamic_ncols": True,
+    }
     return _Bar(items, total=total, desc=desc, unit=unit, file=sys.stderr, **options)
 
 
 ProgressListener = Callable[[str, int, int | None], None]
 _listener: contextvars.ContextVar[ProgressListener | None] = contextvars.ContextVar("progress_listener", default=None)
+_silent: contextvars.ContextVar[bool] = contextvars.ContextVar("silent", default=False)
 _warned: contextvars.ContextVar[list[str] | None] = contextvars.ContextVar("warned", default=None)
+
+
+@contextlib.contextmanager
+def no_progress() -> Iterator[None]:
+    """Context in which this thread shows no progress bars and tells no listener."""
+    tokens = _silent.set(True), _listener.set(None)
+    try:
+        yield
+    finally:
+        _silent.reset(tokens[0])
+        _listener.reset(tokens[1])
 
 
 @contextlib.contextmanager

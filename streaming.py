@@ -7,9 +7,10 @@ import dataclasses
 import functools
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from functools import cached_property
+from itertools import count
 from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any, override
@@ -170,6 +171,7 @@ class DrawnEmbedder(Embedder):
         elif isinstance(encoder, MultiscaleEncoder):
 
             def load(rows: np.ndarray) -> tuple[Tensor, ...]:
+                rows = padded(rows, self.batch_size)
                 features = torch.from_numpy(self.found[self.store.plane_of[rows]].reshape(len(rows), -1))
                 centre = self.store.tile_xy[rows] + 0.5
                 near, far = (self.tiles.surroundings(centre, tiles) for tiles in (NEAR_TILES, FAR_TILES))
@@ -182,11 +184,21 @@ class DrawnEmbedder(Embedder):
                     )
 
             with progress(total=len(rows), desc="embedding tiles", unit="tile") as bar:
-                for vectors in self.forward(load, rows, network):
+                for first, vectors in zip(count(step=self.batch_size), self.forward(load, rows, network)):
+                    vectors = vectors[: len(rows) - first]
                     yield vectors
                     bar.update(len(vectors))
         else:
             yield self.found[rows]
+
+
+def padded(items: np.ndarray, size: int) -> np.ndarray:
+    """`items (n, ...)` and copies of the first one, `size` in all.
+
+    The network runs on batches of one size only. In batches of different sizes, sums are added up in another order: a
+    vector would depend on how many others it is computed with.
+    """
+    return np.concatenate([items, np.repeat(items[:1], size - len(items), axis=0)]) if len(items) < size else items
 
 
 # --- what is drawn where -----------------------------------------------------------------------------------
@@ -527,23 +539,44 @@ def _plane_features(encoder: MultiscaleEncoder, where: np.ndarray, pixels: list[
     with torch.inference_mode():
         for first in range(0, len(wanted), PLANES_AT_ONCE):
             chosen = wanted[first : first + PLANES_AT_ONCE]
-            planes = torch.from_numpy(np.stack([pixels[i] for i in chosen]))
-            features[chosen] = encoder.plane_features(planes, torch.from_numpy(where[chosen, 1])).numpy()
+            batch = padded(chosen, PLANES_AT_ONCE)
+            planes = torch.from_numpy(np.stack([pixels[i] for i in batch]))
+            found = encoder.plane_features(planes, torch.from_numpy(where[batch, 1])).numpy()
+            features[chosen] = found[: len(chosen)]
     return features
 
 
 def _tile_vectors(job: PassJob, where: np.ndarray, pixels: list[np.ndarray], count: int) -> np.ndarray:
     """Vectors `(count, D)` that the published encoder gives the tiles of a metatile; blank ones are embedded once."""
-    encoder, checkpoint = _load_encoder(job)
-    network, size = fast_forward(encoder), checkpoint.tile_size
+    size = _load_encoder(job)[1].tile_size
     shown, place = np.unique(where[:, 0], return_inverse=True)
-    tiles = np.zeros((len(shown) + 1, len(LAYERS), size, size), dtype=np.uint8)  # the last one is blank
+    tiles = np.zeros((len(shown), len(LAYERS), size, size), dtype=np.uint8)
     for tile, layer, plane in zip(place, where[:, 1], pixels, strict=True):
         tiles[tile, layer] = plane
-    found = torch.cat([network(part) for part in torch.from_numpy(tiles).split(TILES_AT_ONCE)]).cpu().numpy()
-    vectors = np.repeat(found[-1:], count, axis=0)
-    vectors[shown] = found[:-1]
+    vectors = np.repeat(_blank_vector(job)[None], count, axis=0)
+    vectors[shown] = _run_network(job, tiles)
     return vectors
+
+
+def _run_network(job: PassJob, tiles: np.ndarray) -> np.ndarray:
+    """What the published encoder gives `tiles (n, L, S, S)`, in batches of one size."""
+    dimension = _load_encoder(job)[1].encoder_config["embedding_dim"]
+    network, found = _load_network(job), [np.zeros((0, dimension), np.float32)]
+    for first in range(0, len(tiles), TILES_AT_ONCE):
+        batch = tiles[first : first + TILES_AT_ONCE]
+        found.append(network(torch.from_numpy(padded(batch, TILES_AT_ONCE))).cpu().numpy()[: len(batch)])
+    return np.concatenate(found)
+
+
+@functools.lru_cache(maxsize=1)
+def _load_network(job: PassJob) -> Callable[..., Tensor]:
+    return fast_forward(_load_encoder(job)[0])
+
+
+@functools.lru_cache(maxsize=1)
+def _blank_vector(job: PassJob) -> np.ndarray:
+    size = _load_encoder(job)[1].tile_size
+    return _run_network(job, np.zeros((1, len(LAYERS), size, size), dtype=np.uint8))[0]
 
 
 @functools.lru_cache(maxsize=1)
