@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from bench_dataset import bench_dataset
 from bench_embedding import bench_embed, bench_pipeline, bench_precompute
 from bench_network import bench_choices, bench_naive, bench_train
 from bench_setup import Bench, BenchFlags, Figure
@@ -31,6 +32,7 @@ BENCHES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "embed": bench_embed,
     "pipeline": bench_pipeline,
     "precompute": bench_precompute,
+    "dataset": bench_dataset,
     "search": bench_search,
     "project": bench_project,
     "html": bench_html,

@@ -25,7 +25,8 @@ from osm_extract import ATTRIBUTION
 from progress_bars import progress, warn
 from tile_facts import LayerScale, layer_scale
 from tile_grid import Box
-from vector_dataset import DTYPES, FORMAT, DatasetFolder, part_name
+from vector_dataset import FORMAT, DatasetFolder, part_name
+from vectors import DTYPES
 
 PREPARED = "blocks"  # folder of the prepared blocks, in the work folder
 

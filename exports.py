@@ -19,6 +19,7 @@ from layers import LAYERS
 from progress_bars import progress
 from tile_facts import ZONES
 from tile_grid import TileGrid, area_bounds, latlon_of_tile, tile_of_latlon
+from vectors import unpacked_vectors
 from version import VERSION
 
 if TYPE_CHECKING:
@@ -167,11 +168,11 @@ def read_export(path: Path) -> Export:
         raise UserError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from None
 
     def matrix(name: str) -> np.ndarray:
-        return table[name].combine_chunks().flatten().to_numpy().reshape(len(table), -1).astype(np.float32)
+        return table[name].combine_chunks().flatten().to_numpy().reshape(len(table), -1)
 
     return Export(
         tile_xy=np.stack([table["x"].to_numpy(), table["y"].to_numpy()], axis=1),
-        vectors=matrix("embedding"),
+        vectors=unpacked_vectors(matrix("embedding")),
         layer=np.array(table["dominant_layer"].to_pylist()),
         blank=table["blank"].to_numpy(),
         layer_intensity=matrix("layer_intensity"),

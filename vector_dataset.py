@@ -18,41 +18,17 @@ from exports import geo_metadata, tile_columns
 from files import atomic_write
 from layers import LAYERS
 from tile_grid import Box, hilbert_order, latlon_of_tile
+from vectors import packed_vectors
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-DTYPES = ("float32", "float16", "int8")
 MANIFEST, SUMMARY = "_manifest.json", "_metadata"  # readers of Parquet leave out names that begin with _
 FORMAT = "loc2vec-dataset-1"
 ROW_GROUP = 2048  # tiles: about 45 x 45, so that a small box reads little
 READ_AT_ONCE = 16  # files of a dataset that are looked at together
 COVERING = {"bbox": {edge: ["bbox", edge] for edge in ("xmin", "ymin", "xmax", "ymax")}}
-
-
-# --- vectors in fewer bytes --------------------------------------------------------------------------------
-
-
-def packed_vectors(vectors: np.ndarray, dtype: str) -> np.ndarray:
-    """Unit vectors `(N, D) float32` as another type.
-
-    For int8 each vector is scaled so that its largest number is 127. The cosine of two vectors does not depend on their
-    lengths, so the scale need not be kept.
-    """
-    if dtype == "int8":
-        largest = np.abs(vectors).max(axis=1, keepdims=True)
-        return np.rint(vectors / np.where(largest > 0, largest, 1) * 127).astype(np.int8)
-    return vectors.astype(dtype)
-
-
-def unpacked_vectors(vectors: np.ndarray) -> np.ndarray:
-    """Unit vectors `(N, D) float32` of what `packed_vectors` gave; float32 is returned as it is."""
-    if vectors.dtype == np.float32:
-        return vectors
-    vectors = vectors.astype(np.float32)
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(length > 0, length, 1)
 
 
 # --- parts -------------------------------------------------------------------------------------------------

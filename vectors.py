@@ -82,3 +82,29 @@ def triplet_accuracy(anchor: np.ndarray, positive: np.ndarray, negative: np.ndar
     """
     near, far = (np.square(anchor - other).sum(axis=1) for other in (positive, negative))
     return float(((near < far) + 0.5 * (near == far)).mean()) if len(near) else float("nan")
+
+
+# --- vectors in fewer bytes --------------------------------------------------------------------------------
+
+DTYPES = ("float32", "float16", "int8")
+
+
+def packed_vectors(vectors: np.ndarray, dtype: str) -> np.ndarray:
+    """Unit vectors `(N, D) float32` as another type.
+
+    For int8 each vector is scaled so that its largest number is 127. The cosine of two vectors does not depend on their
+    lengths, so the scale need not be kept.
+    """
+    if dtype == "int8":
+        largest = np.abs(vectors).max(axis=1, keepdims=True)
+        return np.rint(vectors / np.where(largest > 0, largest, 1) * 127).astype(np.int8)
+    return vectors.astype(dtype)
+
+
+def unpacked_vectors(vectors: np.ndarray) -> np.ndarray:
+    """Unit vectors `(N, D) float32` of what `packed_vectors` gave; float32 is returned as it is."""
+    if vectors.dtype == np.float32:
+        return vectors
+    vectors = vectors.astype(np.float32)
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.where(length > 0, length, 1)

@@ -34,7 +34,7 @@ def test_figures_are_printed_as_json(tiny_tiles, monkeypatch, capsys):
 
 
 def test_every_name_of_the_design_is_a_measurement():
-    design = {"render", "memory", "pack", "loader", "train", "embed", "search", "project", "html", "app"}
+    design = {"render", "memory", "pack", "loader", "train", "embed", "dataset", "search", "project", "html", "app"}
     assert set(BENCHES) == design | {"naive", "choices", "pipeline", "precompute"}
 
 

@@ -42,7 +42,7 @@ ROOMS = (
     ("app_projector", "app_search", "app_compare"),
     ("train", "evaluate", "precompute_embeddings", "visualize", "interactive_visualizer", "streamlit_app"),
     ("run_interactive_viz", "run_example", "embed", "bench_setup"),
-    ("bench_tiles", "bench_network", "bench_embedding", "bench_viewers"),
+    ("bench_tiles", "bench_network", "bench_embedding", "bench_dataset", "bench_viewers"),
     ("bench", "gpu_check"),
 )
 LEVEL = {name: level for level, names in enumerate(ROOMS) for name in names}
