@@ -100,6 +100,8 @@ def main() -> int | None:
     add_flags(parser, DatasetFlags)
     add_flags(parser, QueryFlags)
     args = parser.parse_args()
+    if args.extract is not None and "://" in args.extract:
+        args.extract, args.source = None, args.extract
     what, query = read_flags(WhatFlags, args), read_flags(QueryFlags, args)
     if query.query is not None:
         if args.extract is not None:

@@ -168,6 +168,8 @@ def embed_blocks(
     plan = job.plan
     parts = intact_parts(folder, job.about["dataset"], [plan.name(block) for block in plan.blocks])
     left = [block for block in plan.blocks if plan.name(block) not in parts]
+    sizes = {block: part_path(work / PREPARED, plan, block).stat().st_size for block in left}
+    left.sort(key=lambda block: -sizes[block])  # the longest first, so that no process works alone at the end
     failed: dict[str, str] = {}
     with progress(total=len(plan.blocks), desc="embedding", unit=" blocks") as bar:
         bar.update(len(parts))

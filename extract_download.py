@@ -25,19 +25,23 @@ _NETWORK = (urllib.error.URLError, ConnectionError, TimeoutError, http.client.HT
 def fetch_extract(url: str, folder: Path, pause_s: float = 2.0) -> Path:
     """Download `url` to `folder` unless it is there already, and return its path.
 
-    A download that broke off goes on where it stopped, unless the server has another file by then. The file gets its
-    name only when it is a whole extract. Raises `WorkError` when the server does not deliver one.
+    An http download that broke off goes on where it stopped, unless the server has another file by then. Other
+    addresses (`s3://`, `gs://`, …) are read with fsspec. The file gets its name only when it is a whole extract. Raises
+    `WorkError` when the server does not deliver one, and `UserError` for an address that cannot be used.
     """
     parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise UserError(f"{url} is not an http or https address")
+    if not parts.netloc:
+        raise UserError(f"{url} is not an address; expected https://…, or s3:// and others that fsspec knows")
     steps = [step for step in unquote(parts.path).split("/") if step not in ("", ".", "..")]
     path = folder.joinpath(parts.netloc.replace(":", "_"), *(steps or ["extract.osm.pbf"]))
     if path.is_file():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".part")
-    _download(url, partial, pause_s)
+    if parts.scheme in ("http", "https"):
+        _download(url, partial, pause_s)
+    else:
+        _copy(url, partial)
     try:
         check_whole(partial, path.name)
     except UserError as error:
@@ -48,6 +52,20 @@ def fetch_extract(url: str, folder: Path, pause_s: float = 2.0) -> Path:
     os.replace(partial, path)
     partial.with_suffix(".json").unlink(missing_ok=True)
     return path
+
+
+def _copy(url: str, partial: Path) -> None:
+    """Copy a file of another file system."""
+    import fsspec
+
+    try:
+        system, name = fsspec.core.url_to_fs(url)
+        system.get_file(name, str(partial))
+    except (ValueError, ImportError) as error:
+        raise UserError(f"{url} cannot be used: {error}") from None
+    except (OSError, RuntimeError) as error:
+        partial.unlink(missing_ok=True)
+        raise UserError(f"{url} cannot be read: {error}") from None
 
 
 def _download(url: str, partial: Path, pause_s: float) -> None:
