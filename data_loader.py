@@ -131,10 +131,10 @@ class TileDataset(Dataset):
         return tile, self.surroundings(centre, NEAR_TILES), self.surroundings(centre, FAR_TILES)
 
     def surroundings(self, centre: np.ndarray, tiles: int) -> Tensor:
-        """Windows of `tiles` x `tiles` tiles around `centre (B, 2)`, as `(B, 2 L + 1, 64, 64) uint8`.
+        """Windows of `tiles` x `tiles` tiles around `centre (B, 2)`, as `(B, 3 L + 1, 64, 64) uint8`.
 
         `centre` is in tiles (x + 0.5, y + 0.5 is the centre of a tile). The channels are the mean of each of the L
-        layers, the maximum of each, and 255 where there is a tile.
+        layers, the maximum of each, the outlines of each, and 255 where there is a tile.
         """
         px = SURROUND_PX // tiles
         level, plane_of = self._levels[px], self._plane_of
@@ -156,7 +156,7 @@ class TileDataset(Dataset):
 
     @cached_property
     def _levels(self) -> dict[int, Tensor]:
-        """The store's coarser levels, four pixels as one integer: `(P, 2, px, px / 4) int32`."""
+        """The store's coarser levels, four pixels as one integer: `(P, 3, px, px / 4) int32`."""
         levels = {px: torch.from_numpy(np.array(level)).to(self.device) for px, level in self.store.levels.items()}
         return {px: level.view(torch.int32) for px, level in levels.items()}
 

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tile_store import SURROUND_PX
+from granulometry import RADII, shape_counts
+from tile_store import LEVEL_KINDS, SURROUND_PX
 
 if TYPE_CHECKING:
     from model import EncoderConfig  # it imports this file
@@ -20,7 +21,8 @@ BRIGHTNESSES = 256
 THRESHOLDS = 16  # learned soft thresholds of brightness per layer
 PLANE_WIDTHS = (16, 24, 32, 48)  # channels of the convolutions on one layer of the tile
 SURROUND_WIDTHS = (24, 32, 48)  # channels of the convolutions on a window of the surroundings
-PLANE_FEATURES = 2 * (THRESHOLDS + sum(PLANE_WIDTHS))  # numbers that describe one layer of a tile
+SHAPE_FEATURES = 6 * len(RADII) + 2  # sizes and shapes of what is drawn in one layer of a tile
+PLANE_FEATURES = 2 * (THRESHOLDS + sum(PLANE_WIDTHS)) + SHAPE_FEATURES  # numbers that describe one layer of a tile
 SCALE_FEATURES = 256  # numbers per scale that the head reads
 HIDDEN = 384
 PLANES_AT_ONCE = 32  # of the tile, on a CPU: their activations stay in the processor's cache
@@ -107,6 +109,20 @@ class PatchConv(nn.Module):
         values = patches.float()
         out = F.linear(values, self.brightness.weight / 255, self.brightness.bias)
         return out if self.occupied is None else out + self.occupied(values.clamp(max=1))
+
+
+def shape_features(planes: Tensor) -> Tensor:
+    """Sizes and shapes of what is drawn on `planes (M, S, S) uint8`, `(M, 32)`.
+
+    How much disappears with each erosion, in how many pieces, with what perimeter; and how many pieces and what
+    perimeter there are to an area, which tells many small houses from one large one.
+    """
+    area, perimeter, pieces = shape_counts(planes).unbind(dim=2)  # each (M, 5)
+    edge = planes.shape[-1]
+    area, perimeter, pieces = SHARE_STEEPNESS / edge**2 * area, perimeter / (4 * edge), pieces.clamp(min=0)
+    lost = area - F.pad(area[:, 1:], (0, 1))
+    shape = torch.stack([pieces[:, 0], 8 * perimeter[:, 0]], dim=1) / (area[:, :1] + PART_PRIOR)
+    return torch.cat([*map(_amounts_and_parts, (lost, pieces, perimeter)), shape.log1p()], dim=1)
 
 
 class PlaneTrunk(nn.Module):
@@ -215,7 +231,7 @@ class MultiscaleEncoder(nn.Module):
         surround_features = ZONES * (2 * sum(SURROUND_WIDTHS) + 1)
         features = (layers * PLANE_FEATURES, surround_features, surround_features)
         self.histogram, self.plane_trunk = SoftHistogram(layers), PlaneTrunk()
-        self.surround_trunks = nn.ModuleList(SurroundTrunk(2 * layers + 1, SURROUND_PX) for _ in range(2))
+        self.surround_trunks = nn.ModuleList(SurroundTrunk(LEVEL_KINDS * layers + 1, SURROUND_PX) for _ in range(2))
         self.norms = nn.ModuleList(Standardise(size) for size in features)
         self.scales = nn.ModuleList(nn.Linear(size, SCALE_FEATURES) for size in features)
         self.missing = nn.Parameter(torch.zeros(len(features), SCALE_FEATURES))
@@ -232,9 +248,9 @@ class MultiscaleEncoder(nn.Module):
         self.register_buffer("offset", torch.zeros(config.embedding_dim))
 
     def forward(self, tile: Tensor, near: Tensor, far: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Unit vectors `(B, D)` of `tile (B, L, S, S)`, `near` and `far (B, 2 L + 1, 64, 64)`, all `uint8`.
+        """Unit vectors `(B, D)` of `tile (B, L, S, S)`, `near` and `far (B, 3 L + 1, 64, 64)`, all `uint8`.
 
-        The channels of `near` and `far` are the mean of every layer, the maximum of every layer, and 255 where there
+        The channels of `near` and `far` are the mean, the maximum and the outlines of every layer, and 255 where there
         is data. For training, `keep (V, B, 3) bool` asks for V vectors of every place, of some scales each, before the
         fixed map: `(B, V, D)`.
         """
@@ -257,7 +273,7 @@ class MultiscaleEncoder(nn.Module):
         return [scale(norm(x.float())) for scale, norm, x in parts]
 
     def tile_features(self, tile: Tensor) -> Tensor:
-        """Features `(B, L * 272)` of `tile (B, L, S, S) uint8`. Blank layers give zeros; on a CPU they are free."""
+        """Features `(B, L * 304)` of `tile (B, L, S, S) uint8`. Blank layers give zeros; on a CPU they are free."""
         planes = tile.flatten(0, 1)
         drawn = planes.flatten(1).amax(dim=1) > 0
         layer = torch.arange(len(planes), device=tile.device) % tile.shape[1]
@@ -272,8 +288,8 @@ class MultiscaleEncoder(nn.Module):
         return features.view(len(tile), -1)
 
     def plane_features(self, planes: Tensor, layer: Tensor) -> Tensor:
-        """Features `(M, 272)` of `planes (M, S, S) uint8` of the layers `layer (M,)`."""
-        return torch.cat([self.histogram(planes, layer), self.plane_trunk(planes)], dim=1)
+        """Features `(M, 304)` of `planes (M, S, S) uint8` of the layers `layer (M,)`."""
+        return torch.cat([self.histogram(planes, layer), shape_features(planes), self.plane_trunk(planes)], dim=1)
 
     def join(self, summaries: list[Tensor], keep: Tensor | None = None) -> Tensor:
         """The vectors `(B, embedding_dim)`, before the fixed map, of the summaries of the scales.

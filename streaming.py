@@ -39,7 +39,7 @@ from tile_area import TileArea, box_text, boxes_overlap
 from tile_files import plane_digest, resize_tile
 from tile_grid import Box, hilbert_order, near_any, tile_of_latlon
 from tile_painter import Painter
-from tile_store import FAR_TILES, LEVELS, NEAR_TILES, TileStore, coarse_level
+from tile_store import FAR_TILES, LEVEL_KINDS, LEVELS, NEAR_TILES, TileStore, coarse_levels
 from tile_workers import completed, metatiles_of
 
 PRELOAD = ("torch", "skia")  # imported once for all worker processes
@@ -311,9 +311,9 @@ class Planes:
     @classmethod
     def of(cls, pixels: list[np.ndarray], place: np.ndarray, features: np.ndarray) -> "Planes":
         """What is kept of planes with these pixels."""
+        levels = [coarse_levels(plane) for plane in pixels]
         fine, coarse = (
-            np.array([coarse_level(plane, px) for plane in pixels], dtype=np.uint8).reshape(-1, 2, px, px)
-            for px in LEVELS
+            np.array([level[px] for level in levels], dtype=np.uint8).reshape(-1, LEVEL_KINDS, px, px) for px in LEVELS
         )
         digests = np.frombuffer(b"".join(map(plane_digest, pixels)), dtype=np.uint8).reshape(-1, 16)
         intensity = np.array([plane.mean() / 255 for plane in pixels], dtype=np.float32)

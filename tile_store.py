@@ -39,8 +39,9 @@ from tile_grid import DEFAULT_ZOOM, TileGrid, unwrapped
 SHRINKS = ("mean", "max")  # ways to shrink a tile
 NEAR_TILES, FAR_TILES = 4, 16  # edges of the two windows of a place's surroundings, in tiles
 SURROUND_PX = 64  # edge of both windows, in pixels
+LEVEL_KINDS = 3  # numbers per cell of a coarser level: mean, maximum, outlines
 LEVELS = (SURROUND_PX // NEAR_TILES, SURROUND_PX // FAR_TILES)  # pixels per tile edge of the coarser levels for them
-_STORE_KEY = f"store-3 {' '.join(LAYERS)}"  # the file format, and what the channels mean
+_STORE_KEY = f"store-4 {' '.join(LAYERS)}"  # the file format, and what the channels mean
 _DECODE_CHUNK = 128
 _COPY_PLANES_FROM_PX = 128  # from this tile size on, copying plane by plane is faster than one np.take
 _EDGE_PAIRS = 400  # pairs of neighbouring tiles that are compared to find out from where y counts
@@ -64,8 +65,8 @@ class TileStore:
 
     With N tiles of L layers and S x S pixels: `tile_xy (N, 2) int32`; `planes (P, S, S) uint8`, memory-mapped, plane 0
     is blank; `plane_of (N, L) int32`; `plane_intensity (P,) float32`, mean intensity in 0..1; `plane_digest (P, 16)
-    uint8`. `levels[px] (P, 2, px, px) uint8` are the planes at the resolutions of `LEVELS`: the mean and the maximum of
-    every cell. `content_key` depends on the pixels and coordinates only, not on where or when the tiles were written.
+    uint8`. `levels[px] (P, 3, px, px) uint8` are the planes at the resolutions of `LEVELS`; see `coarse_levels`.
+    `content_key` depends on the pixels and coordinates only, not on where or when the tiles were written.
     """
 
     tiles_root: Path
@@ -330,7 +331,7 @@ class _Packer:
         self.blank = np.zeros((pack.size, pack.size), dtype=np.uint8)
         self.plane_by_digest = {plane_digest(self.blank): 0}
         self.intensity = [0.0]
-        self.levels: dict[int, list[np.ndarray]] = {px: [coarse_level(self.blank, px)] for px in LEVELS}
+        self.levels: dict[int, list[np.ndarray]] = {px: [level] for px, level in coarse_levels(self.blank).items()}
         self.plane_of_source = np.full(len(scan.paths), -1, dtype=np.int32)
         self.failures: list[str] = []
         self.background = find_background(scan, pack.root)
@@ -404,8 +405,8 @@ class _Packer:
         if key not in self.plane_by_digest:
             self.plane_by_digest[key] = len(self.intensity)
             self.intensity.append(float(plane.mean()) / 255)
-            for px, level in self.levels.items():
-                level.append(coarse_level(plane, px))
+            for px, level in coarse_levels(plane).items():
+                self.levels[px].append(level)
             file.write(np.ascontiguousarray(plane))
         self.plane_of_source[source] = self.plane_by_digest[key]
 
@@ -450,9 +451,34 @@ class _Packer:
         warn(f"{text}\nThese tiles are left out")
 
 
-def coarse_level(plane: np.ndarray, px: int) -> np.ndarray:
-    """A plane `(S, S) uint8` at `px` pixels per edge, `(2, px, px) uint8`: the mean and the maximum of every cell."""
-    return np.stack([resize_tile(plane, px, "mean"), resize_tile(plane, px, "max")])
+def coarse_levels(plane: np.ndarray) -> dict[int, np.ndarray]:
+    """A plane `(S, S) uint8` at every resolution of `LEVELS`, `(3, px, px) uint8`: mean, maximum, outlines of a cell.
+
+    Outlines are the edges between drawn and blank pixels inside the tile; 255 stands for one or more per pixel. Beside
+    the mean they tell many small objects from one large one.
+    """
+    drawn = (plane > 0).view(np.uint8)
+    down, across = drawn[1:] ^ drawn[:-1], drawn[:, 1:] ^ drawn[:, :-1]
+    edges = np.zeros(plane.shape, dtype=np.uint8)  # of each drawn pixel
+    for part, between in ((edges[1:], down), (edges[:-1], down), (edges[:, 1:], across), (edges[:, :-1], across)):
+        part += between
+    edges *= drawn
+    finest = max(LEVELS)
+    starts = np.arange(finest) * len(plane) // finest
+    if len(plane) % finest == 0:  # five times faster
+        sums = (
+            edges.reshape(finest, -1, len(plane)).sum(axis=1, dtype=np.uint16).reshape(finest, finest, -1).sum(axis=2)
+        )
+    else:
+        sums = np.add.reduceat(np.add.reduceat(edges, starts, axis=0, dtype=np.uint16), starts, axis=1, dtype=np.uint64)
+    largest = resize_tile(plane, finest, "max")
+    levels = {}
+    for px in LEVELS:
+        cells = (px, finest // px, px, finest // px)
+        outlines = np.rint(sums.reshape(cells).sum(axis=(1, 3)) * (255 * px**2 / plane.size)).clip(max=255)
+        parts = (resize_tile(plane, px, "mean"), largest.reshape(cells).max(axis=(1, 3)), outlines)
+        levels[px] = np.stack(parts).astype(np.uint8)
+    return levels
 
 
 def _remove(planes: Path) -> None:

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy import ndimage
 
 from checkpoint import Checkpoint, encoder_state, load_encoder, save_checkpoint
 from conftest import REPO
 from data_loader import TileDataset
+from granulometry import RADII, _pixel_counts, shape_counts
 from model import EncoderConfig, build_network
 from multiscale import SURROUND_WIDTHS, MultiscaleEncoder
 from test_data_loader import with_holes
@@ -51,7 +53,7 @@ def encoder(inputs: tuple[torch.Tensor, ...]) -> MultiscaleEncoder:
 @pytest.mark.parametrize(("dim", "size"), [(128, 256), (24, 32)])
 def test_vectors_have_unit_length_at_any_tile_size(dim: int, size: int) -> None:
     network = build_network(EncoderConfig(embedding_dim=dim, tile_size=size, architecture="multiscale")).eval()
-    around = torch.randint(256, (2, 3, 25, 64, 64), dtype=torch.uint8)
+    around = torch.randint(256, (2, 3, 37, 64, 64), dtype=torch.uint8)
     vectors = network(torch.randint(256, (3, 12, size, size), dtype=torch.uint8), *around)
     assert vectors.shape == (3, dim) and vectors.dtype == torch.float32
     torch.testing.assert_close(vectors.norm(dim=1), torch.ones(3))
@@ -85,6 +87,22 @@ def test_selecting_the_planes_that_are_drawn_changes_nothing(
     torch.testing.assert_close(encoder.tile_features(tile), everything)
 
 
+@pytest.mark.parametrize("size", [256, 64, 96])
+def test_sizes_and_shapes_are_those_that_scipy_finds(size: int) -> None:
+    """On the packed path of a CPU (whole words) and on that of any device."""
+    noise = np.random.default_rng(size).standard_normal((4, size, size))
+    planes = (ndimage.gaussian_filter(noise, (0, 3, 3)) > np.array([0.0, 0.05, 0.1, 9.0])[:, None, None]) * np.uint8(70)
+    found = shape_counts(torch.from_numpy(planes)).numpy()
+    np.testing.assert_array_equal(found[..., 0], _pixel_counts(torch.from_numpy(planes))[..., 0].numpy())
+    for plane, of_radius in zip(planes, found, strict=True):
+        for radius, (area, perimeter, euler) in zip(RADII, of_radius.tolist(), strict=True):
+            left = ndimage.minimum_filter(plane > 0, 2 * radius + 1, mode="constant", cval=1)
+            framed = np.pad(left, 1)
+            edges = np.count_nonzero(framed[1:] ^ framed[:-1]) + np.count_nonzero(framed[:, 1:] ^ framed[:, :-1])
+            holes = ndimage.label(~framed, np.ones((3, 3)))[1] - 1
+            assert (area, perimeter, euler) == (left.sum(), edges, ndimage.label(left)[1] - holes)
+
+
 def test_gradients_reach_every_parameter(encoder: MultiscaleEncoder, inputs: tuple[torch.Tensor, ...]) -> None:
     count = len(inputs[0])
     keep = torch.stack([torch.ones(count, 3, dtype=torch.bool), torch.arange(3) == torch.arange(count)[:, None] % 3])
@@ -111,10 +129,10 @@ def test_keep_says_which_scales_are_seen(encoder: MultiscaleEncoder, inputs: tup
 @torch.no_grad()
 def test_missing_surroundings_do_not_count(encoder: MultiscaleEncoder) -> None:
     """Means are taken where there is data; how much that is, is an input of its own."""
-    trunk, window = encoder.surround_trunks[0], torch.zeros(3, 25, 64, 64, dtype=torch.uint8)
-    window[:, :12], window[:, 24] = 90, 255
+    trunk, window = encoder.surround_trunks[0], torch.zeros(3, 37, 64, 64, dtype=torch.uint8)
+    window[:, :12], window[:, 36] = 90, 255
     window[1, :, :, 48:] = 0  # the east is missing
-    window[2, :24, :, 48:] = 0  # the east is empty
+    window[2, :36, :, 48:] = 0  # the east is empty
     whole, cut, empty = trunk(window)
     means = 6 * sum(SURROUND_WIDTHS)
     assert (cut - whole)[:means].abs().max() < (empty - whole)[:means].abs().max()

@@ -30,7 +30,7 @@ def test_the_bundle_gives_the_checkpoints_vectors(folder, checkpoint):
     original, bundled = load_checkpoint(checkpoint), load_pretrained(folder)
     rng = torch.Generator().manual_seed(0)
     tile = torch.randint(256, (16, 12, 64, 64), generator=rng, dtype=torch.uint8)
-    around = [torch.randint(256, (16, 25, 64, 64), generator=rng, dtype=torch.uint8) for _ in range(2)]
+    around = [torch.randint(256, (16, 37, 64, 64), generator=rng, dtype=torch.uint8) for _ in range(2)]
     with torch.inference_mode():
         a, b = (build_encoder(model)(tile, *around) for model in (original, bundled))
     assert (a * b).sum(dim=1).min() > 0.9999

@@ -15,7 +15,7 @@ from conftest import REPO
 
 # Imports point downwards: a module may import those of the lines above its own, never of its own line.
 ROOMS = (
-    ("progress_bars", "vectors", "layers", "front_end", "version"),
+    ("progress_bars", "vectors", "layers", "front_end", "granulometry", "version"),
     ("cli",),
     ("files", "tile_grid"),
     ("cache_files", "devices", "map_style", "osm_file", "osm_repair", "tile_area"),

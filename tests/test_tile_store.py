@@ -21,7 +21,7 @@ from conftest import REPO, draw_city, script_env
 from layers import LAYERS
 from tile_files import read_tile, resize_tile, scan_tiles
 from tile_grid import TileGrid, latlon_of_tile, tile_of_latlon
-from tile_store import TileStore, open_store
+from tile_store import TileStore, coarse_levels, open_store
 
 SIZE = 32
 
@@ -314,14 +314,27 @@ def test_added_removed_and_replaced_tiles_are_noticed(quick: bool, tiles: Path) 
     assert changed.content_key != key
 
 
-def test_coarser_levels_are_means_and_maxima_of_cells(store: TileStore) -> None:
+def test_coarser_levels_are_means_maxima_and_outlines_of_cells(store: TileStore) -> None:
     planes = np.array(store.planes)
     assert set(store.levels) == set(tile_store.LEVELS) == {16, 4}
     for px, level in store.levels.items():
         cells = planes.reshape(len(planes), px, SIZE // px, px, SIZE // px)
-        assert level.shape == (len(planes), 2, px, px) and level.dtype == np.uint8
+        assert level.shape == (len(planes), 3, px, px) and level.dtype == np.uint8
         assert np.abs(level[:, 0] - cells.mean(axis=(2, 4))).max() <= 1
         assert (level[:, 1] == cells.max(axis=(2, 4))).all()
+
+
+def test_outlines_count_edges_between_drawn_and_blank_pixels() -> None:
+    plane = np.zeros((64, 64), dtype=np.uint8)
+    plane[1:3, 1:3] = 200  # a square of 2 x 2 pixels has 8 edges
+    plane[4:8, 12:16] = 90  # 16 edges
+    plane[60:, :4] = 30  # in the corner of the tile: only 8 of its edges are inside
+    outlines = coarse_levels(plane)[16][2]
+    expected = np.zeros((16, 16))
+    expected[0, 0], expected[1, 3], expected[15, 0] = 8 / 16, 16 / 16, 8 / 16
+    np.testing.assert_allclose(outlines, np.rint(255 * expected), atol=1)
+    assert (coarse_levels(plane[:, ::-1])[16][2][:, ::-1] == outlines).all()
+    assert coarse_levels(plane)[4][2][0, 0] == round(255 * 24 / 256)
 
 
 def test_damaged_levels_are_noticed_and_made_again(tiles: Path, capsys: pytest.CaptureFixture) -> None:
