@@ -65,7 +65,7 @@ pictures: ## draw the pictures of README and docs again, after `make example`
 pretrained: init ## train the bundled encoder again, on the sample city and EXTRACTS="A.osm.pbf B.osm.pbf"
 	@for extract in sample_data/astana.osm.pbf $(EXTRACTS); do \
 	    $(PYTHON) render_tiles.py "$$extract" --tiles_root "build/tiles/$$(basename "$$extract" .osm.pbf)" || exit; done
-	@$(PYTHON) train.py --preset recommended --epochs 6 --tiles_root build/tiles/* --output_dir build/checkpoints $(ARGS)
+	@$(PYTHON) train.py --preset recommended --epochs 8 --tiles_root build/tiles/* --output_dir build/checkpoints $(ARGS)
 	@$(PYTHON) pretrained.py --model_path build/checkpoints/best_model.pth
 
 requirements: ## compile requirements*.txt again from pyproject.toml (ARGS=--upgrade for newer releases)
