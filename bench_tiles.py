@@ -28,7 +28,7 @@ from data_loader import TripletSampler
 from layers import LAYERS
 from tile_files import read_tile, resize_tile, scan_tiles
 from tile_store import TileStore, open_store
-from tile_writer import PARTIAL, TileWriter, encode_png
+from tile_writer import PARTIAL, TileWriter, encode_png, single_brightness
 
 BIG_BOX = (71.40, 51.13, 71.45, 51.16)  # some hundred tiles of the big city
 ALLOWED_MIB = 4096  # of memory, for drawing the big city
@@ -46,6 +46,10 @@ def bench_render(bench: Bench) -> Iterator[Figure]:
         "floor: the same PNGs encoded by Pillow at its fastest and written": partial(
             write_seconds, bench, store, pillow_png
         ),
+        "floor: the same folders, PNGs and links, encoded by our own encoder": partial(
+            tree_seconds, bench, store, True
+        ),
+        "floor: creating the same folders, files and links, encoded before": partial(tree_seconds, bench, store, False),
     }
     if bench.flags.mapnik:
         rivals["against Mapnik with its own PNGs"] = partial(mapnik_seconds, bench, own_encoder=True)
@@ -89,6 +93,48 @@ def write_share(folder: Path, file: str, shape: tuple[int, ...], encode: Callabl
                 writer.write(f"{out}/{i}.png", encode(planes[plane]))
 
         return seconds(write)
+
+
+def tree_seconds(bench: Bench, store: TileStore, encode: bool) -> float:
+    """How long making the whole folder of tiles takes on all cores, links to the blank tile included.
+
+    Without `encode` the PNGs are there already: this is what creating files takes.
+    """
+    cores, rows = os.cpu_count() or 1, np.arange(len(store))
+    assert isinstance(store.planes, np.memmap) and store.planes.filename is not None
+    with (
+        ProcessPoolExecutor(cores, get_context("spawn")) as pool,
+        tempfile.TemporaryDirectory(dir=bench.scratch) as root,
+    ):
+        (Path(root) / PARTIAL).mkdir()
+        list(pool.map(time.sleep, [1.0] * cores))  # until every process has started
+        share = partial(tree_share, Path(root), store.planes.filename, store.planes.shape, encode)
+        shares = [(store.tile_xy[part], store.plane_of[part]) for part in np.array_split(rows, cores)]
+        return max(pool.map(share, *zip(*shares, strict=True)))
+
+
+def tree_share(
+    root: Path, file: str, shape: tuple[int, ...], encode: bool, tile_xy: np.ndarray, plane_of: np.ndarray
+) -> float:
+    """Write some tiles as the renderer does; the seconds it took."""
+    planes = np.memmap(file, dtype=np.uint8, mode="r", shape=shape)
+    writer = TileWriter(root, 17, shape[1])
+    drawn = () if encode else np.unique(plane_of).tolist()
+    ready = {plane: encode_png(planes[plane]) for plane in drawn if single_brightness(planes[plane]) is None}
+
+    def write() -> None:
+        for (x, y), layers in zip(tile_xy.tolist(), plane_of.tolist(), strict=True):
+            writer.make_folders(x)
+            for folder, plane in zip(writer.folders, layers, strict=True):
+                path = f"{folder}/{x}/{y}.png"
+                if not plane:
+                    writer.write_blank(path)
+                elif plane in ready:
+                    writer.write(path, ready[plane])
+                else:
+                    writer.write_plane(path, planes[plane])
+
+    return seconds(write)
 
 
 def pillow_png(plane: np.ndarray) -> bytes:

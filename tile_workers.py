@@ -27,7 +27,7 @@ from map_index import DrawIndex
 from progress_bars import progress
 from tile_area import TileArea
 from tile_painter import Painter
-from tile_writer import TileWriter, encode_png
+from tile_writer import TileWriter
 
 METATILE = 8  # tiles are drawn and handed to processes in blocks of 8 x 8
 WINDOWS_MAX_PROCESSES = 61  # Windows cannot wait for more
@@ -115,10 +115,12 @@ def _draw_metatile(
     painter.symbols.clear()
     inked = []
     for tile, (x, y), absent in zip(tiles.tolist(), place.tolist(), missing.tolist(), strict=True):
-        name = f"{x % (1 << job.zoom)}/{y}.png"
+        column = x % (1 << job.zoom)
+        name = f"{column}/{y}.png"
+        writer.make_folders(column)
         for layer, plane in painter.layers(tile, x, y):
             if absent[layer]:
-                writer.write(f"{writer.folders[layer]}/{name}", encode_png(plane))
+                writer.write_plane(f"{writer.folders[layer]}/{name}", plane)
                 absent[layer] = False
                 inked.append((tile, layer))
         for layer in (layer for layer, left in enumerate(absent) if left):

@@ -36,15 +36,49 @@ def encode_png(plane: np.ndarray) -> bytes:
     )
 
 
+def single_brightness(plane: np.ndarray) -> int | None:
+    """The brightness of all pixels, or None if they differ."""
+    first = int(plane[0, 0])
+    return first if plane[-1, -1] == first and bool((plane == first).all()) else None
+
+
 class TileWriter:
-    """Writes PNGs that are whole or absent; blank ones are hard links to one file where the file system allows."""
+    """Writes PNGs that are whole or absent.
+
+    Where the file system allows, blank ones are hard links to one file, and planes of one brightness, which are the
+    ones that recur, are links to the first one that this process wrote. Creating a file takes longer than drawing.
+    """
 
     def __init__(self, root: Path, zoom: int, tile_px: int):
         self.folders = [str(root / layer / str(zoom)) for layer in LAYERS]
         self.blank = str(root / BLANK_NAME.format(tile_px))
         self.blank_png = encode_png(np.zeros((tile_px, tile_px), dtype=np.uint8))
         self.partial = str(root / PARTIAL / f"{os.getpid()}.png")
+        self.solid: dict[int, tuple[bytes, str]] = {}  # by brightness: PNG, and the latest file that is not a link
+        self.made: set[int] = set()  # columns whose folders exist
         self.links = True
+
+    def make_folders(self, x: int) -> None:
+        """Make the folders of a column of tiles."""
+        if x not in self.made:
+            for folder in self.folders:
+                os.makedirs(f"{folder}/{x}", exist_ok=True)
+            self.made.add(x)
+
+    def write_plane(self, path: str, plane: np.ndarray) -> None:
+        """Make `path` a tile that shows `plane`: a link to an earlier one of the same single brightness, or a file."""
+        gray = single_brightness(plane)
+        if gray is None:
+            return self.write(path, encode_png(plane))
+        data, first = self.solid.get(gray) or (encode_png(plane), "")
+        if first and self.links:
+            try:
+                return self._link(first, path)
+            except OSError as error:  # it has as many links as a file can have, or somebody removed it
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+        self.write(path, data)
+        self.solid[gray] = data, path
 
     def write(self, path: str, data: bytes) -> None:
         """Give `data` the name `path` once all of it is in the file."""
@@ -62,7 +96,7 @@ class TileWriter:
         """Make `path` a blank tile."""
         for _ in range(LINK_TRIES if self.links else 0):
             try:
-                return self._link(path)
+                return self._link(self.blank, path)
             except OSError as error:
                 if error.errno in (errno.ENOSPC, errno.EDQUOT):
                     raise
@@ -74,24 +108,23 @@ class TileWriter:
             self.write(self.blank, self.blank_png)
         self.write(path, self.blank_png)
 
-    def _link(self, path: str) -> None:
+    @staticmethod
+    def _link(source: str, path: str) -> None:
         try:
-            os.link(self.blank, path)
+            os.link(source, path)
         except FileExistsError:
             os.unlink(path)
-            os.link(self.blank, path)
+            os.link(source, path)
 
 
 # --- what is there already ---------------------------------------------------------------------------------
 
 
 def missing_tiles(root: Path, area: TileArea, force: bool) -> np.ndarray:
-    """Which PNGs are yet to be drawn: `(N, 12) bool`. Makes the folders they go to."""
+    """Which PNGs are yet to be drawn: `(N, 12) bool`."""
     missing = np.ones((len(area.tile_xy), len(LAYERS)), dtype=bool)
-    for layer, x, folder in _folders(root, area):
-        folder.mkdir(parents=True, exist_ok=True)
-        if not force:
-            missing[_listed(folder, x, area)[0], layer] = False
+    for layer, x, folder in _folders(root, area) if not force else ():
+        missing[_listed(folder, x, area)[0], layer] = False
     return missing
 
 
@@ -118,8 +151,9 @@ def _folders(root: Path, area: TileArea) -> Iterator[tuple[int, int, Path]]:
 
 
 def _listed(folder: Path, x: int, area: TileArea) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the tiles in a folder, and the inode of each."""
-    with os.scandir(folder) as entries:
+    """Rows of the tiles in a folder, and the inode of each; none if there is no such folder."""
+    pngs: list[tuple[str, int]] = []
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
         pngs = [(e.name[:-4], e.inode()) for e in entries if e.name.endswith(".png")]
     found = [(int(name), inode) for name, inode in pngs if COORDINATE.fullmatch(name)]
     y = np.array([row for row, _ in found], dtype=np.int64)

@@ -19,6 +19,7 @@ from render_tiles import SAMPLE_EXTRACT
 from streaming import open_drawing
 from tile_files import scan_tiles
 from tile_painter import Painter
+from tile_store import open_store
 
 DESIGN = {"name", "value", "unit", "floor", "ratio", "device", "tiles"}
 
@@ -77,6 +78,19 @@ def test_the_renderers_floor_writes_every_plane_on_all_cores(tiny_tiles, tmp_pat
     assert 0 < bench_tiles.write_seconds(bench, store, bench_tiles.pillow_png) < 60
     plane = np.asarray(store.planes[1])
     assert bench_tiles.pillow_png(plane).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("encode", [True, False])
+def test_the_renderers_other_floor_makes_the_same_tiles(encode, tiny_tiles, tmp_path):
+    store = Bench(BenchFlags(tiles_root=tiny_tiles), torch.device("cpu"), tmp_path).store(64)
+    planes = store.planes
+    (tmp_path / "made" / ".partial").mkdir(parents=True)
+    taken = bench_tiles.tree_share(
+        tmp_path / "made", planes.filename, planes.shape, encode, store.tile_xy, store.plane_of
+    )
+    assert taken > 0
+    made = open_store(tmp_path / "made", 64, cache_dir=tmp_path / "cache")
+    assert made.content_key == store.content_key
 
 
 @pytest.fixture

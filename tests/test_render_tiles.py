@@ -12,6 +12,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import osmium
@@ -660,6 +661,34 @@ def test_two_processes_may_start_the_blank_tile_at_the_same_moment(tmp_path, mon
     assert os.path.samefile(tmp_path / "1.png", ours.blank)
     with pytest.raises(FileNotFoundError):
         ours.write_blank(str(tmp_path / "no folder" / "1.png"))
+
+
+def test_planes_of_one_brightness_are_links_to_the_first(tmp_path, monkeypatch):
+    (tmp_path / ".partial").mkdir()
+    writer, (full, other, drawn) = (
+        TileWriter(tmp_path, 17, 64),
+        (np.full((64, 64), gray, np.uint8) for gray in (9, 7, 9)),
+    )
+    drawn[5, 5] = 3
+    planes = [full, other, full, drawn, full, drawn, other]
+    paths = [tmp_path / f"{i}.png" for i in range(len(planes))]
+
+    def write() -> list[int]:
+        for path, plane in zip(paths, planes, strict=True):
+            writer.write_plane(str(path), plane)
+            assert path.read_bytes() == encode_png(plane)
+        return [path.stat().st_ino for path in paths]
+
+    first, second, third, fourth, fifth, sixth, seventh = write()
+    assert first == third == fifth and second == seventh and len({first, second, fourth, sixth}) == 4
+    paths[0].unlink()  # by somebody else: what is linked to it is written again
+    assert len(set(write())) == 4
+    refused = OSError(31, "Too many links")
+    monkeypatch.setattr(os, "link", mock.Mock(side_effect=refused))
+    assert len(set(write())) == len(planes)
+    monkeypatch.setattr(os, "link", mock.Mock(side_effect=OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space"):
+        write()
 
 
 def test_the_manifest_says_what_the_tiles_are(map_file, tmp_path):
