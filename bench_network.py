@@ -104,7 +104,7 @@ def multiply_rate(bench: Bench, run: Run, name: str, work: Callable[[], None], t
     figure = bench.compare(name, work, product, unit="s", tiles=tiles)
     reached, possible = operations / figure.value / 1e9, products * 2 * edge**3 / figure.floor / 1e9
     dtype = str(a.dtype).removeprefix("torch.")
-    words = f"{reached:,.0f} of {possible:,.0f} GFLOP/s ({reached / possible:.0%}); floor: {dtype} matrix products"
+    words = f"{reached:,.0f} of {possible:,.0f} GFLOP/s in {dtype} ({reached / possible:.0%}); floor: matrix products"
     return figure.with_note(f"{words} with as many operations")
 
 

@@ -228,7 +228,7 @@ def quality(check: Check, checkpoint: Path) -> dict[str, float]:
     lines = script("evaluate.py", *flags, "--device", check.bench.device.type).stdout.splitlines()
     found = [record for record in map(json.loads, lines) if record["split"] in ("", "blocked")]
     return {
-        f"{record['name']} {record['label']}".strip(): record["value"]
+        f"{record['name']} {record['label']} {record['group'] * (record['label'] == 'mean')}".strip(): record["value"]
         for record in found
         if record["name"] in ("RankMe", "triplet accuracy", "ridge R2") and record["value"] is not None
     }

@@ -99,6 +99,7 @@ ENDLESS = ("train.py", "streamlit", "run_example.py")  # ended by a signal once 
 ELSEWHERE = (
     "--city kyiv",
     "bench.py",
+    "gpu_check.py",
     "torchrun",
     "tiles_of_b",
     "my_tiles",
