@@ -42,14 +42,16 @@ from embeddings import pick_rows
 from explorer_data import EXTRACT_SUFFIXES
 from exports import pick_writer, read_export, tile_frame
 from files import locked
+from layers import LAYERS
 from osm_extract import ATTRIBUTION
 from pretrained import load_model
 from progress_bars import progress_listener
-from render_tiles import RenderConfig, locate
-from similarity import open_search, print_answer, shared_layers, similar_places
+from render_tiles import RenderConfig, locate, parse_box
+from similarity import Answer, open_search, print_answer, shared_layers, similar_places
 from streaming import PRELOAD, Drawing, DrawnCity, embed_city, embed_places, open_drawing
-from tile_grid import TileGrid, area_bounds
+from tile_grid import Box, TileGrid, area_bounds, great_circle_km
 from tile_workers import start_workers
+from vector_dataset import is_dataset
 
 if TYPE_CHECKING:
     import geopandas
@@ -106,7 +108,7 @@ def main() -> int | None:
     if query.query is not None:
         if args.extract is not None:
             raise UserError("--query searches in files that this command wrote; name one with --from, and no extract")
-        answer_query(query)
+        answer_query(query, parse_box(args.bbox) if args.bbox else None)
         return None
     if query.from_ is not None or query.in_ is not None:
         raise UserError("--from and --in belong to a search; name a place with --query LAT,LON")
@@ -300,11 +302,14 @@ def write_dataset(args: argparse.Namespace, what: WhatFlags) -> int:
 # --- search ------------------------------------------------------------------------------------------------
 
 
-def answer_query(query: QueryFlags) -> None:
+def answer_query(query: QueryFlags, box: Box | None) -> None:
     """Print the places that are most like the one asked for, with coordinates, distances and a link to the map."""
     assert query.query is not None
     if query.from_ is None:
         raise UserError("--query needs --from FILE.parquet, which holds the tile of that place")
+    if is_dataset(query.from_) or (query.in_ is not None and is_dataset(query.in_)):
+        print_dataset_answer(query, box)
+        return
     own = read_export(query.from_)
     other = own if query.in_ is None else read_export(query.in_)
     if own.model_key != other.model_key or own.zoom != other.zoom:
@@ -320,6 +325,8 @@ def answer_query(query: QueryFlags) -> None:
             f"{north:.4f}, longitude {west:.4f} to {east:.4f}"
         )
     search, allowed = open_search(other.vectors, metric="dot", exact=True), ~other.blank
+    if box is not None:
+        allowed &= in_box(other.latlon, box)
     if query.in_ is None or query.in_ == query.from_:
         allowed[row] = False
     place = np.array([lat, lon])
@@ -337,6 +344,41 @@ def answer_query(query: QueryFlags) -> None:
         shared=shared_layers(own.layer_intensity[row], other.layer_intensity[found], other.layer_intensity),
         zoom=other.zoom,
     )
+
+
+def in_box(latlon: np.ndarray, box: Box) -> np.ndarray:
+    """`(N,) bool`: which places `(N, 2)` lie in a box; one with west > east crosses 180 degrees."""
+    west, south, east, north = box
+    lat, lon = latlon.T
+    across = (lon >= west) & (lon <= east) if west <= east else (lon >= west) | (lon <= east)
+    return across & (lat >= south) & (lat <= north)
+
+
+def print_dataset_answer(query: QueryFlags, box: Box | None) -> None:
+    """The same where one of the two, or both, are datasets."""
+    from dataset_search import open_dataset, place_vector
+
+    assert query.query is not None and query.from_ is not None
+    place = query.query
+    if is_dataset(query.from_):
+        tile, vector = place_vector(query.from_, place)
+    else:
+        own = read_export(query.from_)
+        row = own.row_of(*place)
+        if row < 0:
+            raise UserError(f"no tile of {query.from_} lies at latitude {place[0]:g}, longitude {place[1]:g}")
+        tile, vector = own.tile_xy[row], own.vectors[row]
+    where = query.in_ or query.from_
+    search = open_dataset(where)
+    allowed = search.allowed(place, query.min_km, box)
+    if where == query.from_:
+        allowed &= (search.tile_xy != tile).any(axis=1)
+    rows, distances = search.query(vector, query.k, allowed=allowed)
+    found = rows[0][rows[0] >= 0]
+    latlon, layer = search.latlon(found), np.array(LAYERS)[search.layer[found]]
+    answer = Answer(found, distances[0][: len(found)], great_circle_km(latlon, np.array(place)))
+    print(f"most like {place[0]:.5f}, {place[1]:.5f} of {query.from_}, in {where} (cosine distance)")
+    print_answer(answer, query.k, query.min_km, latlon=latlon, layer=layer, zoom=search.zoom)
 
 
 if __name__ == "__main__":

@@ -217,25 +217,27 @@ def print_answer(
     *,
     latlon: np.ndarray,
     layer: np.ndarray,
-    shared: list[list[str]],
     zoom: int,
+    shared: list[list[str]] | None = None,
 ) -> None:
-    """Print a table of the places that were found, with coordinates, distances, a link to the map and shared layers.
+    """Print a table of the places that were found, with coordinates, distances and a link to the map.
 
-    `latlon (n, 2)`, `layer (n,)` and `shared` are those of the found places; the latter two are names.
+    `latlon (n, 2)` and the names `layer (n,)` are those of the found places; so is what `shared_layers` found, if given.
     """
     links = [map_link(lat, lon, zoom) for lat, lon in latlon]
     width = max(map(len, links), default=0)
-    print(
-        f"{'':>4} {'latitude':>10} {'longitude':>11} {'distance':>9} {'km away':>8}  {'layer':<17} {'map':<{width}}  "
-        "more than usual in both"
-    )
-    found = zip(latlon, answer.distances, answer.km, layer, links, shared, strict=True)
-    for rank, ((lat, lon), distance, away, name, link, both) in enumerate(found, start=1):
+    both = ["more than usual in both", *[", ".join(names) or "-" for names in shared]] if shared is not None else []
+    ends = [f"  {text}" for text in both] or [""] * (len(links) + 1)
+    head = f"{'':>4} {'latitude':>10} {'longitude':>11} {'distance':>9} {'km away':>8}  {'layer':<17} {'map':<{width}}"
+    print((head + ends[0]).rstrip())
+    found = zip(latlon, answer.distances, answer.km, layer, links, ends[1:], strict=True)
+    for rank, ((lat, lon), distance, away, name, link, end) in enumerate(found, start=1):
         numbers = f"{rank:>4} {lat:>10.5f} {lon:>11.5f} {distance:>9.4f} {away:>8.2f}"
-        print(f"{numbers}  {name:<17} {link:<{width}}  {', '.join(both) or '-'}")
+        print(f"{numbers}  {name:<17} {link:<{width}}{end}".rstrip())
     if len(links) < k:
-        print(f"only {len(links)} places lie at least {min_km:g} km away")
+        print(
+            f"only {len(links)} places lie at least {min_km:g} km away" if min_km else f"only {len(links)} places fit"
+        )
 
 
 def map_link(lat: float, lon: float, zoom: int) -> str:

@@ -179,6 +179,14 @@ def read_tiles(path: Path | str, box: Box | None = None, columns: list[str] | No
     return dataset.to_table(columns=columns, filter=None if box is None else box_filter(box))
 
 
+def part_table(folder: DatasetFolder, block: str, columns: list[str]) -> "pa.Table":
+    """Some columns of the part of a block."""
+    import pyarrow.parquet as pq
+
+    with folder.fs.open(f"{folder.root}/{part_name(block)}", "rb") as file:
+        return pq.read_table(file, columns=columns)
+
+
 def box_filter(box: Box) -> Any:
     """The condition of pyarrow for tiles that share ground with a box."""
     import pyarrow.dataset as ds

@@ -30,7 +30,7 @@ ROOMS = (
     ("memory", "projections", "similarity", "colourings", "streaming", "area_vectors"),
     ("exports", "explorer_data", "user_tables"),
     ("label_tables", "location_encoder", "vector_dataset", "block_engine"),
-    ("block_pass",),
+    ("block_pass", "dataset_search"),
     ("embed_dataset",),
     ("probes", "own_columns"),
     ("vector_space",),
