@@ -3,6 +3,7 @@
 Not a command; `python bench.py dataset` uses it.
 """
 
+import heapq
 import json
 import os
 import subprocess
@@ -10,6 +11,8 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+import numpy as np
 
 from bench_setup import HERE, Bench, Figure
 from cli import UserError
@@ -38,6 +41,7 @@ def bench_dataset(bench: Bench) -> Iterator[Figure]:
             continue
         command = [sys.executable, HERE / "embed.py", *args, "--jobs", jobs, "--device", "cpu"]
         found[name] = measured(list(map(str, command)))
+    yield schedule(bench)
     manifest = json.loads((bench.scratch / "local" / "_manifest.json").read_text(encoding="utf-8"))
     tiles = sum(manifest["parts"].values())
     for name, floor in (("local", "plain"), ("ray", "local")):
@@ -47,6 +51,19 @@ def bench_dataset(bench: Bench) -> Iterator[Figure]:
             value, base = found[name][i] * scale, found[floor][i] * scale
             note = f"against {floor}; {found[name][2]:.0f} s and {found[floor][2]:.0f} s by the clock"
             yield Figure(f"dataset {name} {what}", value, unit, base, value / base, bench.hardware, tiles, note)
+
+
+def schedule(bench: Bench) -> Figure:
+    """How busy 32 workers are with made-up blocks: many empty ones, and a heavy tail, the longest handed out first."""
+    rng, workers = np.random.default_rng(0), 32
+    costs = np.where(rng.random(2000) < 0.4, 0.2, np.minimum(5 * (1 + rng.pareto(1.5, 2000)), 600))
+    guess = costs * rng.uniform(0.5, 2, len(costs))  # the size of a block tells its time only roughly
+    free = [0.0] * workers
+    for cost in costs[np.argsort(-guess)].tolist():
+        heapq.heapreplace(free, free[0] + cost)
+    floor = float(costs.sum()) / workers
+    note = f"simulated; the longest block takes {costs.max():.0f} s, the median {np.median(costs):.1f} s"
+    return Figure("dataset schedule, 32 workers", max(free), "s", floor, max(free) / floor, bench.hardware, 0, note)
 
 
 def measured(command: list[str]) -> tuple[float, float, float]:

@@ -178,7 +178,7 @@ def test_duckdb_reads_it_without_extensions(dataset):
         f"AND bbox.xmin < {east} AND bbox.ymax > {south} AND bbox.ymin < {north}"
     ).fetchall()
     assert 1 <= len(found) <= 4 and len(found[0][2]) == 16
-    assert connection.sql(f"SELECT count(*) FROM read_parquet('{dataset}/*/tiles.parquet')").fetchone() == (36,)
+    assert connection.sql(f"SELECT count(*) FROM read_parquet('{dataset}/*/tiles.parquet')").fetchall() == [(36,)]
 
 
 def test_a_box_skips_parts(dataset):
