@@ -222,7 +222,7 @@ def print_answer(
 ) -> None:
     """Print a table of the places that were found, with coordinates, distances and a link to the map.
 
-    `latlon (n, 2)` and the names `layer (n,)` are those of the found places; so is what `shared_layers` found, if given.
+    `latlon (n, 2)` and the names `layer (n,)` are those of the found places, as is `shared` of `shared_layers`.
     """
     links = [map_link(lat, lon, zoom) for lat, lon in latlon]
     width = max(map(len, links), default=0)

@@ -31,6 +31,7 @@ from vector_dataset import DatasetFolder, read_tiles
 from vectors import DTYPES, packed_vectors, unpacked_vectors
 
 BOX = "71.420,51.124,71.4345,51.1325"  # 6 x 6 tiles in the middle of the sample city
+KILLS = 20
 INSIDE = (71.4269, 51.1247, 71.4285, 51.1257)  # on at most four of them
 
 
@@ -265,13 +266,15 @@ def test_a_damaged_part_is_computed_again(run, dataset, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3000)
 def test_killed_at_any_moment_it_goes_on(ground, dataset, tmp_path):
     """20 kills, of the command and of its processes in turn: nothing is lost, nothing doubled."""
-    output, kills = tmp_path / "city", 0
-    rng = np.random.default_rng(0)
-    while kills < 20:
+    output, kills, began = tmp_path / "city", 0, time.monotonic()
+    start(ground, tmp_path / "calm", "--jobs", 2).communicate()
+    usual, rng = time.monotonic() - began, np.random.default_rng(0)
+    while kills < KILLS:
         process = start(ground, output, "--jobs", 2)
-        deadline = time.monotonic() + rng.uniform(2, 14)
+        deadline = time.monotonic() + usual * rng.uniform(0.1, 1)
         while process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.1)
         if process.poll() is not None:  # finished: begin again with some parts gone
