@@ -29,11 +29,13 @@ PAGE_FORMAT = 2
 NEIGHBOURS = 12  # most similar tiles that are listed
 WALK_STEPS = 6  # tiles between the two ends of a walk
 
-SPRITE_PX = 64  # pictures of tiles
-FEW_PLANE_PX, PLANE_PX = 128, 64  # pictures of layers in a page of few tiles, and of many
-FEW_TILES = 1_000  # a page with more has smaller pictures of layers
+# A page of more tiles has smaller pictures and rounds more, so that it stays small enough to send.
+FEW_TILES, MANY_TILES = 1_000, 5_000
+SPRITE_PX = {"few": 64, "some": 64, "many": 48}  # pictures of tiles
+PLANE_PX = {"few": 128, "some": 64, "many": 48}  # pictures of layers
+PLANE_STEP = {"few": 1, "some": 16, "many": 16}  # brightness of these pictures is rounded to multiples
+VECTOR_TYPE: dict[str, type[np.signedinteger]] = {"few": np.int16, "some": np.int16, "many": np.int8}
 SHEET_COLUMNS = 16
-STEPS = np.iinfo(np.int16).max  # vectors are rounded to this many steps on either side of the mean
 POINT_STEPS = np.iinfo(np.uint16).max  # points of projections are rounded to this many steps
 MOST_NAMES = 30_000  # that can be searched; the most important kinds come first
 MAP_PX = 2048  # approximate size of the longer edge of the city map
@@ -101,8 +103,13 @@ def explorer_facts(
         "paint": paint(),
         "colourings": [packed_colouring(colouring, shown) for colouring in (*colourings.COLOURINGS, *more)],
         "arrays": {name: packed(array) for name, array in arrays.items()},
-        "vectors": Quantised.of(vectors).packed(),
+        "vectors": Quantised.of(vectors, VECTOR_TYPE[crowd(len(rows))]).packed(),
     }
+
+
+def crowd(count: int) -> str:
+    """How many tiles a page shows, as `PLANE_PX` and its like are sorted."""
+    return "few" if count <= FEW_TILES else "some" if count <= MANY_TILES else "many"
 
 
 def sheet_order(city: City, columns: int = SHEET_COLUMNS) -> np.ndarray:
@@ -156,18 +163,18 @@ def packed(array: np.ndarray) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Quantised:
-    """Vectors in 16 bits a number: `mean (D,)` + `scale (N, 1)` * `steps (N, D) int16`."""
+    """Vectors in 8 or 16 bits a number: `mean (D,)` + `scale (N, 1)` * `steps (N, D)`."""
 
     steps: np.ndarray
     scale: np.ndarray
     mean: np.ndarray
 
     @classmethod
-    def of(cls, vectors: np.ndarray) -> "Quantised":
+    def of(cls, vectors: np.ndarray, dtype: type[np.signedinteger]) -> "Quantised":
         """Round the difference of each vector from the mean, so that vectors that differ little still differ."""
         mean = vectors.mean(axis=0)
-        scale = np.maximum(np.abs(vectors - mean).max(axis=1, keepdims=True), 1e-12) / STEPS
-        steps = np.round((vectors - mean) / scale).astype(np.int16)
+        scale = np.maximum(np.abs(vectors - mean).max(axis=1, keepdims=True), 1e-12) / np.iinfo(dtype).max
+        steps = np.round((vectors - mean) / scale).astype(dtype)
         return cls(steps, scale.astype(np.float32), mean.astype(np.float32))
 
     def vectors(self) -> np.ndarray:
@@ -213,7 +220,7 @@ def paint() -> dict[str, Any]:
 
 def sprites(city: City, store_rows: np.ndarray) -> dict[str, Any]:
     """Composites of the tiles, in sheets of 16 × 16."""
-    size = min(SPRITE_PX, city.pictures.tile_size)
+    size = min(SPRITE_PX[crowd(len(store_rows))], city.pictures.tile_size)
     chunks = _chunks(store_rows)
     cells = (tile_images.pictures(city.pictures, chunk, size) for chunk in chunks)
     sheets = [sheet_uri(part, quality=75) for part in progress(cells, total=len(chunks), desc="pictures of tiles")]
@@ -228,9 +235,9 @@ def planes(city: City, store_rows: np.ndarray) -> dict[str, Any]:
     ]  # by tile, then by layer: the order of Tiles.part in web/tiles.js
     distinct, first, cell = np.unique(drawn, return_index=True, return_inverse=True)
     order = np.argsort(first)  # layers of one tile stay together
-    size = min(FEW_PLANE_PX if len(store_rows) <= FEW_TILES else PLANE_PX, city.pictures.tile_size)
+    size, step = min(PLANE_PX[crowd(len(store_rows))], city.pictures.tile_size), PLANE_STEP[crowd(len(store_rows))]
     chunks = _chunks(distinct[order])
-    masks = (tile_images.shrink_planes(city.pictures.planes[chunk], size) for chunk in chunks)
+    masks = (rounded(tile_images.shrink_planes(city.pictures.planes[chunk], size), step) for chunk in chunks)
     sheets = [sheet_uri(part) for part in progress(masks, total=len(chunks), desc="pictures of layers")]
     return {
         "size": size,
@@ -239,6 +246,12 @@ def planes(city: City, store_rows: np.ndarray) -> dict[str, Any]:
         "cell_of_part": packed(np.argsort(order)[cell].astype(np.uint32)),
         "sheets": sheets,
     }
+
+
+def rounded(masks: np.ndarray, step: int) -> np.ndarray:
+    """Brightness rounded to multiples of `step`; what is drawn stays above 0."""
+    steps = np.round(masks / step) * step
+    return np.where(masks > 0, np.clip(steps, step, 255), 0).astype(np.uint8)
 
 
 def _chunks(rows: np.ndarray) -> list[np.ndarray]:

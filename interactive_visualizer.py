@@ -31,7 +31,17 @@ from cli import (
     run_main,
 )
 from embeddings import City, load_city
-from explorer_data import Quantised, explorer_data, packed_names, packed_projection, planes, sheet_order
+from explorer_data import (
+    VECTOR_TYPE,
+    Quantised,
+    crowd,
+    explorer_data,
+    packed,
+    packed_names,
+    packed_projection,
+    planes,
+    sheet_order,
+)
 from files import atomic_write, digest
 from front_end import WEB, bundle, style_sheet
 from layers import LAYERS
@@ -44,7 +54,8 @@ from version import VERSION
 
 PAGE_NAME = "index.html"
 
-REASON_SHARE = 0.9995  # of the vectors' squared length is kept when they are shortened for the reasons
+# of the squared length of what a part changes is kept when it is shortened, by how many tiles the page shows
+REASON_SHARE = {"few": 0.995, "some": 0.99, "many": 0.97}
 RECALL_SAMPLE, RECALL_K = 500, 10  # tiles, and neighbours of each
 ERROR_SAMPLE = 100  # tiles
 PAIRS_AT_ONCE = 2048
@@ -81,6 +92,7 @@ class Built:
     path: Path
     tiles: int
     recall: float
+    bits: int
     reason_error: float | None
 
 
@@ -93,7 +105,7 @@ def build_page(tiles: TilesFlags, model_path: Path, device: DeviceFlags, page: P
     data = page_data(city, page, tiles.cache_dir, device.seed)
     path = page.output_dir / PAGE_NAME
     write_page(path, data)
-    return Built(path, data["count"], data["measured"]["recall"], data["measured"]["reason_error"])
+    return Built(path, data["count"], **data["measured"])
 
 
 def write_page(path: Path, data: dict[str, Any]) -> None:
@@ -134,7 +146,8 @@ def page_data(city: City, page: PageFlags, cache_dir: Path, seed: int) -> dict[s
     # vectors that answer questions in the browser, and how exact they are
     reasons = reason_vectors(city, store_rows, places.vectors, places.key, cache_dir) if page.reasons else None
     reason_error = reasons["error"] if reasons else None
-    recall = quantised_recall(places.vectors, Quantised.of(places.vectors).vectors())
+    dtype = VECTOR_TYPE[crowd(len(rows))]
+    recall, bits = quantised_recall(places.vectors, Quantised.of(places.vectors, dtype).vectors()), np.iinfo(dtype).bits
 
     # clusters and projections
     cache: dict[str, Any] = {"seed": seed, "cache_dir": cache_dir, "key": places.key}
@@ -161,8 +174,8 @@ def page_data(city: City, page: PageFlags, cache_dir: Path, seed: int) -> dict[s
         "projections": points,
         "planes": planes(city, store_rows),
         "reasons": reasons,
-        "measured": {"recall": recall, "reason_error": reason_error},
-        "search_note": search_note(recall, reasons),
+        "measured": {"recall": recall, "bits": bits, "reason_error": reason_error},
+        "search_note": search_note(recall, bits, reasons),
         "facts": [{"name": name, "value": value} for name, value in facts.items()],
     }
 
@@ -175,10 +188,10 @@ def network_input_text(city: City) -> str:
     return text
 
 
-def search_note(recall: float, reasons: dict[str, Any] | None) -> str:
+def search_note(recall: float, bits: int, reasons: dict[str, Any] | None) -> str:
     """What the page computes itself, and how exact it is."""
     note = (
-        "Similarity is the cosine of two vectors. In this page they are rounded to 16 bits a number, and "
+        f"Similarity is the cosine of two vectors. In this page they are rounded to {bits} bits a number, and "
         f"{recall:.1%} of the ten nearest tiles are the same as with the full vectors. "
     )
     if reasons is None:
@@ -211,27 +224,30 @@ def quantised_recall(vectors: np.ndarray, rounded: np.ndarray) -> float:
 def reason_vectors(
     city: City, store_rows: np.ndarray, vectors: np.ndarray, key: str, cache_dir: Path
 ) -> dict[str, Any]:
-    """What shows why two tiles are similar: every tile's vector without each of its parts.
+    """What shows why two tiles are similar: how every tile's vector changes when one of its parts is left out.
 
-    The vectors are shortened to the directions that they use, and rounded: `whole (N, K)` of the tiles, `without
-    (M, K)` without each drawn layer, one tile after another, and then, if the encoder sees the surroundings, without
-    each of the named `parts`, one tile after another; `error` is the mean error of a part's contribution. They are
-    shortened about 0, not about their mean as in principal component analysis, because that keeps dot products.
+    The changes are shortened to K directions, `axes (D, K)`, and rounded to 8 bits: `lost (M, K)`, first of each drawn
+    layer, one tile after another, and then, if the encoder sees the surroundings, of each of the named `parts`, one
+    tile after another. What a part contributes to the similarity of a and b is the mean of `lost` of a times b, and of
+    b times a; `error` is its mean error. They are shortened about 0, not about their mean as in principal component
+    analysis, because that keeps dot products.
     """
     shown = shown_parts(city.embedder, store_rows)
     is_layer = np.arange(shown.shape[1]) < len(LAYERS)
     pairs = np.concatenate([np.argwhere(shown & is_layer), np.argwhere(shown & ~is_layer)])
     without = _vectors_without(city, np.column_stack([store_rows[pairs[:, 0]], pairs[:, 1]]), key, cache_dir)
-    everything = np.concatenate([vectors, without])
-    strength, axes = np.linalg.eigh(everything.T @ everything)
+    change = vectors[pairs[:, 0]] - without
+    strength, axes = np.linalg.eigh(change.T @ change)
     share = np.cumsum(strength[::-1]) / max(strength.sum(), 1e-12)
-    axes = np.ascontiguousarray(axes[:, ::-1][:, : int(np.searchsorted(share, REASON_SHARE)) + 1])
-    whole, less = (Quantised.of(some @ axes) for some in (vectors, without))
-    error = _reason_error(pairs, (vectors, without), (whole.vectors(), less.vectors()))
+    axes = np.ascontiguousarray(
+        axes[:, ::-1][:, : int(np.searchsorted(share, REASON_SHARE[crowd(len(store_rows))])) + 1]
+    ).astype(np.float32)
+    lost = Quantised.of(change @ axes, np.int8)
+    error = _reason_error(pairs, vectors, change, lost.vectors() @ axes.T)
     return {
         "dimensions": axes.shape[1],
-        "whole": whole.packed(),
-        "without": less.packed(),
+        "axes": packed(axes),
+        "lost": lost.packed(),
         "parts": list(place_parts(city.embedder)),
         "error": error,
     }
@@ -254,26 +270,24 @@ def _vectors_without(city: City, pairs: np.ndarray, key: str, cache_dir: Path) -
     return vectors
 
 
-def _reason_error(
-    pairs: np.ndarray, exact: tuple[np.ndarray, np.ndarray], short: tuple[np.ndarray, np.ndarray]
-) -> float:
-    """Mean error of a part's contribution with the `short` vectors, over a sample of tiles and their nearest.
+def _reason_error(pairs: np.ndarray, vectors: np.ndarray, exact: np.ndarray, short: np.ndarray) -> float:
+    """Mean error of a part's contribution with `short` changes of vectors, over a sample of tiles and their nearest.
 
-    Both `exact` and `short` are the tiles' vectors and those without a part, in the order of `pairs`.
+    `exact` and `short (M, D)` are in the order of `pairs`, of tile and part.
     """
     order = np.argsort(pairs[:, 0], kind="stable")
-    start = np.searchsorted(pairs[order, 0], np.arange(len(exact[0]) + 1))
-    sample = np.random.default_rng(1).permutation(len(exact[0]))[:ERROR_SAMPLE]
-    nearest = similarity.Search(exact[0], "angular").query(exact[0][sample], min(2, len(exact[0])))[0][:, -1]
+    start = np.searchsorted(pairs[order, 0], np.arange(len(vectors) + 1))
+    sample = np.random.default_rng(1).permutation(len(vectors))[:ERROR_SAMPLE]
+    nearest = similarity.Search(vectors, "angular").query(vectors[sample], min(2, len(vectors)))[0][:, -1]
     errors = [0.0]
     for a, b in zip(sample.tolist(), nearest.tolist(), strict=True):
         parts_a, parts_b = ({int(pairs[i, 1]): i for i in order[start[row] : start[row + 1]]} for row in (a, b))
         for part in parts_a.keys() | parts_b.keys():
             contributions = []
-            for whole, without in (exact, short):
-                less_a = without[parts_a[part]] if part in parts_a else whole[a]
-                less_b = without[parts_b[part]] if part in parts_b else whole[b]
-                contributions.append(float((whole[a] - less_a) @ whole[b] + (whole[b] - less_b) @ whole[a]) / 2)
+            for change in (exact, short):
+                own = change[parts_a[part]] @ vectors[b] if part in parts_a else 0.0
+                other = change[parts_b[part]] @ vectors[a] if part in parts_b else 0.0
+                contributions.append(float(own + other) / 2)
             errors.append(abs(contributions[0] - contributions[1]))
     return float(np.mean(errors))
 
@@ -287,7 +301,7 @@ def run(args: Any) -> None:
     built = build_page(flags[0], args.model_path, flags[1], flags[2])
     size = built.path.stat().st_size / 1e6
     print(f"{built.path}: {built.tiles:,} tiles, {size:.1f} MB in one file; open it in any browser")
-    print(f"vectors in 16 bits a number: {built.recall:.1%} of the exact ten nearest found")
+    print(f"vectors in {built.bits} bits a number: {built.recall:.1%} of the exact ten nearest found")
     if built.reason_error is not None:
         print(f"reasons: mean error {built.reason_error:.4f} in cosine similarity")
 

@@ -15,7 +15,7 @@ import run_interactive_viz
 from cli import TilesFlags, UserError
 from conftest import REPO, make_tiles, save_untrained
 from embeddings import City, load_city
-from explorer_data import EXTRACT_SUFFIXES, Quantised
+from explorer_data import EXTRACT_SUFFIXES, Quantised, rounded
 from interactive_visualizer import json_for_html, quantised_recall, reason_vectors
 from reasons import layer_contributions, place_contributions
 
@@ -152,9 +152,10 @@ def test_rounded_vectors_find_what_the_full_ones_find():
     for spread in (1.0, 1e-3):
         vectors = np.ones(32) + spread * rng.normal(size=(500, 32))
         vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
-        rounded = Quantised.of(vectors)
-        assert rounded.steps.dtype == np.int16
-        assert quantised_recall(vectors, rounded.vectors()) > 0.97
+        for dtype, least in ((np.int16, 0.97), (np.int8, 0.9)):
+            found = Quantised.of(vectors, dtype)
+            assert found.steps.dtype == dtype
+            assert quantised_recall(vectors, found.vectors()) > least
         assert quantised_recall(vectors, rng.permutation(vectors)) < 0.2
 
 
@@ -162,7 +163,7 @@ def test_tiles_that_are_drawn_alike_stand_in_for_each_other():
     rng = np.random.default_rng(0)
     vectors = np.repeat(rng.normal(size=(20, 16)), 30, axis=0).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    assert quantised_recall(vectors, Quantised.of(vectors).vectors()) == 1
+    assert quantised_recall(vectors, Quantised.of(vectors, np.int8).vectors()) == 1
 
 
 @pytest.mark.parametrize("checkpoint", ["tiny_checkpoint", "multiscale_checkpoint"])
@@ -176,35 +177,37 @@ def test_reasons_are_the_networks(checkpoint, tiny_tiles, tmp_path, request):
     again = reason_vectors(city, rows, places.vectors, places.key, tmp_path)
     assert again == reasons and len(list(tmp_path.glob("without-*.l2v"))) == 1
     assert reasons["error"] < 0.01
-    whole, without = (unpacked(reasons[name]) for name in ("whole", "without"))
+    steps, scale, mean = (array(reasons["lost"][name]) for name in ("steps", "scale", "mean"))
+    assert steps.dtype == np.int8
+    lost = (mean + scale * steps) @ array(reasons["axes"]).T
     pairs = np.argwhere(city.store.plane_of[rows] > 0)
     a, b = 3, 11
     exact = layer_contributions(city.embedder, int(rows[a]), int(rows[b]))
+    whole = places.vectors
     for layer in range(12):
-        ends = [_end(pairs, whole, without, row, layer) for row in (a, b)]
-        assert _lost(whole[a], whole[b], *ends) == pytest.approx(exact[layer], abs=0.01)
-    assert len(without) == len(pairs) + len(rows) * len(reasons["parts"])
+        ends = [_change(pairs, lost, row, layer) for row in (a, b)]
+        assert (ends[0] @ whole[b] + ends[1] @ whole[a]) / 2 == pytest.approx(exact[layer], abs=0.01)
+    assert len(lost) == len(pairs) + len(rows) * len(reasons["parts"])
     assert bool(reasons["parts"]) == city.checkpoint.uses_surroundings
     if reasons["parts"]:
         exact = place_contributions(city.embedder, int(rows[a]), int(rows[b]))
         for part in range(2):
-            ends = [without[len(pairs) + 2 * row + part] for row in (a, b)]
-            assert _lost(whole[a], whole[b], *ends) == pytest.approx(exact[part], abs=0.01)
+            ends = [lost[len(pairs) + 2 * row + part] for row in (a, b)]
+            assert (ends[0] @ whole[b] + ends[1] @ whole[a]) / 2 == pytest.approx(exact[part], abs=0.01)
 
 
-def unpacked(entry: dict) -> np.ndarray:
-    steps, scale, mean = (array(entry[name]) for name in ("steps", "scale", "mean"))
-    vectors = mean + scale * steps
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-
-def _lost(a: np.ndarray, b: np.ndarray, less_a: np.ndarray, less_b: np.ndarray) -> float:
-    return a @ b - (less_a @ b + a @ less_b) / 2
-
-
-def _end(pairs: np.ndarray, whole: np.ndarray, without: np.ndarray, row: int, layer: int) -> np.ndarray:
+def _change(pairs: np.ndarray, lost: np.ndarray, row: int, layer: int) -> np.ndarray:
+    """What leaving out a layer changes in the vector of a tile, 0 where the tile lacks it."""
     part = np.flatnonzero((pairs == (row, layer)).all(axis=1))
-    return without[part[0]] if len(part) else whole[row]
+    return lost[part[0]] if len(part) else np.zeros(lost.shape[1])
+
+
+def test_brightness_is_rounded_and_what_is_drawn_stays_drawn():
+    masks = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    some = rounded(masks, 16)
+    assert some[0, 0] == 0 and (some.ravel()[1:] >= 16).all() and some.ravel()[255] == 255
+    assert np.abs(some.astype(int) - masks).ravel()[16:].max() <= 8 and len(np.unique(some)) == 17
+    assert (rounded(masks, 1) == masks).all()
 
 
 def test_a_vector_without_a_blank_layer_is_the_vector(city):

@@ -1,6 +1,6 @@
 // Similarity, reasons, arithmetic and walks, all from the rounded vectors in the page.
 
-import { vectorsOf } from "./arrays.js";
+import { arrayOf, vectorsOf } from "./arrays.js";
 
 /** @import { PageData } from "./types.d.ts" */
 /** @import { Tiles } from "./tiles.js" */
@@ -13,7 +13,7 @@ export class Search {
     this.count = data.count;
     this.dimensions = data.dimensions;
     this.vectors = vectorsOf(data.vectors, this.dimensions);
-    this.reasonVectors = data.reasons ? new ReasonVectors(data.reasons) : null;
+    this.reasonVectors = data.reasons ? new ReasonVectors(data.reasons, this) : null;
   }
 
   /** @param {number} row */
@@ -76,16 +76,19 @@ export class Search {
   }
 }
 
-/** Vectors of the tiles with and without each of their parts, shortened by Python to the directions that matter. */
+/** How vectors change when a part of their tile is left out, shortened by Python to the directions that matter. */
 class ReasonVectors {
-  /** @param {NonNullable<PageData["reasons"]>} data */
-  constructor(data) {
-    this.dimensions = data.dimensions;
-    this.whole = vectorsOf(data.whole, data.dimensions);
-    this.without = vectorsOf(data.without, data.dimensions);
+  /**
+   * @param {NonNullable<PageData["reasons"]>} data
+   * @param {Search} search
+   */
+  constructor(data, search) {
+    this.search = search;
+    this.size = data.dimensions;
+    this.axes = arrayOf(data.axes);
+    this.changes = vectorsOf(data.lost, this.size);
     this.parts = data.parts;
-    const tiles = this.whole.length / data.dimensions;
-    this.firstPart = this.without.length / data.dimensions - tiles * data.parts.length;
+    this.firstPart = this.changes.length / this.size - search.count * data.parts.length;
   }
 
   /**
@@ -95,7 +98,8 @@ class ReasonVectors {
    * @param {number} b
    */
   contributions(tiles, a, b) {
-    return tiles.layers.map((_, layer) => this.lost(a, tiles.part(a, layer), b, tiles.part(b, layer)));
+    const [vectorA, vectorB] = [this.shortened(a), this.shortened(b)];
+    return tiles.layers.map((_, layer) => this.lost(tiles.part(a, layer), vectorA, tiles.part(b, layer), vectorB));
   }
 
   /**
@@ -104,36 +108,43 @@ class ReasonVectors {
    * @param {number} b
    */
   placeContributions(a, b) {
+    const [vectorA, vectorB] = [this.shortened(a), this.shortened(b)];
     return this.parts.map((name, part) => {
       const [partA, partB] = [a, b].map((row) => this.firstPart + row * this.parts.length + part);
-      return { name, change: this.lost(a, partA, b, partB) };
+      return { name, change: this.lost(partA, vectorA, partB, vectorB) };
     });
   }
 
   /**
-   * The mean of leaving the part out of a and of leaving it out of b.
-   * @param {number} a
-   * @param {number} partA its number in a, -1 if a lacks it
-   * @param {number} b
-   * @param {number} partB
+   * The vector of a tile in the directions of the changes.
+   * @param {number} row
    */
-  lost(a, partA, b, partB) {
-    return this.cosine(a, -1, b, -1) - (this.cosine(a, partA, b, -1) + this.cosine(a, -1, b, partB)) / 2;
+  shortened(row) {
+    const result = new Float32Array(this.size);
+    this.search.vector(row).forEach((part, d) => {
+      for (let i = 0; i < this.size; i++) result[i] += part * this.axes[d * this.size + i];
+    });
+    return result;
   }
 
   /**
-   * @param {number} a
-   * @param {number} partA the part left out of a, -1 for none
-   * @param {number} b
+   * The mean of leaving the part out of a and of leaving it out of b.
+   * @param {number} partA its number in a, -1 if a lacks it
+   * @param {Float32Array} vectorA
    * @param {number} partB
+   * @param {Float32Array} vectorB
    */
-  cosine(a, partA, b, partB) {
-    const size = this.dimensions;
-    const [first, atA] = partA < 0 ? [this.whole, a * size] : [this.without, partA * size];
-    const [second, atB] = partB < 0 ? [this.whole, b * size] : [this.without, partB * size];
-    let sum = 0;
-    for (let i = 0; i < size; i++) sum += first[atA + i] * second[atB + i];
-    return sum;
+  lost(partA, vectorA, partB, vectorB) {
+    return (this.along(partA, vectorB) + this.along(partB, vectorA)) / 2;
+  }
+
+  /**
+   * @param {number} part
+   * @param {Float32Array} vector
+   */
+  along(part, vector) {
+    if (part < 0) return 0;
+    return vector.reduce((sum, value, i) => sum + value * this.changes[part * this.size + i], 0);
   }
 }
 

@@ -69,8 +69,8 @@ export interface PageData {
   /** The rest is missing in the live app, which has its own panels. */
   damaged?: string[];
   planes?: SheetData & { cell_of_part: Packed };
-  /** `without`: of every drawn layer of every tile, then of every one of `parts` of every tile. */
-  reasons?: { dimensions: number; whole: PackedVectors; without: PackedVectors; parts: string[] } | null;
+  /** `lost`: of every drawn layer of every tile, then of every one of `parts` of every tile. */
+  reasons?: { dimensions: number; axes: Packed; lost: PackedVectors; parts: string[] } | null;
   search_note?: string;
   /** How a dropped file becomes columns: the rules of own_columns.py. */
   own_columns?: OwnRules;
