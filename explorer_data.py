@@ -32,8 +32,8 @@ WALK_STEPS = 6  # tiles between the two ends of a walk
 # A page of more tiles has smaller pictures and rounds more, so that it stays small enough to send.
 FEW_TILES, MANY_TILES = 1_000, 5_000
 SPRITE_PX = {"few": 64, "some": 64, "many": 48}  # pictures of tiles
-PLANE_PX = {"few": 128, "some": 64, "many": 48}  # pictures of layers
-PLANE_STEP = {"few": 1, "some": 16, "many": 16}  # brightness of these pictures is rounded to multiples
+PLANE_PX = {"few": 128, "some": 64, "many": 64}  # pictures of layers, whole fractions of 256
+PLANE_STEP = {"few": 1, "some": 16, "many": 24}  # brightness of these pictures is rounded to multiples
 VECTOR_TYPE: dict[str, type[np.signedinteger]] = {"few": np.int16, "some": np.int16, "many": np.int8}
 SHEET_COLUMNS = 16
 POINT_STEPS = np.iinfo(np.uint16).max  # points of projections are rounded to this many steps

@@ -4,6 +4,7 @@ import base64
 import csv
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -527,7 +528,7 @@ def saved(page, button: str, folder: Path) -> Path:
 def test_the_view_can_be_saved_as_a_picture(visit, tmp_path):
     page = visit()
     pick_on_map(page)
-    image = Image.open(saved(page, "Save the view as PNG", tmp_path)).convert("RGB")
+    image = Image.open(saved(page, "Save PNG of the view", tmp_path)).convert("RGB")
     assert image.width > 900 and image.height > 500
     left, right = (np.asarray(image.crop(half)) for half in halves(image))
     for half in (left, right):
@@ -560,7 +561,7 @@ def test_the_large_picture_is_what_python_paints_and_layers_switch_off(visit, ci
     assert np.abs(large_picture(page, str(everything ^ (1 << drawn))) - composite(planes)).max() <= 2
     assert page.locator(f"[data-layer={LAYERS[drawn]}]").get_attribute("aria-pressed") == "false"
     assert page.locator(".chip.layer").count() == len(LAYERS)
-    page.get_by_role("button", name="Switch all layers on").click()
+    page.get_by_role("button", name="All of the layers").click()
     assert page.locator(".chip.layer[aria-pressed=true]").count() == len(LAYERS)
 
 
@@ -767,6 +768,38 @@ def test_everything_can_be_reached_by_keys(visit, name):
     assert not pane(page, name).get_attribute("data-tile")
 
 
+@pytest.fixture(scope="module")
+def axe() -> str:
+    """The script of axe-core, from web/node_modules or a folder of NODE_PATH."""
+    folders = [
+        REPO / "web" / "node_modules",
+        *map(Path, filter(None, os.environ.get("NODE_PATH", "").split(os.pathsep))),
+    ]
+    found = next((path for folder in folders if (path := folder / "axe-core" / "axe.min.js").is_file()), None)
+    if not found:
+        pytest.skip("no axe-core in web/node_modules: `./setup.sh types` installs it")
+    return found.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("device", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_axe_finds_nothing_to_improve(visit, axe, device, theme):
+    """WCAG 2.2 AA and axe's best practices, with every panel open once."""
+    page = visit(f"#alg=PCA&dim=2&colour=cluster&theme={theme}", **device)
+    page.evaluate(axe)
+    found = {}
+    pick_on_map(page)
+    for panel in ("alike", "sum", "walk", "filter", "selection"):
+        page.locator(f"[data-tab={panel}]").click()
+        if panel == "selection":
+            page.locator(".legend .chip").first.click()
+            page.get_by_role("combobox", name="Find a place").fill("platz")
+        rules = "['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']"
+        for one in page.evaluate(f"axe.run(document, {{runOnly: {rules}}})")["violations"]:
+            found[panel, one["id"]] = [node["html"][:200] for node in one["nodes"]]
+    assert not found
+
+
 def test_every_control_has_a_name_and_can_be_tabbed_to(visit):
     page = visit()
     pick_on_map(page)
@@ -912,7 +945,7 @@ def check_own_columns(page, city: City, folder: Path) -> None:
     page.get_by_role("slider", name="From price").focus()
     page.keyboard.press("Home")
     page.wait_for_function("!document.querySelector('.filter-sum').textContent.startsWith('0 of')")
-    page.get_by_role("button", name="Select the tiles that pass").click()
+    page.get_by_role("button", name="Select them").click()
     assert selected(page) == len(expected)
     saved_rows = saved_table(page, folder)
     assert {row["kind"] for row in saved_rows} == {"'=1+2"}
@@ -1127,7 +1160,7 @@ def test_odd_names_reach_the_page_and_exports_have_plain_ones(far, tmp_path):
     far.locator(".legend .chip").first.click()
     assert saved(far, "Save the selection as CSV", tmp_path).name == "tiles.csv"
     assert saved(far, "Save the selection as GeoJSON", tmp_path).name == "tiles.geojson"
-    assert saved(far, "Save the view as PNG", tmp_path).name == "loc2vec.png"
+    assert saved(far, "Save PNG of the view", tmp_path).name == "loc2vec.png"
 
 
 def test_a_new_colouring_is_one_function(far, far_city, tmp_path):

@@ -52,7 +52,7 @@ function slotRow(explorer, slots) {
     /** @type {Child} */
     const picture = row >= 0 ? tileButton(explorer, row, PICTURE_PX)
       : button(nonePicked ? "pick a tile" : "use picked", () => explorer.put(slot, state.tile),
-        { class: "slot-fill", disabled: nonePicked, "aria-label": `Put the picked tile into ${name}` });
+        { class: "slot-fill", disabled: nonePicked, "aria-label": `${nonePicked ? "pick a tile for" : "use picked tile as"} ${name}` });
     return [
       sign && element("span", { class: "sign", "aria-hidden": "true" }, sign),
       element("div", { class: `slot${row < 0 ? " open" : ""}`, "data-slot": slot }, picture,

@@ -21,7 +21,7 @@ export function filterPanel(explorer) {
     explorer.data.own_columns && ownFiles(explorer),
     element("div", { class: "row filter-sum" },
       element("strong", { role: "status" }, `${kept.toLocaleString("en")} of ${colourings.count.toLocaleString("en")} tiles pass`),
-      button("Select them", () => explorer.select(explorer.passingRows()), { class: "button small", "aria-label": "Select the tiles that pass" }),
+      button("Select them", () => explorer.select(explorer.passingRows()), { class: "button small", "aria-label": "Select them: the tiles that pass" }),
       state.filters.size > 0 && button("Clear", () => explorer.set({ filters: new Map() }),
         { class: "button small quiet", "aria-label": "Clear all filters" })),
     filterable(colourings).map((colouring) => filterOf(explorer, colouring)));

@@ -83,7 +83,7 @@ export class Frame {
       finder(explorer),
       element("div", { class: "top-actions" },
         explorer.options.hash !== false && this.undo,
-        button("Save PNG", () => savePicture(explorer), { "aria-label": "Save the view as PNG" }),
+        button("Save PNG", () => savePicture(explorer), { "aria-label": "Save PNG of the view" }),
         button(element("span", { class: "theme-glyph", "aria-hidden": "true" }),
           () => explorer.set({ theme: explorer.dark ? "light" : "dark" }),
           { class: "button icon", "aria-label": "Switch between light and dark", title: "Light or dark" })));

@@ -87,5 +87,5 @@ function layerSwitches(explorer, row) {
   const isAll = state.layers === all;
   return element("div", { class: "layers", role: "group", "aria-label": "Layers of the picture" }, switches,
     button(isAll ? "None" : "All", () => explorer.set({ layers: isAll ? 0 : all }),
-      { class: "chip plain", "aria-label": `Switch all layers ${isAll ? "off" : "on"}` }));
+      { class: "chip plain", "aria-label": `${isAll ? "None" : "All"} of the layers` }));
 }
