@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partialmethod
 from itertools import pairwise
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from checkpoint import load_checkpoint, load_encoder, save_checkpoint
 from cli import StopRequested, StopSignal, UserError, WorkError
 from conftest import REPO, make_tiles, script_env
 from data_loader import TileDataset, TripletDataset, prefetch
+from devices import pick_device
 from distributed import ProcessGroup
 from memory import memory_need
 from model import tiles_apart
@@ -934,6 +936,28 @@ def test_training_asks_nothing_of_mps_that_it_lacks(small, recipe, monkeypatch):
         rows = np.unique(run.val_triplets[0])
         assert train.final_vectors(run, train.embed_rows(run, 0, rows, StopSignal())).shape == (len(rows), 16)
     run.recorder.close()
+
+
+@pytest.mark.parametrize("recipe", [{"jitter": 1.0, "loss_type": "ntxent"}, {"preset": "recommended", "jitter": 0.3}])
+def test_tiles_that_the_device_holds_train_to_the_same_bits(small, monkeypatch, recipe):
+    """As on a GPU into whose memory the store fits; the windows are then cut by one gather on the device."""
+    train.train(small(output_dir="host", **recipe))
+    real, gathered = data_loader.window_gather, []
+    monkeypatch.setattr(TileDataset, "__init__", partialmethod(TileDataset.__init__, resident=True))
+    monkeypatch.setattr(data_loader, "window_gather", lambda *args: gathered.append(1) or real(*args))
+    train.train(small(output_dir="device", **recipe))
+    assert gathered and same_state("host/last.pth", "device/last.pth")
+
+
+def test_float32_is_not_rounded_to_tf32_on_cuda(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    torch.set_float32_matmul_precision("high")
+    try:
+        assert pick_device("auto").type == "cuda"
+        assert not torch.backends.cudnn.allow_tf32 and torch.get_float32_matmul_precision() == "highest"
+    finally:
+        torch.set_float32_matmul_precision("highest")
 
 
 # --- a GPU -------------------------------------------------------------------------------------------------
