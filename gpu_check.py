@@ -270,6 +270,8 @@ def page(check: Check, tests: str, measured: list[Measured], choices: list[Figur
     lines += [row(name, *[tell(one) for one in measured]) for name, tell in ROWS.items()]
     for name in dict.fromkeys(name for one in measured for name in one.quality):
         lines.append(row(name, *[f"{one.quality.get(name, math.nan):.3f}" for one in measured]))
+    if not choices:
+        return [*lines, "", "The choices that should make a training step fast were not measured: no time was left."]
     lines += ["", "Choices that should make a training step fast. Below 1 they do.", ""]
     lines += [row("choice", "time, with it / without it", ""), row("---", "---", "---")]
     return lines + [row(figure.name, f"{figure.ratio:.2f}", figure.note) for figure in choices]
