@@ -83,11 +83,14 @@ class LocalEngine:
         suspects = deque[Task]()  # were running when a process was lost; one at a time tells which of them ends it
         attempts: Counter[str] = Counter()
         pool, running = start_workers(self.jobs, PRELOAD), dict[Future, Task]()
+        alone = False  # a suspect is running
         with StopSignal() as stop:
             try:
                 while True:
-                    most = 1 if suspects else self.jobs + 1
+                    alone = alone and bool(running)
+                    most = 1 if suspects or alone else self.jobs + 1
                     while len(running) < most and not stop.requested:
+                        alone = bool(suspects)
                         task = _next(suspects, again, waiting)
                         if task is None:
                             break

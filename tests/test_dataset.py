@@ -23,6 +23,7 @@ import vector_dataset
 from block_engine import LocalEngine, Task
 from cli import UserError
 from conftest import REPO, save_untrained, script_env
+from engine_pieces import broken_piece
 from exports import read_export
 from files import locked
 from osm_file import cut_extract
@@ -327,20 +328,6 @@ def test_a_block_that_fails_is_named_and_the_rest_is_written(run, dataset, tmp_p
     assert len(list((tmp_path / "city").glob("block=*"))) == len(list(dataset.glob("block=*"))) - 1
     assert run(f"{tmp_path}/city/", "--block_tiles", 4)[0] == 0
     assert content(tmp_path / "city") == content(dataset)
-
-
-def broken_piece(name: str, marks: str) -> str:
-    """Ends its process, or raises, or works; leaves a mark each time."""
-    with open(Path(marks) / name, "a") as file:
-        file.write("x")
-    if name == "kills":
-        time.sleep(0.5)
-        os._exit(9)
-    if name == "once" and (Path(marks) / name).stat().st_size == 1:
-        raise OSError("the first time")
-    if name == "raises":
-        raise ValueError("every time")
-    return name.upper()
 
 
 def test_the_engine_tells_apart_what_ends_its_processes(tmp_path):
