@@ -21,7 +21,7 @@ from vectors import unpacked_vectors
 
 FORMAT = "dataset-index-1"
 PER_LIST = 64  # vectors of the sample from which the centre of each list is found
-PROBES = 32  # lists that are looked into; docs/scale.md has the recall
+PROBES = 16  # lists that are looked into; docs/scale.md has the recall
 FEW_ALLOWED = 0.1  # below this share of allowed tiles all lists are looked into
 COLUMNS = ["x", "y", "dominant_layer", "blank", "embedding"]
 
@@ -94,8 +94,9 @@ class DatasetSearch:
             top, bottom = tile_of_latlon(np.array([lat + reach, lat - reach]), np.array([0.0, 0.0]), self.zoom)[:, 1]
             polar = min(np.radians(abs(lat) + reach), np.radians(89.9))
             width = reach / np.cos(polar) / 360 * (1 << self.zoom) + 1
-            around = np.abs((x - centre[0] + (1 << self.zoom) / 2) % (1 << self.zoom) - (1 << self.zoom) / 2)
-            near = np.flatnonzero(allowed & (around <= width) & (y >= top - 1) & (y <= bottom + 1))
+            near = np.flatnonzero((y >= top - 1) & (y <= bottom + 1))
+            around = np.abs((x[near] - centre[0] + (1 << self.zoom) / 2) % (1 << self.zoom) - (1 << self.zoom) / 2)
+            near = near[allowed[near] & (around <= width)]
             places = latlon_of_tile(self.tile_xy[near] + 0.5, self.zoom)
             allowed[near] = great_circle_km(places, np.array(latlon)) >= min_km
         return allowed
