@@ -180,7 +180,7 @@ class RayEngine:
         for pattern in SHIPPED:
             for path in Path(__file__).parent.glob(pattern):
                 shutil.copy2(path, self.folder)
-        where: dict[str, Any] = {"num_cpus": jobs} if address is None else {"address": address}
+        where: dict[str, Any] = {"address": "local", "num_cpus": jobs} if address is None else {"address": address}
         variables = {"OMP_NUM_THREADS": "1", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
         try:
             ray.init(**where, runtime_env={"working_dir": str(self.folder), "env_vars": variables})

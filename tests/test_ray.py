@@ -18,6 +18,7 @@ from conftest import REPO, script_env
 from test_dataset import arguments, content, dataset, ground  # noqa: F401 - fixtures
 
 ray = pytest.importorskip("ray", reason="needs `pip install -r requirements-ray.txt`")
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not know the tests
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500), pytest.mark.filterwarnings("default")]
 
 
@@ -28,7 +29,6 @@ def cluster():
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # its workers do not know the tests
     yield cluster
     ray.shutdown()
     cluster.shutdown()
@@ -82,7 +82,7 @@ def test_a_machine_that_is_lost_loses_nothing(cluster):
 
 def test_actors_share_a_gpu(tmp_path):
     """Ray counts GPUs by name; the work itself runs on the CPU here."""
-    ray.init(num_cpus=3, num_gpus=1, include_dashboard=False)
+    ray.init(address="local", num_cpus=3, num_gpus=1, include_dashboard=False)
     try:
         engine = RayEngine.__new__(RayEngine)
         engine.ray = ray
