@@ -34,8 +34,11 @@ def cluster():
     cluster.shutdown()
 
 
-def piece(number: int, marks: str) -> tuple[int, str]:
-    """Says on which node it ran; 4 ends its process the first time, 6 raises, 8 ends its process every time."""
+def piece(number: int, marks: str) -> tuple[int, str, bool]:
+    """Says on which node it ran, and whether in an actor.
+
+    4 ends its process the first time, 6 raises, 8 ends its process every time.
+    """
     import ray
 
     mark = Path(marks, str(number))
@@ -48,7 +51,8 @@ def piece(number: int, marks: str) -> tuple[int, str]:
         raise ValueError("every time")
     if number == 8:
         os._exit(9)
-    return number, ray.get_runtime_context().get_node_id()
+    context = ray.get_runtime_context()
+    return number, context.get_node_id(), context.get_actor_id() is not None
 
 
 def tasks(marks: Path, count: int) -> list[Task]:
@@ -61,8 +65,8 @@ def test_both_machines_work_and_what_is_lost_is_done_again(cluster, tmp_path):
     assert len(done) == 12 and {name for name, outcome in done.items() if outcome.error} == {"6", "8"}
     assert done["6"].error == "ValueError: every time" and (tmp_path / "6").stat().st_size == block_engine.ATTEMPTS
     values = [outcome.value for outcome in done.values() if not outcome.error]
-    assert sorted(number for number, _ in values) == [0, 1, 2, 3, 4, 5, 7, 9, 10, 11]
-    assert len({node for _, node in values}) == 2
+    assert sorted(number for number, _, _ in values) == [0, 1, 2, 3, 4, 5, 7, 9, 10, 11]
+    assert len({node for _, node, _ in values}) == 2
 
 
 def nap(number: int) -> int:
@@ -86,12 +90,11 @@ def test_actors_share_a_gpu(tmp_path):
     try:
         engine = RayEngine.__new__(RayEngine)
         engine.ray = ray
-        workers = engine._actors(piece)
-        assert workers is not None and workers.most() == min(3, block_engine.PER_GPU)
         done = {outcome.name: outcome for outcome in engine.run(piece, (), tasks(tmp_path, 8))}
     finally:
         ray.shutdown()
     assert len(done) == 8 and {name for name, outcome in done.items() if outcome.error} == {"6"}
+    assert {outcome.value[2] for outcome in done.values() if not outcome.error} == {True}, "all ran in actors"
 
 
 def test_a_dataset_is_the_same_and_its_driver_may_be_killed(ground, dataset, tmp_path, cluster):  # noqa: F811
