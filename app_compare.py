@@ -33,8 +33,8 @@ def compare_page(source: Source) -> None:
     """Draw the page: the place on the left, then each checkpoint's embedding and nearest tiles."""
     view = choose_view()
     with st.sidebar:
-        own, *others = find_checkpoints(source.model_path)
-        other_path = choose_path("Compare with", "with", [*others, own])
+        own, *others, bundled = find_checkpoints(source.model_path)
+        other_path = choose_path("Compare with", "with", [*others, own, bundled])
     sources = [source, source.with_model(other_path)]
     cities = on_common_tiles([open_city(one) for one in sources])
     place = choose_place(cities[0], "query")

@@ -102,7 +102,7 @@ def read_features(path: Path | str, style: Style, box: Box | None = None, scratc
     sorted is sorted first, and a large one is cut to `box` and a margin if `box` and a folder `scratch` are given.
     Raises `UserError` for a file that is not a whole extract, is a history file, or is large and not sorted.
     """
-    with _opened(Path(path), box, scratch) as (source, frame, _):
+    with opened_extract(Path(path), box, scratch) as (source, frame, _):
         (features,) = _Reading(source, style, frame).batches()
     return features
 
@@ -115,13 +115,16 @@ def stream_features(
     The locations of nodes lie in a file in `scratch`, 16 bytes each, instead of in memory. `broken` and `repaired` are
     those of the whole file and come with the last batch; `boundaries` are left out. Raises what `read_features` raises.
     """
-    with _opened(Path(path), box, scratch) as (source, frame, folder):
+    with opened_extract(Path(path), box, scratch) as (source, frame, folder):
         yield from _Reading(source, style, frame, folder / "nodes").batches(points)
 
 
 @contextlib.contextmanager
-def _opened(path: Path, box: Box | None, scratch: Path | None) -> Iterator[tuple[Path, Box | None, Path]]:
-    """The file to read, sorted and cut if need be; the frame of its sea; a folder for temporary files."""
+def opened_extract(path: Path, box: Box | None, scratch: Path | None) -> Iterator[tuple[Path, Box | None, Path]]:
+    """The file to read, sorted and cut if need be; the frame of its sea; a folder for temporary files.
+
+    What reads it may raise the errors of libosmium: they become a `UserError` that names `path`.
+    """
     info = extract_info(path)
     try:
         with tempfile.TemporaryDirectory(dir=scratch) as name:

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 
 from cli import UserError
 from files import atomic_path
-from osm_file import extract_info, has_locations_on_ways, unreadable
+from osm_extract import opened_extract
+from osm_file import has_locations_on_ways
 
 NAMES_FILE = "place_names.parquet"
 OTHER_NAMES = ("name:en", "int_name", "alt_name", "short_name", "official_name", "old_name", "loc_name")
@@ -67,18 +68,14 @@ def read_place_names(extract: Path | str) -> PlaceNames:
 
     Raises `UserError` for a file that is not a whole extract.
     """
-    extract = Path(extract)
-    extract_info(extract)
     found: list[tuple[int, float, float, dict[str, str]]] = []
-    try:
-        for place in _named_objects(extract):
+    with opened_extract(Path(extract), None, None) as (source, _, _):
+        for place in _named_objects(source):
             tags = {tag.k: tag.v for tag in place.tags}
             number = kind_of(tags)
             middle = _middle(place) if number >= 0 else None
             if middle is not None:
                 found.append((number, *middle, {key: value for key, value in tags.items() if "name" in key}))
-    except (RuntimeError, ValueError) as error:
-        raise UserError(unreadable(extract, error)) from None
     languages = Counter(key for *_, tags in found for key in tags if key.startswith("name:"))
     searched = [key for key, count in sorted(languages.items()) if count >= COMMON_LANGUAGE * len(found)]
     names = [_distinct_names(tags, searched) for *_, tags in found]

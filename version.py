@@ -1,10 +1,6 @@
-"""The version of this project, as `pyproject.toml` states it.
+"""The version of this project.
 
 Not a command. Every script prints it with `--version`; checkpoints, exports, tile folders and pages carry it.
 """
 
-import tomllib
-from pathlib import Path
-
-with Path(__file__).with_name("pyproject.toml").open("rb") as file:
-    VERSION: str = tomllib.load(file)["project"]["version"]
+VERSION = "2.0.0"

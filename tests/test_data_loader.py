@@ -11,7 +11,7 @@ from cli import UserError
 from data_loader import SampleFlags, TileDataset, TripletDataset, TripletSampler, augment, window_gather
 from tile_files import resize_tile
 from tile_grid import spatial_split
-from tile_store import FAR_TILES, NEAR_TILES, SURROUND_PX, TileStore, open_store
+from tile_store import FAR_TILES, NEAR_TILES, SURROUND_PX, TileStore, coarse_levels, open_store
 
 SIZE = 32
 
@@ -68,12 +68,13 @@ def naive_surroundings(store: TileStore, centre: np.ndarray, tiles: int) -> np.n
     px, border = SURROUND_PX // tiles, 2 * SURROUND_PX
     low = store.unwrapped_xy.min(axis=0)
     width, height = (store.unwrapped_xy.max(axis=0) + 1 - low) * px + 2 * border
-    city = np.zeros((25, height, width), np.uint8)
+    city = np.zeros((37, height, width), np.uint8)
     for (x, y), tile in zip((store.unwrapped_xy - low) * px + border, store.tiles(np.arange(len(store))), strict=True):
         cell = city[:, y : y + px, x : x + px]
         cell[:12] = [resize_tile(plane, px, "mean") for plane in tile]
         cell[12:24] = [resize_tile(plane, px, "max") for plane in tile]
-        cell[24] = 255
+        cell[24:36] = [coarse_levels(plane)[px][2] for plane in tile]
+        cell[36] = 255
     left, top = np.rint((centre - low) * px).astype(int) + border - SURROUND_PX // 2
     return city[:, top : top + SURROUND_PX, left : left + SURROUND_PX]
 
@@ -88,10 +89,10 @@ def test_surroundings_show_what_a_picture_of_the_whole_city_shows(store: TileSto
     centres = np.concatenate([tiles[:4] + 0.5, tiles[-2:] + 0.5, corner, rng.uniform(*corner, (8, 2))])
     for edge in (NEAR_TILES, FAR_TILES):
         windows = dataset.surroundings(centres, edge)
-        assert windows.shape == (len(centres), 25, SURROUND_PX, SURROUND_PX) and windows.dtype == torch.uint8
+        assert windows.shape == (len(centres), 37, SURROUND_PX, SURROUND_PX) and windows.dtype == torch.uint8
         for window, centre in zip(windows.numpy(), centres, strict=True):
             np.testing.assert_array_equal(window, naive_surroundings(city, centre, edge))
-    assert 0 < (windows[:, 24] == 0).float().mean() < 1  # in a small city, part of every far window is missing
+    assert 0 < (windows[:, 36] == 0).float().mean() < 1  # in a small city, part of every far window is missing
 
 
 def test_the_middle_of_the_surroundings_is_the_tile(store: TileStore) -> None:

@@ -33,7 +33,8 @@ def write_parts(folder: Path, numbers: list[int], dtype: str = "float32") -> np.
         vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
         blank = rng.random(len(x)) < 0.1
         zeros = np.zeros(len(x), np.int8)
-        tiles = Embeddings(tile_xy, vectors, 17, "", zeros, zeros, zeros.astype(np.float32), blank, zeros, "encoder")
+        facts = (zeros, zeros, zeros.astype(np.float32), blank, np.zeros((len(x), 12), np.float32), zeros)
+        tiles = Embeddings(tile_xy, vectors, 17, "", *facts, model_key="encoder")
         parts[f"{number}_0"] = len(x)
         DatasetFolder(folder).write(part_name(f"{number}_0"), part_bytes(tiles, dtype, {"dataset": "k"}))
         all_vectors.append(vectors[~blank])

@@ -15,6 +15,7 @@ import pytest
 from checkpoint import library_versions
 from conftest import REPO, script_env
 from flag_tables import PAGE, SCRIPTS, flag_rows, page, parser_of
+from version import VERSION
 
 PAGES = [REPO / "README.md", REPO / "CONTRIBUTING.md", *sorted((REPO / "docs").glob("*.md"))]
 
@@ -58,6 +59,7 @@ def test_the_readme_table_of_training_parameters_is_what_the_parser_says() -> No
 
 def test_the_version_is_the_same_everywhere(run_script) -> None:
     version = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    assert version == VERSION
     assert run_script("embed.py", "--version").stdout == f"Loc2Vec {version}\n"
     assert f"\nversion: {version}\n" in (REPO / "CITATION.cff").read_text(encoding="utf-8")
     assert f"\n## {version}\n" in (REPO / "CHANGELOG.md").read_text(encoding="utf-8")
