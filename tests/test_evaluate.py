@@ -428,7 +428,7 @@ def test_the_report_of_a_checkpoint_with_baselines(city, run_script, tmp_path):
     # The same as Markdown, under a name of one's own.
     printed = run_script("docs/make_quality.py", f"own vectors={tmp_path / 'reports'}").stdout
     assert printed.startswith(f"{(~store.blank).sum():,} tiles\n")
-    hidden, drawn, space = printed.strip().split("\n\n")[1::2]
+    hidden, drawn, space = printed.strip().split("\n\n")[2::2]
     rows = {line.split(" | ")[0]: line.strip("| ").split(" | ") for line in hidden.splitlines()}
     ridge = {
         f["label"]: f["value"]
