@@ -6,6 +6,7 @@ Not a command. `python embed.py COUNTRY.osm.pbf -o FOLDER/ --engine ray` uses it
 import contextlib
 import dataclasses
 import shutil
+import socket
 import tempfile
 import time
 from collections import Counter, deque
@@ -24,6 +25,8 @@ from tile_workers import start_workers
 ATTEMPTS = 3  # a piece that fails so often is given up
 PER_GPU = 4  # processes that share a GPU: drawing, on the CPU, is most of the work
 POLL_S = 0.5
+CONNECT_S = 5
+START_RAY = "`ray start --head` starts one"
 SHIPPED = ("*.py", "*.toml")  # of this folder, what a Ray worker on another machine needs
 
 
@@ -176,6 +179,12 @@ class RayEngine:
             raise UserError(
                 "--engine ray needs Ray, which is not installed; run `pip install -r requirements-ray.txt`"
             ) from None
+        host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+        if host and port.isdigit():
+            try:  # Ray itself would wait for a minute and then end the process
+                socket.create_connection((host, int(port)), CONNECT_S).close()
+            except OSError as error:
+                raise UserError(f"no Ray cluster at --address {address}: {_reason(error)}; {START_RAY}") from None
         self.ray, self.folder = ray, Path(tempfile.mkdtemp(prefix="loc2vec-"))
         for pattern in SHIPPED:
             for path in Path(__file__).parent.glob(pattern):
@@ -186,9 +195,7 @@ class RayEngine:
             ray.init(**where, runtime_env={"working_dir": str(self.folder), "env_vars": variables})
         except (ConnectionError, RuntimeError, ValueError) as error:
             self._remove()
-            raise UserError(
-                f"no Ray cluster at --address {address}: {_reason(error)}; `ray start --head` starts one"
-            ) from None
+            raise UserError(f"no Ray cluster at --address {address}: {_reason(error)}; {START_RAY}") from None
 
     def close(self) -> None:
         """Leave the cluster; a Ray that was started here ends."""

@@ -304,7 +304,7 @@ def test_a_lost_process_is_replaced(ground, dataset, tmp_path):
             killed += 1
             time.sleep(3)
     said = process.communicate()[1]
-    assert process.returncode == 0 and killed == 2 and "ended from outside" in said, said
+    assert process.returncode == 0 and killed >= 1 and "ended from outside" in said, said
     assert content(tmp_path / "city") == content(dataset)
 
 
