@@ -13,7 +13,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import active_children
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -86,7 +85,6 @@ class LocalEngine:
         waiting, again = iter(tasks), deque[Task]()
         suspects = deque[Task]()  # were running when a process was lost; one at a time tells which of them ends it
         attempts: Counter[str] = Counter()
-        others = set(active_children())
         pool, running = start_workers(self.jobs, PRELOAD), dict[Future, Task]()
         alone = False  # a suspect is running
         with StopSignal() as stop:
@@ -106,8 +104,6 @@ class LocalEngine:
                     if any(isinstance(future.exception(), BrokenProcessPool) for future in done):
                         lost = list(running.values())
                         warn(f"a process was ended from outside while it worked on {', '.join(t.name for t in lost)}")
-                        for process in set(active_children()) - others:
-                            process.kill()  # the pool asks them to end with a signal that they block
                         pool.shutdown()
                         pool, running = start_workers(self.jobs, PRELOAD), {}
                         if len(lost) > 1:

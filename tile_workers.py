@@ -4,6 +4,7 @@ Not a command; `python render_tiles.py --jobs 4` uses it.
 """
 
 import contextlib
+import copy
 import dataclasses
 import functools
 import os
@@ -141,6 +142,20 @@ class SerialExecutor(Executor):
         return future
 
 
+_CONTEXT: Any = copy.copy(get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn"))
+
+
+class _Worker(_CONTEXT.Process):
+    """A process of a pool. When one is lost, the pool asks the others to end with SIGTERM, which they block."""
+
+    def terminate(self) -> None:
+        """End it with a signal that cannot be blocked; the pool would wait for ever otherwise."""
+        self.kill()
+
+
+_CONTEXT.Process = _Worker
+
+
 class _Processes(ProcessPoolExecutor):
     """Processes that do not import the script that runs, so that it need not guard its own code."""
 
@@ -161,10 +176,9 @@ def start_workers(jobs: int, preload: tuple[str, ...] = ()) -> Executor:
     if jobs == 1:
         return SerialExecutor()
     most = WINDOWS_MAX_PROCESSES if os.name == "nt" else 1 << 10
-    context = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
     if preload:
-        context.set_forkserver_preload(list(preload))
-    pool = _Processes(min(jobs, most), context, _end_with_parent)
+        _CONTEXT.set_forkserver_preload(list(preload))
+    pool = _Processes(min(jobs, most), _CONTEXT, _end_with_parent)
     with _signals_blocked():
         pool.submit(int)  # the first task starts them all
     return pool

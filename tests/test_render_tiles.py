@@ -38,6 +38,7 @@ from osm_file import cut_extract
 from render_tiles import SAMPLE_BBOX, SAMPLE_EXTRACT, RenderConfig, render
 from tile_area import TileArea
 from tile_grid import tile_of_latlon
+from tile_workers import completed, start_workers
 from tile_writer import TileWriter, encode_png
 
 ZOOM = 17
@@ -510,6 +511,13 @@ def wait_for_tiles(root: Path, process: subprocess.Popen, count: int) -> None:
     """Wait until a good number of PNGs is there, or the process has ended."""
     while process.poll() is None and sum(1 for _ in root.glob("*/17/*/*.png")) < count:
         time.sleep(0.01)
+
+
+@pytest.mark.timeout(60)
+def test_a_lost_process_ends_the_run_with_a_message():
+    """The others are ended too, though they block the signal with which a pool does that."""
+    with start_workers(2) as pool, pytest.raises(WorkError, match="a drawing process was ended from outside"):
+        list(completed(pool, os._exit, [(1,)], 2))
 
 
 @pytest.mark.slow
