@@ -12,10 +12,12 @@ import numpy as np
 
 from cache_files import load_intact, save_cache
 from cli import TilesFlags, UserError
+from exports import EXPORT_COLUMNS, Export, as_export
 from files import atomic_path, digest, file_digest, locked
 from layers import LAYERS
 from progress_bars import progress
-from tile_grid import EARTH_RADIUS_KM, Box, great_circle_km, latlon_of_tile, tile_of_latlon
+from similarity import Answer
+from tile_grid import EARTH_RADIUS_KM, Box, great_circle_km, inside_box, latlon_of_tile, tile_of_latlon
 from vector_dataset import DatasetFolder, part_table, read_tiles
 from vectors import unpacked_vectors
 
@@ -82,11 +84,9 @@ class DatasetSearch:
         allowed = np.ones(len(self), dtype=bool)
         if box is not None:
             west, south, east, north = box
-            corners = tile_of_latlon(np.array([north, south]), np.array([west, east]), self.zoom) - 0.5
-            across = (x >= corners[0, 0]) & (x <= corners[1, 0])
-            if west > east:
-                across = (x >= corners[0, 0]) | (x <= corners[1, 0])
-            allowed = across & (y >= corners[0, 1]) & (y <= corners[1, 1])
+            (left, top), (right, bottom) = tile_of_latlon(np.array([north, south]), np.array([west, east]), self.zoom)
+            # In units of tiles, whose y grows to the south.
+            allowed = inside_box(-y - 0.5, x + 0.5, (left, -bottom, right, -top))
         if min_km > 0:  # distances are computed for the tiles of a square around the place only
             lat, lon = latlon
             centre = tile_of_latlon(np.array(lat), np.array(lon), self.zoom)
@@ -101,23 +101,45 @@ class DatasetSearch:
             allowed[near] = great_circle_km(places, np.array(latlon)) >= min_km
         return allowed
 
+    def similar(
+        self,
+        vector: np.ndarray,
+        k: int,
+        place: tuple[float, float],
+        *,
+        min_km: float = 0.0,
+        box: Box | None = None,
+        without: np.ndarray | None = None,
+    ) -> Answer:
+        """Up to `k` tiles that are most like `vector (D,)`, the vector of `place`.
+
+        Left out are the tile `without (2,)`, tiles within `min_km` kilometres of the place, and those outside `box`.
+        """
+        allowed = self.allowed(place, min_km, box)
+        if without is not None:
+            allowed &= (self.tile_xy != without).any(axis=1)
+        rows, distances = self.query(vector, k, allowed=allowed)
+        found = rows[0][rows[0] >= 0]
+        km = great_circle_km(self.latlon(found), np.array(place))
+        return Answer(found, distances[0][: len(found)], km)
+
     def latlon(self, rows: np.ndarray) -> np.ndarray:
         """Latitude and longitude of the tile centres of rows `(n,)`, `(n, 2)`, in degrees."""
         return latlon_of_tile(self.tile_xy[rows] + 0.5, self.zoom)
 
 
-def place_vector(path: Path | str, latlon: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """The tile `(2,)` of a dataset at a place, and its vector `(D,)`. Raises `UserError` if there is none."""
+def tile_at(path: Path | str, latlon: tuple[float, float]) -> Export:
+    """The one tile of a dataset that lies at a place. Raises `UserError` if there is none."""
     manifest = _manifest(DatasetFolder(path))
     tile = np.floor(tile_of_latlon(np.array(latlon[0]), np.array(latlon[1]), manifest["zoom"])).astype(np.int64)
     (north, west), (south, east) = latlon_of_tile(tile + np.array([[0.25, 0.25], [0.75, 0.75]]), manifest["zoom"])
-    table = read_tiles(path, (west, south, east, north), COLUMNS)
+    table = read_tiles(path, (west, south, east, north), EXPORT_COLUMNS)
     if not table.num_rows:
         raise UserError(
             f"no tile of {path} lies at latitude {latlon[0]:g}, longitude {latlon[1]:g}; it covers "
             f"{', '.join(f'{edge:.4f}' for edge in manifest['box'])} (W,S,E,N)"
         )
-    return tile, _vectors(table)[0]
+    return as_export(table, manifest["encoder"]["digest"])
 
 
 # --- the index on disk -------------------------------------------------------------------------------------

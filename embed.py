@@ -37,19 +37,20 @@ from cli import (
     read_flags,
     run_main,
 )
+from dataset_search import DatasetSearch, open_dataset, tile_at
 from embed_dataset import DatasetFlags, embed_dataset
 from embeddings import pick_rows
 from explorer_data import EXTRACT_SUFFIXES
-from exports import pick_writer, read_export, tile_frame
+from exports import Export, pick_writer, read_export, tile_frame
 from files import locked
 from layers import LAYERS
 from osm_extract import ATTRIBUTION
 from pretrained import load_model
 from progress_bars import progress_listener
 from render_tiles import RenderConfig, locate, parse_box
-from similarity import Answer, open_search, print_answer, shared_layers, similar_places
+from similarity import open_search, print_answer, shared_layers, similar_places
 from streaming import PRELOAD, Drawing, DrawnCity, embed_city, embed_places, open_drawing
-from tile_grid import Box, TileGrid, area_bounds, great_circle_km
+from tile_grid import Box, TileGrid, area_bounds, inside_box
 from tile_workers import start_workers
 from vector_dataset import is_dataset
 
@@ -304,81 +305,55 @@ def write_dataset(args: argparse.Namespace, what: WhatFlags) -> int:
 
 def answer_query(query: QueryFlags, box: Box | None) -> None:
     """Print the places that are most like the one asked for, with coordinates, distances and a link to the map."""
-    assert query.query is not None
-    if query.from_ is None:
-        raise UserError("--query needs --from FILE.parquet, which holds the tile of that place")
-    if is_dataset(query.from_) or (query.in_ is not None and is_dataset(query.in_)):
-        print_dataset_answer(query, box)
-        return
-    own = read_export(query.from_)
-    other = own if query.in_ is None else read_export(query.in_)
-    if own.model_key != other.model_key or own.zoom != other.zoom:
+    if query.query is None or query.from_ is None:
+        raise UserError("--query needs --from FILE.parquet or a FOLDER/, which holds the tile of that place")
+    place, where = query.query, query.in_ or query.from_
+    searched = open_dataset(where) if is_dataset(where) else read_export(where)
+    own = read_tile(query.from_, place, searched if where == query.from_ else None)
+    if own.model_key != searched.model_key or own.zoom != searched.zoom:
         raise UserError(
-            f"{query.from_} and {query.in_} were embedded by different encoders; embed both with the same --model_path"
+            f"{query.from_} and {where} were embedded by different encoders; embed both with the same --model_path"
         )
-    lat, lon = query.query
-    row = own.row_of(lat, lon)
-    if row < 0:
-        west, south, east, north = area_bounds(own.tile_xy, own.zoom)
-        raise UserError(
-            f"no tile of {query.from_} lies at latitude {lat:g}, longitude {lon:g}; it covers latitude {south:.4f} to "
-            f"{north:.4f}, longitude {west:.4f} to {east:.4f}"
-        )
-    search, allowed = open_search(other.vectors, metric="dot", exact=True), ~other.blank
-    if box is not None:
-        allowed &= in_box(other.latlon, box)
-    if query.in_ is None or query.in_ == query.from_:
-        allowed[row] = False
-    place = np.array([lat, lon])
-    answer = similar_places(
-        search, own.vectors[row], query.k, other.latlon, place, min_km=query.min_km, allowed=allowed
-    )
-    found = answer.rows
-    print(f"most like {lat:.5f}, {lon:.5f} of {query.from_}, in {query.in_ or query.from_} (cosine distance)")
-    print_answer(
-        answer,
-        query.k,
-        query.min_km,
-        latlon=other.latlon[found],
-        layer=other.layer[found],
-        shared=shared_layers(own.layer_intensity[row], other.layer_intensity[found], other.layer_intensity),
-        zoom=other.zoom,
-    )
-
-
-def in_box(latlon: np.ndarray, box: Box) -> np.ndarray:
-    """`(N,) bool`: which places `(N, 2)` lie in a box; one with west > east crosses 180 degrees."""
-    west, south, east, north = box
-    lat, lon = latlon.T
-    across = (lon >= west) & (lon <= east) if west <= east else (lon >= west) | (lon <= east)
-    return across & (lat >= south) & (lat <= north)
-
-
-def print_dataset_answer(query: QueryFlags, box: Box | None) -> None:
-    """The same where one of the two, or both, are datasets."""
-    from dataset_search import open_dataset, place_vector
-
-    assert query.query is not None and query.from_ is not None
-    place = query.query
-    if is_dataset(query.from_):
-        tile, vector = place_vector(query.from_, place)
+    without = own.tile_xy[0] if where == query.from_ else None
+    if isinstance(searched, DatasetSearch):
+        answer = searched.similar(own.vectors[0], query.k, place, min_km=query.min_km, box=box, without=without)
+        latlon, layer, shared = searched.latlon(answer.rows), np.array(LAYERS)[searched.layer[answer.rows]], None
     else:
-        own = read_export(query.from_)
-        row = own.row_of(*place)
-        if row < 0:
-            raise UserError(f"no tile of {query.from_} lies at latitude {place[0]:g}, longitude {place[1]:g}")
-        tile, vector = own.tile_xy[row], own.vectors[row]
-    where = query.in_ or query.from_
-    search = open_dataset(where)
-    allowed = search.allowed(place, query.min_km, box)
-    if where == query.from_:
-        allowed &= (search.tile_xy != tile).any(axis=1)
-    rows, distances = search.query(vector, query.k, allowed=allowed)
-    found = rows[0][rows[0] >= 0]
-    latlon, layer = search.latlon(found), np.array(LAYERS)[search.layer[found]]
-    answer = Answer(found, distances[0][: len(found)], great_circle_km(latlon, np.array(place)))
+        search, allowed = open_search(searched.vectors, metric="dot", exact=True), ~searched.blank
+        if box is not None:
+            lat, lon = searched.latlon.T
+            allowed &= inside_box(lat, lon, box)
+        if without is not None:
+            allowed &= (searched.tile_xy != without).any(axis=1)
+        answer = similar_places(
+            search,
+            own.vectors[0],
+            query.k,
+            searched.latlon,
+            np.array(place),
+            min_km=query.min_km,
+            allowed=allowed,
+        )
+        found = searched.take(answer.rows)
+        latlon, layer = found.latlon, found.layer
+        shared = shared_layers(own.layer_intensity[0], found.layer_intensity, searched.layer_intensity)
     print(f"most like {place[0]:.5f}, {place[1]:.5f} of {query.from_}, in {where} (cosine distance)")
-    print_answer(answer, query.k, query.min_km, latlon=latlon, layer=layer, zoom=search.zoom)
+    print_answer(answer, query.k, query.min_km, latlon=latlon, layer=layer, shared=shared, zoom=searched.zoom)
+
+
+def read_tile(path: Path, place: tuple[float, float], opened: "Export | DatasetSearch | None") -> Export:
+    """The one tile at a place, of a file or a dataset; `opened` is the file if it has been read."""
+    if is_dataset(path):
+        return tile_at(path, place)
+    tiles = opened if isinstance(opened, Export) else read_export(path)
+    row = tiles.row_of(*place)
+    if row < 0:
+        west, south, east, north = area_bounds(tiles.tile_xy, tiles.zoom)
+        raise UserError(
+            f"no tile of {path} lies at latitude {place[0]:g}, longitude {place[1]:g}; it covers latitude "
+            f"{south:.4f} to {north:.4f}, longitude {west:.4f} to {east:.4f}"
+        )
+    return tiles.take(np.array([row]))
 
 
 if __name__ == "__main__":

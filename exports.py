@@ -127,6 +127,9 @@ def geo_metadata(about: dict[str, Any], geometry: dict[str, Any]) -> dict[str, s
     return {"geo": json.dumps(geo), "loc2vec": json.dumps({"version": VERSION} | about)}
 
 
+EXPORT_COLUMNS = ["zoom", "x", "y", "dominant_layer", "blank", "layer_intensity", "embedding"]
+
+
 @dataclasses.dataclass(frozen=True)
 class Export:
     """The tiles of a GeoParquet file or folder: where they are, their vectors, and which checkpoint made them."""
@@ -149,6 +152,12 @@ class Export:
         tile = np.floor(tile_of_latlon(np.array(lat), np.array(lon), self.zoom)).astype(np.int64)
         return int(TileGrid(self.tile_xy, self.zoom).rows(tile))
 
+    def take(self, rows: np.ndarray) -> "Export":
+        """Only the tiles of `rows`, in that order."""
+        whole = ("zoom", "model_key")
+        names = [field.name for field in dataclasses.fields(self) if field.name not in whole]
+        return dataclasses.replace(self, **{name: getattr(self, name)[rows] for name in names})
+
 
 def read_export(path: Path) -> Export:
     """Read what `write_parquet` or `write_parts` wrote. Raises `UserError` for anything else."""
@@ -157,15 +166,19 @@ def read_export(path: Path) -> Export:
 
     if not path.exists():
         raise UserError(f"nothing at {path}; `python embed.py CITY.osm.pbf -o {path}` writes it")
-    columns = ["zoom", "x", "y", "dominant_layer", "blank", "layer_intensity", "embedding"]
     try:
         schema = pq.ParquetDataset(path).schema
         about = json.loads((schema.metadata or {}).get(b"loc2vec", b"{}"))
-        if missing := {*columns} - {*schema.names}:
+        if missing := {*EXPORT_COLUMNS} - {*schema.names}:
             raise UserError(f"{path} has no column {', '.join(sorted(missing))}; expected a file that embed.py wrote")
-        table = pq.read_table(path, columns=columns)
+        table = pq.read_table(path, columns=EXPORT_COLUMNS)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from None
+    return as_export(table, about.get("checkpoint", ""))
+
+
+def as_export(table: "pa.Table", model_key: str) -> Export:
+    """The tiles of a table with the columns `EXPORT_COLUMNS`."""
 
     def matrix(name: str) -> np.ndarray:
         return table[name].combine_chunks().flatten().to_numpy().reshape(len(table), -1)
@@ -177,7 +190,7 @@ def read_export(path: Path) -> Export:
         blank=table["blank"].to_numpy(),
         layer_intensity=matrix("layer_intensity"),
         zoom=int(table["zoom"][0].as_py()),
-        model_key=about.get("checkpoint", ""),
+        model_key=model_key,
     )
 
 

@@ -20,7 +20,7 @@ def shape_counts(planes: Tensor) -> Tensor:
     is that of pieces that touch along edges: the number of pieces minus the number of holes. The square of an erosion
     of radius r has an edge of 2 r + 1 pixels; beyond the border of the plane, everything counts as drawn.
     """
-    if planes.device.type == "cpu" and planes.shape[-1] % WORD == 0:
+    if planes.device.type == "cpu" and planes.shape[-1] % WORD == 0 and not torch.compiler.is_compiling():
         counts = torch.from_numpy(_packed_counts(planes.numpy()))
     else:
         counts = _pixel_counts(planes)

@@ -83,6 +83,13 @@ def area_bounds(tile_xy: np.ndarray, zoom: int) -> Box:
     return west, south, east - 360 if east > 180 else east, north
 
 
+def inside_box(lat: np.ndarray, lon: np.ndarray, box: Box) -> np.ndarray:
+    """`(N,) bool`: which points lie in a box; one with west > east crosses 180 degrees."""
+    west, south, east, north = box
+    across = (lon >= west) & (lon <= east) if west <= east else (lon >= west) | (lon <= east)
+    return across & (lat >= south) & (lat <= north)
+
+
 def hilbert_order(tile_xy: np.ndarray) -> np.ndarray:
     """Position of each tile along a Hilbert curve over the area, `(N,) int64`."""
     x, y = (tile_xy - tile_xy.min(axis=0)).T.astype(np.int64)

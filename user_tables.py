@@ -20,7 +20,7 @@ import shapely
 
 from cli import UserError
 from files import atomic_path
-from tile_grid import TileGrid, area_bounds, tile_of_latlon
+from tile_grid import Box, TileGrid, area_bounds, inside_box, tile_of_latlon
 
 DEGREES = "EPSG:4326"
 TABLES = (".csv", ".tsv", ".txt")
@@ -277,22 +277,17 @@ def _checked(
     )
 
 
-def rows_inside(places: Places, box: tuple[float, float, float, float]) -> np.ndarray:
+def rows_inside(places: Places, box: Box) -> np.ndarray:
     """`(N,) bool`: rows within `box` (west, south, east, north in degrees).
 
     Raises `UserError` when not one row is inside, and says when swapped coordinates would be.
     """
-    west, south, east, north = box
-
-    def inside(lat: np.ndarray, lon: np.ndarray) -> np.ndarray:
-        across = (lon >= west) | (lon <= east) if west > east else (lon >= west) & (lon <= east)
-        return across & (lat >= south) & (lat <= north)
-
-    found = inside(places.lat, places.lon)
+    found = inside_box(places.lat, places.lon, box)
     if found.any():
         return found
+    west, south, east, north = box
     text = f"latitude {south:.4f} to {north:.4f}, longitude {west:.4f} to {east:.4f}"
-    if inside(places.lon, places.lat).any():
+    if inside_box(places.lon, places.lat, box).any():
         raise UserError(
             f"{places.path}: latitude and longitude look swapped: the map covers {text}, and the rows are "
             "inside it only with the two exchanged. Name the columns with --lat and --lon"

@@ -7,15 +7,16 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 import dataset_search
 import embed
 from cli import UserError
-from dataset_search import DatasetSearch, open_dataset, place_vector
+from dataset_search import DatasetSearch, open_dataset, tile_at
 from embeddings import Embeddings
 from tile_grid import great_circle_km, latlon_of_tile
-from vector_dataset import FORMAT, DatasetFolder, part_bytes, part_name
+from vector_dataset import FORMAT, DatasetFolder, part_bytes, part_name, read_tiles
 
 CORNER = np.array([91520, 43776])
 SIDE, PARTS = 40, 4  # tiles of a part, parts in a row
@@ -74,9 +75,9 @@ def test_it_finds_what_exact_search_finds(folder):
 def test_rows_are_the_tiles_they_say(folder):
     search = open_dataset(folder)
     for row in (0, 17, len(search) - 1):
-        tile, vector = place_vector(folder, tuple(search.latlon(np.array([row]))[0]))
-        np.testing.assert_array_equal(tile, search.tile_xy[row])
-        assert search.query(vector, 1)[0][0, 0] == row
+        tile = tile_at(folder, tuple(search.latlon(np.array([row]))[0]))
+        np.testing.assert_array_equal(tile.tile_xy, search.tile_xy[[row]])
+        assert search.query(tile.vectors, 1)[0][0, 0] == row and tile.model_key == search.model_key
 
 
 @pytest.mark.parametrize("min_km", [0.5, 5.0, 20.0])
@@ -86,7 +87,7 @@ def test_twins_at_least_so_far_away(folder, min_km):
     allowed = search.allowed(place, min_km)
     km = great_circle_km(search.latlon(np.arange(len(search))), np.array(place))
     np.testing.assert_array_equal(allowed, km >= min_km)
-    rows, _ = search.query(place_vector(folder, place)[1], 10, allowed=allowed)
+    rows, _ = search.query(tile_at(folder, place).vectors, 10, allowed=allowed)
     assert (rows >= 0).all() and km[rows].min() >= min_km
 
 
@@ -144,7 +145,7 @@ def test_wrong_queries_get_a_sentence(folder, tmp_path):
     with pytest.raises(UserError, match="no finished dataset"):
         open_dataset(tmp_path / "absent")
     with pytest.raises(UserError, match="no tile of"):
-        place_vector(folder, (0.0, 0.0))
+        tile_at(folder, (0.0, 0.0))
 
 
 def test_the_command_searches_with_distance_and_box(folder, monkeypatch, capsys):
@@ -162,6 +163,28 @@ def test_the_command_searches_with_distance_and_box(folder, monkeypatch, capsys)
     assert len(far) == 10 and great_circle_km(far, np.array([lat, lon])).min() >= 3
     (north, west), (south, east) = latlon_of_tile(CORNER + np.array([[0, 0], [2, 2]]), 17)
     assert "places fit" in ask("--bbox", f"{west},{south},{east},{north}")
+
+
+def test_a_dataset_and_a_file_search_in_each_other(folder, tmp_path, monkeypatch, capsys):
+    table = read_tiles(folder).slice(0, 500)
+    pq.write_table(table, tmp_path / "city.parquet")
+    about = {"checkpoint": "of another encoder"}
+    other = table.replace_schema_metadata((table.schema.metadata or {}) | {b"loc2vec": json.dumps(about).encode()})
+    pq.write_table(other, tmp_path / "other.parquet")
+    lat, lon = latlon_of_tile(np.array([table["x"][0].as_py(), table["y"][0].as_py()]) + 0.5, 17)
+
+    def ask(from_: Path, in_: Path) -> str:
+        line = ["embed.py", "--query", f"{lat},{lon}", "--from", str(from_), "--in", str(in_), "--k", "3"]
+        monkeypatch.setattr(sys, "argv", line)
+        embed.main()
+        return capsys.readouterr().out
+
+    for from_, in_ in ((folder, tmp_path / "city.parquet"), (tmp_path / "city.parquet", folder)):
+        first = ask(from_, in_).splitlines()[2]
+        assert f"{lat:.5f}" in first and "0.0000" in first, "the place itself is in the other, at distance 0"
+    for from_, in_ in ((folder, tmp_path / "other.parquet"), (tmp_path / "other.parquet", folder)):
+        with pytest.raises(UserError, match="different encoders"):
+            ask(from_, in_)
 
 
 def test_the_manifest_decides_what_is_finished(folder, tmp_path):

@@ -1,5 +1,6 @@
 """The encoder that sees a tile and its surroundings, and the statistics that it learns to tell."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -192,6 +193,15 @@ def test_it_is_built_without_memory_or_compiler() -> None:
         "assert 'torch._dynamo' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], cwd=REPO, check=True, timeout=300)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_torch_compile_gives_the_same_vectors(encoder: MultiscaleEncoder, inputs: tuple[torch.Tensor, ...]) -> None:
+    if not shutil.which("g++"):
+        pytest.skip("torch.compile needs a C++ compiler")
+    with torch.no_grad():
+        torch.testing.assert_close(torch.compile(encoder)(*inputs), encoder(*inputs), atol=1e-4, rtol=1e-4)
 
 
 # --- statistics --------------------------------------------------------------------------------------------
