@@ -56,18 +56,12 @@ def read_labels(path: Path, tile_xy: np.ndarray, zoom: int) -> tuple[list[Target
 
     Raises `UserError` if nothing in the file lies on these tiles, or nothing in it can be predicted.
     """
-    table, keys = load_columns(path, tile_xy, zoom)
-    rows = TileGrid(tile_xy, zoom).rows(keys)
-    inside = rows >= 0
-    if not inside.any():
-        raise UserError(
-            f"no row of {path} lies on a tile of this city; expected x,y at zoom {zoom}, lat,lon in degrees, or GeoJSON"
-        )
-    drawn = {name: _mean_by_tile(table.pop(name), rows, len(tile_xy)) for name in list(table) if DRAWN_PREFIX in name}
+    table, rows = load_columns(path, tile_xy, zoom)
+    drawn = {name: mean_by_tile(table.pop(name), rows, len(tile_xy)) for name in list(table) if DRAWN_PREFIX in name}
     targets = []
     for name, column in table.items():
         read = _class_target if column.dtype == object else _number_target
-        target = read(name, column[inside], rows[inside], len(tile_xy))
+        target = read(name, column, rows, len(tile_xy))
         if target is not None:
             is_drawn = bool(drawn) and DRAWN_LABELS.fullmatch(name) is not None
             targets.append(dataclasses.replace(target, drawn=is_drawn))
@@ -79,20 +73,29 @@ def read_labels(path: Path, tile_xy: np.ndarray, zoom: int) -> tuple[list[Target
 
 
 def load_columns(path: Path, tile_xy: np.ndarray, zoom: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Columns of a labels file, and the tile of each row `(R, 2)`, by its key columns or else by its geometries."""
-    if path.suffix.lower() == ".pbf":
-        table = read_extract(path, tile_xy, zoom)
+    """Columns of the rows of a file that lie on a tile, and the tile of each, `(R,)`, as its row of `tile_xy (N, 2)`.
+
+    A row is placed by its key columns, or else by its geometry. Raises `UserError` if none lies on a tile.
+    """
+    table = read_extract(path, tile_xy, zoom) if path.suffix.lower() == ".pbf" else read_table(path)
+    names = {name.lower() for name in table}
+    if "geometry" in names and not any(names.issuperset(pair) for pair in KEYS):
+        table, keys = read_geometries(path, tile_xy, zoom)
     else:
-        table = read_table(path)
-        names = {name.lower() for name in table}
-        if "geometry" in names and not any(names.issuperset(pair) for pair in KEYS):
-            return read_geometries(path, tile_xy, zoom)
-    return table, take_keys(table, path, zoom)
+        keys = take_keys(table, path, zoom)
+    rows = TileGrid(tile_xy, zoom).rows(keys)
+    inside = rows >= 0
+    if not inside.any():
+        raise UserError(
+            f"no row of {path} lies on a tile of this city; expected x,y at zoom {zoom}, lat,lon in degrees, or shapes"
+        )
+    return {name: column[inside] for name, column in table.items()}, rows[inside]
 
 
-def _mean_by_tile(column: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
+def mean_by_tile(column: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
+    """The mean of a column of numbers `(R,)` on each of `count` tiles, NaN where it has none; `rows (R,)` are tiles."""
     column = column.astype(np.float64)
-    kept = (rows >= 0) & ~np.isnan(column)
+    kept = np.isfinite(column)
     total = np.bincount(rows[kept], column[kept], minlength=count)
     number = np.bincount(rows[kept], minlength=count)
     return np.where(number > 0, total / np.maximum(number, 1), np.nan)
@@ -101,7 +104,7 @@ def _mean_by_tile(column: np.ndarray, rows: np.ndarray, count: int) -> np.ndarra
 def _number_target(name: str, column: np.ndarray, rows: np.ndarray, count: int) -> Target | None:
     if column.ndim != 1:
         return None
-    values = _mean_by_tile(column, rows, count)
+    values = mean_by_tile(column, rows, count)
     known = column[~np.isnan(column.astype(np.float64))]
     is_count = np.issubdtype(column.dtype, np.integer) and len(known) and known.min() >= 0
     too_few = (~np.isnan(values)).sum() < MIN_TILES or (is_count and (values > 0).sum() < MIN_SOME)

@@ -13,8 +13,7 @@ import numpy as np
 import tile_images
 from cli import UserError
 from colourings import COLOURINGS, Categories, Colouring, Numbers, ShownTiles, Texts
-from label_tables import KEYS, load_columns
-from tile_grid import TileGrid
+from label_tables import KEYS, load_columns, mean_by_tile
 
 MOST_CATEGORIES = 40  # a text column with more different values is text to search in, not categories
 MOST_TEXTS = 3  # of one tile that are kept
@@ -31,17 +30,10 @@ def column_colourings(paths: Sequence[Path], tile_xy: np.ndarray, zoom: int) -> 
     """
     found = {colouring.key: colouring for colouring in COLOURINGS}
     for path in paths:
-        columns, keys = load_columns(path, tile_xy, zoom)
-        rows = TileGrid(tile_xy, zoom).rows(keys)
-        inside = rows >= 0
-        if not inside.any():
-            raise UserError(
-                f"no row of {path} lies on a tile of this page; expected x,y at zoom {zoom}, lat,lon in degrees, "
-                "or shapes"
-            )
+        columns, rows = load_columns(path, tile_xy, zoom)
         before = len(found)
         for name, column in columns.items():
-            values = _values(column[inside], rows[inside], len(tile_xy))
+            values = _values(column, rows, len(tile_xy))
             if values is not None:
                 key = name if name not in found else f"{name} ({path.stem})"
                 found[key] = Colouring(key, key, _always(values), column=key)
@@ -59,7 +51,12 @@ def _values(column: np.ndarray, rows: np.ndarray, count: int) -> Categories | Nu
     if column.ndim != 1:
         return None
     if column.dtype != object:
-        return _numbers(column.astype(np.float64), rows, count, whole=np.issubdtype(column.dtype, np.integer))
+        values = mean_by_tile(column, rows, count)
+        if np.isnan(values).all():
+            return None
+        several = np.bincount(rows[np.isfinite(column)]).max() > 1
+        digits = 0 if np.issubdtype(column.dtype, np.integer) else 2
+        return Numbers(values, "mean of the rows on a tile" if several else "", digits=digits)
     by_tile: list[Counter[str]] = [Counter() for _ in range(count)]
     for row, cell in zip(rows.tolist(), column, strict=True):
         if cell is not None and str(cell).strip():
@@ -77,16 +74,6 @@ def _values(column: np.ndarray, rows: np.ndarray, count: int) -> Categories | Nu
 
 def _by_frequency(counts: Counter[str]) -> list[tuple[str, int]]:
     return sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
-
-
-def _numbers(column: np.ndarray, rows: np.ndarray, count: int, whole: bool) -> Numbers | None:
-    known = np.isfinite(column)
-    if not known.any():
-        return None
-    total = np.bincount(rows[known], column[known], minlength=count)
-    number = np.bincount(rows[known], minlength=count)
-    values = np.where(number > 0, total / np.maximum(number, 1), np.nan)
-    return Numbers(values, "mean of the rows on a tile" if number.max() > 1 else "", digits=0 if whole else 2)
 
 
 def rules() -> dict[str, Any]:
