@@ -15,7 +15,7 @@ const PICTURE_PX = 56;
 const BARS_SHOWN = 7;
 const SMOOTHING = 0.02; // so that what is rare everywhere is not called over-represented
 /** @type {[SelectionMode, string, string][]} */
-const MODES = [["new", "New", "Drawing selects anew"], ["add", "Add", "Drawing adds tiles (or hold Shift)"],
+const MODES = [["new", "New", "Drawing starts a new selection"], ["add", "Add", "Drawing adds tiles (or hold Shift)"],
   ["remove", "Remove", "Drawing takes tiles away (or hold Alt)"]];
 
 /** @param {Explorer} explorer */
