@@ -20,7 +20,7 @@ from map_index import DrawIndex, index_tiles
 from progress_bars import no_progress
 from streaming import Drawing, DrawnPlanes, embed_city
 from tile_area import TileArea
-from tile_facts import LayerScale, compass_zones, content_density, dominant_layers
+from tile_facts import LayerScale
 from tile_grid import near_any
 from tile_workers import SerialExecutor
 from vector_dataset import part_bytes
@@ -66,15 +66,18 @@ def embed_block(job: BlockJob, weights: bytes, block: tuple[int, int], part: Pat
                 return BlockDone(b"", 0, 0, time.perf_counter() - started)
             index.save(folder)
             drawing = Drawing(Path(plan.extract), folder, f"{plan.key} {block}", area, index, plan.box)
-            city = embed_city(drawing, checkpoint, SerialExecutor(), 1, device=job.device, rows=own)
-            store, scale = city.store, job.scale
             corners = np.array([(plan.x0, plan.y0), (plan.x0 + plan.columns - 1, plan.y0 + plan.rows - 1)])
-            embeddings = dataclasses.replace(
-                city.embeddings,
-                dominant_layer=dominant_layers(store, scale)[own],
-                density=content_density(store, scale)[own],
-                zone=compass_zones(area.unwrapped_xy[own], corners),
+            city = embed_city(
+                drawing,
+                checkpoint,
+                SerialExecutor(),
+                1,
+                device=job.device,
+                rows=own,
+                scale=job.scale,
+                corners=corners,
             )
+            embeddings = city.embeddings
             data = part_bytes(embeddings, job.dtype, job.about)
     finally:
         torch.set_num_threads(threads)

@@ -31,15 +31,13 @@ from map_style import FILL, load_style
 from osm_extract import Features, stream_features
 from osm_file import extract_info
 from progress_bars import progress
-from tile_area import CELLS_AROUND, MAX_TILES, TileArea, box_text, boxes_overlap, data_box, tile_count, tile_range
+from tile_area import CELLS_AROUND, MAX_TILES, TileArea, check_overlap, data_box, tile_count, tile_range
 from tile_grid import Box, hilbert_order, tile_of_latlon
 from tile_store import FAR_TILES
 
 BLOCK_TILES = 128  # edge of a block in tiles
 SEEN_TILES = FAR_TILES // 2  # so far around a tile its encoder sees
-MARGIN_TILES = (
-    SEEN_TILES + 1
-)  # so far around a block its objects are kept: a tile beside one that holds something counts
+MARGIN_TILES = SEEN_TILES + 1  # so far around a block its objects are kept; one more, for tiles beside drawn ones
 FEW_BLOCKS = 4  # an object in no more blocks than this is kept in all that its bounds touch
 FORMAT = "blocks-1"
 PLAN, CHUNKS = "plan.json", "chunks"
@@ -103,10 +101,7 @@ def prepare(
     The whole extract is never in memory. Raises `UserError` for an extract that cannot be read or holds nothing.
     """
     style, info = load_style(style_path), extract_info(extract)
-    if box and info.box and not boxes_overlap(box, info.box):
-        raise UserError(
-            f"--bbox {box_text(box)} lies outside of {extract}, which covers {box_text(info.box)} (W,S,E,N)"
-        )
+    check_overlap(box, info.box, extract)
     block_tiles = min(block_tiles, 1 << zoom)
     key = digest(FORMAT, digest_of_extract, style.digest, zoom, box, block_tiles, STYLE_PX)
     plan = load_plan(folder, key)

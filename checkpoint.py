@@ -60,6 +60,10 @@ class Checkpoint:
         weights = [part for name, tensor in self.encoder_state.items() for part in (name, tensor.cpu().numpy())]
         return digest(self.encoder_config, self.layers, self.zoom, self.shrink, *weights)
 
+    def without_training(self) -> "Checkpoint":
+        """The same encoder, without what only a resumed training needs."""
+        return dataclasses.replace(self, train_state={}, train_config={})
+
 
 def library_versions() -> dict[str, str]:
     """Versions of this project and of the libraries that can change a result."""
@@ -78,11 +82,17 @@ def encoder_state(encoder: nn.Module) -> dict[str, Tensor]:
 
 def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
     """Write a checkpoint. At every moment `path` holds either the old one or the new one, complete."""
-    buffer = io.BytesIO()
-    torch.save({field.name: getattr(checkpoint, field.name) for field in dataclasses.fields(checkpoint)}, buffer)
+    content = checkpoint_bytes(checkpoint)
     remove_leftovers(Path(path).parent)
     with atomic_write(path) as file:
-        file.write(buffer.getbuffer())
+        file.write(content)
+
+
+def checkpoint_bytes(checkpoint: Checkpoint) -> bytes:
+    """The content of the file that `save_checkpoint` writes."""
+    buffer = io.BytesIO()
+    torch.save({field.name: getattr(checkpoint, field.name) for field in dataclasses.fields(checkpoint)}, buffer)
+    return buffer.getvalue()
 
 
 def load_checkpoint(path: Path | str) -> Checkpoint:

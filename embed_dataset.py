@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import json
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import numpy as np
 from block_engine import Engine, Task, open_engine
 from block_pass import SURVEY_BLOCKS, SURVEY_TILES, BlockJob, embed_block, survey_block
 from blocks import BLOCK_TILES, Plan, part_path, prepare
-from checkpoint import Checkpoint, save_checkpoint
+from checkpoint import Checkpoint, checkpoint_bytes
 from cli import UserError, WorkError, flag, positive_int
 from files import digest, file_digest, locked
 from map_style import load_style
@@ -79,7 +78,7 @@ def embed_dataset(
             if intact_parts(folder, key, list(parts)).keys() == parts.keys():
                 return DatasetReport(sum(parts.values()), len(parts), 0, {})
         plan = prepare(extract, source, style, box, checkpoint.zoom, flags.block_tiles, work / PREPARED)
-        weights = checkpoint_bytes(checkpoint)
+        weights = checkpoint_bytes(checkpoint.without_training())
         job = BlockJob(plan, flags.dtype, device, {"dataset": key, "extract": plan.extract, "dtype": flags.dtype})
         with open_engine(flags.engine or "local", jobs, flags.address) as engine:
             scale = survey(engine, job, weights, work) if former is None else former["scale"]
@@ -212,11 +211,3 @@ def describe(job: BlockJob, key: str, checkpoint: Checkpoint) -> dict[str, Any]:
         "not_drawn": plan.broken,
         "attribution": ATTRIBUTION,
     }
-
-
-def checkpoint_bytes(checkpoint: Checkpoint) -> bytes:
-    """A checkpoint as a file's content, without what only training needs."""
-    with tempfile.TemporaryDirectory() as name:
-        path = Path(name, "encoder.pth")
-        save_checkpoint(path, dataclasses.replace(checkpoint, train_state={}, train_config={}))
-        return path.read_bytes()

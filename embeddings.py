@@ -25,7 +25,7 @@ from files import digest, locked
 from inference import Embedder
 from pretrained import load_model
 from progress_bars import warn
-from tile_facts import compass_zones, content_density, dominant_layers
+from tile_facts import LayerScale, compass_zones, content_density, dominant_layers, layer_scale
 from tile_files import read_manifest
 from tile_grid import hilbert_order, latlon_of_tile, tile_codes
 from tile_store import FAR_TILES, TileStore, open_store
@@ -217,17 +217,29 @@ def load_city(
 
 
 def with_facts(
-    store: TileStore, rows: np.ndarray, vectors: np.ndarray, content: np.ndarray, model_key: str
+    store: TileStore,
+    rows: np.ndarray,
+    vectors: np.ndarray,
+    content: np.ndarray,
+    model_key: str,
+    *,
+    scale: LayerScale | None = None,
+    corners: np.ndarray | None = None,
 ) -> Embeddings:
-    """The vectors of the store's `rows` and facts about these tiles; what a fact means depends on the whole city."""
+    """The vectors of the store's `rows` and facts about these tiles.
+
+    Facts are relative to the whole city: to the `scale` of its layers and to the `corners (2, 2)` of its area. By
+    default the city is the store.
+    """
+    scale = scale or layer_scale(store.layer_intensity)
     return Embeddings(
         tile_xy=store.tile_xy[rows],
         vectors=vectors,
         zoom=store.zoom,
         key=embeddings_key(model_key, store.tile_xy[rows], content),
-        dominant_layer=dominant_layers(store)[rows],
-        zone=compass_zones(store.unwrapped_xy)[rows],
-        density=content_density(store)[rows],
+        dominant_layer=dominant_layers(store, scale)[rows],
+        zone=compass_zones(store.unwrapped_xy, corners)[rows],
+        density=content_density(store, scale)[rows],
         blank=store.blank[rows],
         layer_intensity=store.layer_intensity[rows],
         content=content,

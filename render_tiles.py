@@ -34,6 +34,7 @@ from tile_area import (
     TileArea,
     box_text,
     boxes_overlap,
+    check_overlap,
     clipped,
     common_box,
     data_box,
@@ -126,10 +127,7 @@ def render(config: RenderConfig) -> RenderReport:
     # Locate the extract and the box.
     extract, box = locate(config)
     style, info = load_style(config.style), extract_info(extract)
-    if box and info.box and not boxes_overlap(box, info.box):
-        raise UserError(
-            f"--bbox {box_text(box)} lies outside of {extract}, which covers {box_text(info.box)} (W,S,E,N)"
-        )
+    check_overlap(box, info.box, extract)
     root = config.tiles_root
     root.mkdir(parents=True, exist_ok=True)
     with locked(root / ".render.lock", wait_s=1):

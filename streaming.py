@@ -35,7 +35,8 @@ from osm_extract import ATTRIBUTION, read_features
 from osm_file import extract_info
 from progress_bars import progress
 from render_tiles import choose_area
-from tile_area import TileArea, box_text, boxes_overlap
+from tile_area import TileArea, box_text, check_overlap
+from tile_facts import LayerScale
 from tile_files import plane_digest, resize_tile
 from tile_grid import Box, hilbert_order, near_any, tile_of_latlon
 from tile_painter import Painter
@@ -228,10 +229,7 @@ def open_drawing(
     """
     extract = Path(extract)
     style, info = load_style(style_path), extract_info(extract)
-    if box and info.box and not boxes_overlap(box, info.box):
-        raise UserError(
-            f"--bbox {box_text(box)} lies outside of {extract}, which covers {box_text(info.box)} (W,S,E,N)"
-        )
+    check_overlap(box, info.box, extract)
     key = digest(FORMAT, file_digest(extract), style.digest, zoom, box, STYLE_PX)
     loaded = load_intact(folder / AREA, key)
     if loaded is None:
@@ -339,12 +337,15 @@ def embed_city(
     rows: np.ndarray | None = None,
     around: np.ndarray | None = None,
     resumable: bool = False,
+    scale: LayerScale | None = None,
+    corners: np.ndarray | None = None,
 ) -> DrawnCity:
     """Draw and embed tiles in one pass, with `jobs` processes of `pool`.
 
     `rows` are the tiles to embed, all by default; those in their surroundings are drawn too. `around (M, 2)` are
     further tiles, counted on beyond 180 degrees, whose surroundings are drawn, so that `embed_places` sees them. A
-    `resumable` pass writes what is finished to the drawing's folder and goes on from what is there.
+    `resumable` pass writes what is finished to the drawing's folder and goes on from what is there. `scale` and
+    `corners` are for `with_facts`.
     """
     started = time.perf_counter()
     area, folder, surroundings = drawing.area, drawing.folder, checkpoint.uses_surroundings
@@ -355,7 +356,7 @@ def embed_city(
         places = area.unwrapped_xy[wanted]
         places = places if around is None else np.unique(np.concatenate([places, around]), axis=0)
         drawn |= near_any(area.unwrapped_xy, places, FAR_TILES // 2 + 1)
-    save_checkpoint(folder / ENCODER, dataclasses.replace(checkpoint, train_state={}, train_config={}))
+    save_checkpoint(folder / ENCODER, checkpoint.without_training())
 
     # The pass: worker processes draw blocks of tiles, and what the second sweep needs of them is kept.
     key = digest(drawing.key, checkpoint.key(), np.packbits(wanted), np.packbits(drawn))
@@ -382,7 +383,8 @@ def embed_city(
     embedder = DrawnEmbedder(encoder, store, features if surroundings else table.vectors, wanted)
     chosen = np.flatnonzero(wanted)
     content = tile_contents(store, chosen, surroundings)
-    embeddings = with_facts(store, chosen, embedder.embed_tiles(chosen), content, checkpoint.key())
+    vectors = embedder.embed_tiles(chosen)
+    embeddings = with_facts(store, chosen, vectors, content, checkpoint.key(), scale=scale, corners=corners)
     city = DrawnCity(store, checkpoint, embeddings, chosen, embedder.device, computed=len(chosen), drawing=drawing)
     city.embedder, city.seconds = embedder, time.perf_counter() - started
     return city

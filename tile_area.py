@@ -122,6 +122,12 @@ def boxes_overlap(a: Box, b: Box) -> bool:
     return across and a[1] < b[3] and b[1] < a[3]
 
 
+def check_overlap(box: Box | None, covered: Box | None, extract: Path) -> None:
+    """Raise `UserError` if both boxes are known, and `box` holds nothing of what the extract says it covers."""
+    if box and covered and not boxes_overlap(box, covered):
+        raise UserError(f"--bbox {box_text(box)} lies outside of {extract}, which covers {box_text(covered)} (W,S,E,N)")
+
+
 def common_box(a: Box, b: Box) -> Box:
     """What two boxes have in common; the whole width of `a` if that is two pieces, one at each end."""
     pieces = []
