@@ -15,7 +15,7 @@ from cli import TilesFlags, UserError
 from exports import EXPORT_COLUMNS, Export, as_export
 from files import atomic_path, digest, file_digest, locked
 from layers import LAYERS
-from progress_bars import progress
+from progress_bars import progress, warn
 from similarity import Answer
 from tile_grid import EARTH_RADIUS_KM, Box, great_circle_km, inside_box, latlon_of_tile, tile_of_latlon
 from vector_dataset import DatasetFolder, part_table, read_tiles
@@ -184,10 +184,12 @@ def _manifest(folder: DatasetFolder) -> dict[str, Any]:
 def _load(local: Path, key: str) -> tuple[dict[str, np.ndarray], dict] | None:
     """The columns and the state of the index; None if there is none, or any byte is not as written."""
     state = load_intact(local / "tiles.l2v", digest(FORMAT, key), "building the index of the dataset again")
-    if state is None or not (local / state[1]["file"]).is_file():
+    if state is None or not (path := local / state[1]["file"]).is_file():
         return None
-    size = (local / state[1]["file"]).stat().st_size
-    return state if size == state[1]["size"] else None
+    if file_digest(path) != state[1]["digest"]:
+        warn(f"{path} does not hold what was written to it; building the index of the dataset again")
+        return None
+    return state
 
 
 def _add_parts(folder: DatasetFolder, local: Path, manifest: dict[str, Any], state: Any) -> int:
@@ -209,7 +211,7 @@ def _add_parts(folder: DatasetFolder, local: Path, manifest: dict[str, Any], sta
     path = local / f"{digest(manifest['key'], sorted(manifest['parts']))[:12]}.faiss"
     with atomic_path(path) as temporary:
         faiss.write_index(index, str(temporary))
-    meta = {"parts": [*known, *left], "file": path.name, "size": path.stat().st_size, "digest": file_digest(path)}
+    meta = {"parts": [*known, *left], "file": path.name, "digest": file_digest(path)}
     columns = {"tile_xy": np.concatenate(tiles), "layer": np.concatenate(layers)}
     save_cache(local / "tiles.l2v", digest(FORMAT, manifest["key"]), columns, meta)
     for old in local.glob("*.faiss"):

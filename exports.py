@@ -103,7 +103,7 @@ def write_table(embeddings: Embeddings, path: Path) -> None:
     table = pa.table(tile_columns(embeddings, embeddings.vectors))
     table = table.replace_schema_metadata(geo_metadata(about, {"bbox": bounds}))
     with atomic_write(path) as file:  # an open file: pyarrow would read some names as URLs
-        pq.write_table(table, file, compression="zstd")
+        pq.write_table(table, file, compression="zstd", write_page_checksum=True)
 
 
 def tile_columns(embeddings: Embeddings, vectors: np.ndarray) -> "dict[str, pa.Array]":
@@ -171,10 +171,15 @@ def read_export(path: Path) -> Export:
         about = json.loads((schema.metadata or {}).get(b"loc2vec", b"{}"))
         if missing := {*EXPORT_COLUMNS} - {*schema.names}:
             raise UserError(f"{path} has no column {', '.join(sorted(missing))}; expected a file that embed.py wrote")
-        table = pq.read_table(path, columns=EXPORT_COLUMNS)
+        table = pq.read_table(path, columns=EXPORT_COLUMNS, page_checksum_verification=True)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from None
-    return as_export(table, about.get("checkpoint", ""))
+    if not len(table):
+        raise UserError(f"{path} holds no tiles; `python embed.py CITY.osm.pbf -o {path}` writes it")
+    try:
+        return as_export(table, about.get("checkpoint", ""))
+    except (AttributeError, TypeError, ValueError):
+        raise UserError(f"{path} has columns of other types than embed.py writes; write it again") from None
 
 
 def as_export(table: "pa.Table", model_key: str) -> Export:

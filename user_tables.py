@@ -3,23 +3,26 @@
 Not a command. `python embed.py CITY.osm.pbf --points shops.csv` and `python evaluate.py --labels prices.csv` use it.
 """
 
+import contextlib
 import csv
 import dataclasses
 import io
 import re
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import geopandas
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyogrio
 import pyproj
 import shapely
 
 from cli import UserError
 from files import atomic_path
+from progress_bars import warn
 from tile_grid import Box, TileGrid, area_bounds, inside_box, tile_of_latlon
 
 DEGREES = "EPSG:4326"
@@ -42,6 +45,8 @@ LONGITUDE_NAMES = (
     "longitud",
     "x",
 )
+VIRTUAL, HEAD_BYTES = b"<OGRVRT", 4096  # how a virtual file of GDAL begins
+RESERVED = ("fid", "geom")  # columns that GeoPackage keeps for itself
 GEOMETRY_NAMES = ("geometry", "wkt", "geom", "the_geom")
 NUMBER = re.compile(r"[+-]?(0|[1-9]\d*)?([.,]\d+)?([eE][+-]?\d+)?")  # no leading zeros: 0042 is a code, not a number
 
@@ -78,23 +83,23 @@ def read_frame(path: Path | str, *, encoding: str | None = None) -> pd.DataFrame
     if not path.exists():
         raise UserError(f"no file at {path}; name a CSV, GeoJSON, GeoPackage or Parquet file")
     suffix = path.suffix.lower()
+    if path.is_file() and VIRTUAL in path.read_bytes()[:HEAD_BYTES]:
+        raise UserError(f"{path} is a virtual file of GDAL, which points to others; name the file that holds the data")
     try:
         if suffix in PARQUET or path.is_dir():
             frame = _read_parquet(path)
         elif suffix in VECTOR_FILES:
-            frame = pyogrio.read_dataframe(path)
+            frame = _read_vector_file(path)
         elif suffix in TABLES:
             frame = _read_csv(path, encoding)
         else:
             raise UserError(f"{path} has the ending {suffix or '(none)'!r}; expected .csv, .geojson, .gpkg or .parquet")
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
-        raise UserError(f"{path} cannot be read as {suffix.removeprefix('.')}: {str(error).splitlines()[0]}") from None
-    except OSError as error:  # pyarrow raises one without a number for a damaged file
-        if error.errno is not None:
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # parsers of damaged files raise anything
+        if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
-    except (shapely.errors.GEOSException, pyproj.exceptions.CRSError, UnicodeDecodeError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{path} cannot be read as {suffix.removeprefix('.')}: {_first_line(error)}") from None
     if not len(frame):
         raise UserError(f"{path} has no rows")
     if frame.columns.duplicated().any():
@@ -103,13 +108,35 @@ def read_frame(path: Path | str, *, encoding: str | None = None) -> pd.DataFrame
     return frame
 
 
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+@contextlib.contextmanager
+def _usable_geometries(path: Path) -> Iterator[None]:
+    """Context in which geometries that GEOS or PROJ cannot handle raise `UserError`."""
+    try:
+        yield
+    except (shapely.errors.ShapelyError, pyproj.exceptions.ProjError) as error:
+        raise UserError(f"{path} holds a geometry that cannot be used: {_first_line(error)}") from None
+
+
 def _read_parquet(path: Path) -> pd.DataFrame:
     try:
-        return geopandas.read_parquet(path)
+        return geopandas.read_parquet(path, page_checksum_verification=True)
     except ValueError as error:
         if "geo metadata" not in str(error).lower() and "geospatial" not in str(error).lower():
             raise
-        return pd.read_parquet(path)
+        return pd.read_parquet(path, page_checksum_verification=True)
+
+
+def _read_vector_file(path: Path) -> pd.DataFrame:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        frame = pyogrio.read_dataframe(path)
+    if said := list(dict.fromkeys(str(each.message) for each in caught)):
+        warn(f"{path}: {said[0]}" + (f" (and {len(said) - 1} more)" if len(said) > 1 else ""))
+    return frame
 
 
 def _read_csv(path: Path, encoding: str | None) -> pd.DataFrame:
@@ -211,10 +238,11 @@ def _system(crs: str) -> pyproj.CRS:
 def _geometry_places(path: Path, frame: geopandas.GeoDataFrame, system: pyproj.CRS | None) -> Places:
     """Places of a file with geometries: points, or the centroid of anything else."""
     frame = frame.set_crs(system or frame.crs or DEGREES, allow_override=system is not None)
-    shapes = np.array(frame.geometry.to_crs(DEGREES), dtype=object)
-    missing = shapely.is_missing(shapes) | shapely.is_empty(shapes)
-    shapes[missing] = None
-    centres = shapely.centroid(shapes)
+    with _usable_geometries(path):
+        shapes = np.array(frame.geometry.to_crs(DEGREES), dtype=object)
+        missing = shapely.is_missing(shapes) | shapely.is_empty(shapes)
+        shapes[missing] = None
+        centres = shapely.centroid(shapes)
     return _checked(path, frame, shapely.get_y(centres), shapely.get_x(centres), missing, "the geometry column")
 
 
@@ -332,8 +360,10 @@ def find_polygons(
             raise UserError(f"{path} holds no geometries; expected polygons, as GeoJSON, GeoPackage or GeoParquet")
         shapes = _shapes_of(frame[wkt])
         frame = geopandas.GeoDataFrame(frame.drop(columns=[wkt]), geometry=shapes, crs=crs or DEGREES)
-    frame = frame.set_crs(_system(crs) if crs else frame.crs or DEGREES, allow_override=crs is not None).to_crs(DEGREES)
-    frame = frame.set_geometry(shapely.make_valid(frame.geometry.to_numpy()))
+    frame = frame.set_crs(_system(crs) if crs else frame.crs or DEGREES, allow_override=crs is not None)
+    with _usable_geometries(path):
+        frame = frame.to_crs(DEGREES)
+        frame = frame.set_geometry(shapely.make_valid(frame.geometry.to_numpy()))
     kinds = frame.geometry.geom_type.dropna()
     if not kinds.isin(["Polygon", "MultiPolygon", "GeometryCollection"]).any():
         raise UserError(f"{path} holds {', '.join(sorted(set(kinds))) or 'no geometries'}; expected polygons")
@@ -384,9 +414,10 @@ def write_frame(path: Path | str, frame: pd.DataFrame, vectors: np.ndarray, plac
                     whole = pd.DataFrame(whole.assign(**{frame.geometry.name: frame.geometry.to_wkt()}))
                 whole.to_csv(temporary, index=False, float_format="%.7g")
             else:
-                geopandas.GeoDataFrame(whole, geometry=_with_geometry(path, frame, places).geometry).to_file(
-                    temporary, driver="GPKG", layer="places", engine="pyogrio"
-                )
+                taken = {name: f"{name}_" for name in whole.columns if str(name).lower() in RESERVED}
+                shapes = _with_geometry(path, frame, places).geometry
+                table = geopandas.GeoDataFrame(whole.rename(columns=taken), geometry=shapes.to_numpy(), crs=shapes.crs)
+                table.to_file(temporary, driver="GPKG", layer="places", engine="pyogrio")
 
 
 def add_columns(frame: pd.DataFrame, columns: dict[str, Any]) -> pd.DataFrame:

@@ -57,7 +57,7 @@ def part_bytes(embeddings: Embeddings, dtype: str, about: dict[str, Any]) -> byt
     about = about | {"checkpoint": embeddings.model_key, "layers": LAYERS}
     table = pa.table(columns).replace_schema_metadata(geo_metadata(about, {"covering": COVERING}))
     data = io.BytesIO()
-    pq.write_table(table, data, compression="zstd", row_group_size=ROW_GROUP)
+    pq.write_table(table, data, compression="zstd", row_group_size=ROW_GROUP, write_page_checksum=True)
     return data.getvalue()
 
 
@@ -169,22 +169,38 @@ def read_tiles(path: Path | str, box: Box | None = None, columns: list[str] | No
 
     A box with west > east crosses 180 degrees. Raises `UserError` if there is no dataset.
     """
+    import pyarrow as pa
     import pyarrow.dataset as ds
 
     folder = DatasetFolder(path)
-    if folder.manifest() is None:
+    manifest = folder.manifest()
+    if manifest is None:
         raise UserError(f"no dataset at {path}; `python embed.py COUNTRY.osm.pbf -o {path}/` writes it")
+    options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+    form = ds.ParquetFileFormat(default_fragment_scan_options=options)
     parts = [f"{folder.root}/{name}" for name in folder.names() if name.endswith("/tiles.parquet")]
-    dataset = ds.dataset(parts, filesystem=folder.fs, format="parquet")
-    return dataset.to_table(columns=columns, filter=None if box is None else box_filter(box))
+    try:
+        dataset = ds.dataset(parts, filesystem=folder.fs, format=form)
+        return dataset.to_table(columns=columns, filter=None if box is None else box_filter(box))
+    except (OSError, pa.ArrowException) as error:
+        for block in manifest["parts"]:
+            part_table(folder, block, columns)  # names the part that is damaged
+        raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
 
 
-def part_table(folder: DatasetFolder, block: str, columns: list[str]) -> "pa.Table":
-    """Some columns of the part of a block."""
+def part_table(folder: DatasetFolder, block: str, columns: list[str] | None) -> "pa.Table":
+    """Some columns of the part of a block. Raises `UserError` for a part that is damaged or gone."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with folder.fs.open(f"{folder.root}/{part_name(block)}", "rb") as file:
-        return pq.read_table(file, columns=columns)
+    path = f"{folder.root}/{part_name(block)}"
+    try:
+        with folder.fs.open(path, "rb") as file:
+            return pq.read_table(file, columns=columns, page_checksum_verification=True)
+    except (OSError, pa.ArrowException):
+        raise UserError(
+            f"{path} is damaged or gone; remove it, and the `embed.py` command that wrote it computes it again"
+        ) from None
 
 
 def box_filter(box: Box) -> Any:
