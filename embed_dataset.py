@@ -73,6 +73,7 @@ def embed_dataset(
         source = file_digest(extract)
         key = digest(FORMAT, source, box, load_style(style).digest, checkpoint.key(), flags.dtype, flags.block_tiles)
         former = former_manifest(folder, key)
+        folder.remove_unfinished()
         if former is not None and former["complete"]:
             parts = former["parts"]
             if intact_parts(folder, key, list(parts)).keys() == parts.keys():

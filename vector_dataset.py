@@ -105,6 +105,11 @@ class DatasetFolder:
         names = (name.removeprefix(prefix) for name in sorted(found))
         return [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
 
+    def remove_unfinished(self) -> None:
+        """Delete what a killed process left of parts; nobody else may be writing."""
+        for path in self.local.glob("block=*/.*") if self.local is not None else ():
+            path.unlink()
+
     def manifest(self) -> dict[str, Any] | None:
         """What the dataset says about itself; None if there is none. Raises `UserError` for a damaged one."""
         data = self.read(MANIFEST)

@@ -26,9 +26,11 @@ REPO = Path(__file__).resolve().parent.parent
 SCRIPTS = (
     "bench",
     "data_loader",
+    "embed",
     "evaluate",
     "interactive_visualizer",
     "precompute_embeddings",
+    "pretrained",
     "render_tiles",
     "run_example",
     "run_interactive_viz",

@@ -262,8 +262,9 @@ def test_a_damaged_part_is_computed_again(run, dataset, tmp_path):
     run(f"{tmp_path}/city/", "--block_tiles", 4)
     path = next((tmp_path / "city").glob("block=*/tiles.parquet"))
     path.write_bytes(path.read_bytes()[:-100])
+    (path.parent / ".tiles.1-00000000.tmp.parquet").write_bytes(b"of a process that was killed")
     assert " 1 of them embedded now" in run(f"{tmp_path}/city/", "--block_tiles", 4)[1]
-    assert content(tmp_path / "city") == content(dataset)
+    assert content(tmp_path / "city") == content(dataset) and not list((tmp_path / "city").rglob(".*"))
 
 
 @pytest.mark.slow

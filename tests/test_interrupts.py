@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -217,12 +218,48 @@ def same_page(folder: Path, calm: Path, done: bool) -> None:
     same_caches(folder, calm, done)
 
 
+def embed_args(*what: object) -> Callable[[Ground], tuple]:
+    return lambda ground: (ground.extract, *what, "--jobs", 1, "--device", "cpu")
+
+
+def same_vectors(folder: Path, calm: Path, done: bool) -> None:
+    """The table is that of the undisturbed run, or not there; vectors may differ by what the order of sums makes."""
+    expected = next(calm.glob("*.parquet"))
+    found = folder / expected.name
+    if done or found.exists():
+        table, whole = (pq.read_table(path, page_checksum_verification=True) for path in (found, expected))
+        vectors, others = (np.stack(each["embedding"].to_numpy()) for each in (table, whole))
+        np.testing.assert_allclose(vectors, others, atol=1e-5)
+        assert table.drop_columns(["embedding"]).equals(whole.drop_columns(["embedding"]))
+    assert not done or not [path.name for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def same_dataset(folder: Path, calm: Path, done: bool) -> None:
+    """Every part is byte for byte that of the undisturbed run; in the end manifest and summary are, too."""
+    same_files(folder, calm, True) if done else None
+    found, expected = (
+        {path.relative_to(root): path.read_bytes() for path in root.glob("city/block=*/[!.]*")}
+        for root in (folder, calm)
+    )
+    assert found.items() <= expected.items()
+    assert not done or not list(folder.rglob(".*"))
+
+
 WORKS = {
     "render": Work("render_tiles.py", render_args, 12, same_tiles),
     "pack": Work("data_loader.py", lambda ground: ("--tiles_root", ground.tiles, "--neg_radius", 4), 10, same_caches),
     "train": Work("train.py", lambda ground: ("--tiles_root", ground.tiles, *SMALL), 10, same_run),
     "train recommended": Work(
         "train.py", lambda ground: ("--preset", "recommended", "--tiles_root", ground.tiles, *SMALL), 6, same_run
+    ),
+    "embed": Work("embed.py", embed_args("-o", "city.parquet"), 20, same_vectors),
+    "embed areas": Work("embed.py", embed_args("--h3", 9, "-o", "cells.parquet"), 6, same_vectors),
+    "embed dataset": Work("embed.py", embed_args("--block_tiles", 2, "-o", "city/"), 12, same_dataset),
+    "bundle": Work(
+        "pretrained.py",
+        lambda ground: ("--model_path", ground.checkpoint, "--output_dir", "bundle"),
+        6,
+        same_files,
     ),
     "precompute": Work("precompute_embeddings.py", lambda ground: (*ground.city, *FILLED), 10, same_caches),
     "export parquet": export("city.parquet"),
