@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -144,13 +145,18 @@ def render(config: RenderConfig) -> RenderReport:
         former = _former_manifest(root, identity, config.force)
         box = box or info.box or former.get("asked_bbox")
         report = _finished(config, former, box)
+        names, needs_names = root / NAMES_FILE, config.force or not (root / NAMES_FILE).exists()
         if report is None:
             with _partial_folder(root) as scratch, start_workers(config.jobs) as pool:
-                # Read the objects, choose the tiles, find what lies on each tile.
+                # Read the objects, choose the tiles, find what lies on each tile. Names are read beside it.
+                named = pool.submit(read_place_names, extract) if needs_names else None
                 features = read_features(extract, style, box, scratch)
                 area, found_box = choose_area(features, style, box, config.zoom, extract)
                 area = clipped(area, features.boundaries, extract) if config.clip_boundary else area
                 index = build_index(features, style, area)
+                if named is not None:
+                    with contextlib.suppress(BrokenProcessPool):  # drawing says so
+                        save_place_names(names, named.result())
                 # Draw what is missing.
                 missing = missing_tiles(root, area, config.force)
                 manifest = identity | {
@@ -173,8 +179,8 @@ def render(config: RenderConfig) -> RenderReport:
             manifest |= {"complete": True, "layers": _layer_counts(inked, style, index)} | _geometry_report(features)
             _write_manifest(root, manifest)
             report = _report(manifest, area, int(missing.any(axis=1).sum()), outputs)
-        if config.force or not (root / NAMES_FILE).exists():
-            save_place_names(root / NAMES_FILE, read_place_names(extract))
+        elif needs_names:
+            save_place_names(names, read_place_names(extract))
         if config.preview:
             report.outputs += write_previews(root, report.area, config.tile_px, config.jobs)
     return report
