@@ -3,6 +3,8 @@
 Not a command. `python embed.py CITY.osm.pbf` and `LocationEncoder.read` use it.
 """
 
+import contextlib
+import ctypes
 import dataclasses
 import functools
 import secrets
@@ -376,6 +378,7 @@ def embed_city(
         except BaseException:
             parts.write()
             raise
+    del parts  # what was not written to disk is in the table as well
 
     # The second sweep: surroundings and head.
     store, features = table.store(drawing)
@@ -418,6 +421,8 @@ class _PlaneTable:
         width = self.parts[0].features.shape[1] if self.parts else 0
         first = Planes.of([blank], np.zeros((1, 3), np.int64), np.zeros((1, width), np.float32))
         planes, self.parts = Planes.joined([first, *self.parts]), []
+        with contextlib.suppress(OSError, AttributeError, TypeError):  # glibc keeps what was freed in small pieces
+            ctypes.CDLL(None).malloc_trim(0)
         store = DrawnTiles.of(
             drawing.extract,
             drawing.area,
