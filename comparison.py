@@ -14,14 +14,18 @@ import numpy as np
 import projections
 from cli import DeviceFlags, ModelFlags, TilesFlags, UserError
 from colourings import Colouring, Numbers, ShownTiles
-from embeddings import City, Embeddings, load_city
+from embeddings import City, Embeddings, load_city, pick_rows, tile_contents, with_facts
 from explorer_data import NEIGHBOURS, city_title, packed, packed_projection, sheet_order
+from exports import read_export
 from files import digest
 from layers import LAYERS
 from pretrained import CONFIG, PRETRAINED, WEIGHTS, load_model
 from similarity import Search
+from tile_files import plane_digest
+from tile_store import TileStore
 
 Kind = Literal["cities", "encoders"]
+FLAT_PX = 16  # edge of the one-colour pictures of tiles of which only vectors are known
 
 
 # --- opening -----------------------------------------------------------------------------------------------
@@ -31,14 +35,15 @@ Kind = Literal["cities", "encoders"]
 class Pair:
     """Two cities as one encoder sees them ("cities"), or one city as two encoders see it ("encoders").
 
-    Two encoders have the same tiles in the same order. `names` tell the two sides apart, `encoders` are the names of
-    their encoders.
+    Two encoders have the same tiles in the same order. `names` tell the two sides apart, `encoder` is the name of the
+    first side's encoder. Of the second side there may be `vectors_only`, no pictures of tiles.
     """
 
     kind: Kind
     cities: tuple[City, City]
     names: tuple[str, str]
-    encoders: tuple[str, str]
+    encoder: str
+    vectors_only: bool = False
 
     @property
     def title(self) -> str:
@@ -51,42 +56,84 @@ class Pair:
         """What the two have in common."""
         if self.kind == "cities":
             size = self.cities[0].embeddings.vectors.shape[1]
-            return f"one encoder, {self.encoders[0]}: vectors of {size} numbers, one projection of both cities"
-        return f"the same {len(self.cities[0].embeddings):,} tiles, as {self.names[0]} and {self.names[1]} see them"
+            return f"{self.encoder}, vectors of {size} numbers, one projection of both"
+        return f"the same {len(self.cities[0].embeddings):,} tiles, as each encoder sees them"
 
     @property
     def details(self) -> list[str]:
         """What each side shows, in a few words."""
         if self.kind == "cities":
-            return [f"{int((~city.embeddings.blank).sum()):,} tiles" for city in self.cities]
+            counts = [f"{int((~city.embeddings.blank).sum()):,} tiles" for city in self.cities]
+            return [counts[0], counts[1] + ", without pictures" * self.vectors_only]
         return [
             f"{city.embeddings.vectors.shape[1]} numbers, {city.store.tile_size} px, "
-            f"{city.checkpoint.epoch:,} epoch{'s' * (city.checkpoint.epoch != 1)}"
+            + (f"epoch {city.checkpoint.epoch:,}" if city.checkpoint.epoch else "untrained")
             for city in self.cities
         ]
 
 
 def open_pair(other: Path, city: City, tiles: TilesFlags, model_path: Path, device: DeviceFlags, most: int) -> Pair:
-    """Open `other` beside a city: a folder of tiles with the city's encoder, or an encoder with the city's tiles.
+    """Open `other` beside a city.
 
-    At most `most` tiles are taken, 0 for all, as `load_city` takes them. Raises `UserError` for anything else, for
-    another zoom, for tiles or an encoder compared with itself, and for encoders that share no tile.
+    It is a folder of tiles or a file of vectors (.parquet), for the city's encoder, or another encoder for the city's
+    tiles. At most `most` tiles are taken, 0 for all, as `load_city` takes them. Raises `UserError` for anything else,
+    for another zoom, for tiles or an encoder compared with itself, and for vectors of another encoder.
     """
     options: dict[str, Any] = {"device": device.device, "max_tiles": most or None, "seed": device.seed}
     encoder = encoder_name(model_path)
     if not other.exists():
         raise UserError(
             f"--compare {other}: nothing there; expected another city's folder of tiles, which `python render_tiles.py "
-            f"CITY.osm.pbf --tiles_root {other}` draws, or a checkpoint (.pth)"
+            f"CITY.osm.pbf --tiles_root {other}` draws, vectors that embed.py wrote (.parquet), or a checkpoint (.pth)"
         )
+    if other.suffix.lower() == ".parquet":
+        second = city_of_vectors(other, city, most or None, device.seed)
+        name = other.stem.replace("_", " ").replace("-", " ").title()
+        names = told_apart(tiles.tiles_root, other, (city_title(city), name))
+        return Pair("cities", (city, second), names, encoder, vectors_only=True)
     if other.is_file() or all((other / name).is_file() for name in (CONFIG, WEIGHTS)):
         check_encoder(other, city, tiles)
         pair = common_tiles((city, load_city(tiles, other, **options)))
-        return Pair("encoders", pair, told_apart(model_path, other, (encoder, encoder_name(other))), (encoder,) * 2)
+        return Pair("encoders", pair, told_apart(model_path, other, (encoder, encoder_name(other))), encoder)
     check_tiles(other, tiles)
     second = load_city(dataclasses.replace(tiles, tiles_root=other), model_path, **options)
     names = told_apart(tiles.tiles_root, other, (city_title(city), city_title(second)))
-    return Pair("cities", (city, second), names, (encoder, encoder))
+    return Pair("cities", (city, second), names, encoder)
+
+
+def city_of_vectors(path: Path, city: City, most: int | None, seed: int) -> City:
+    """The city of a file that embed.py wrote: its vectors and facts, and one flat colour for each tile.
+
+    Raises `UserError` for a file with vectors of another encoder or zoom than those of `city`.
+    """
+    export, own = read_export(path), city.embeddings
+    again = f"`python embed.py CITY.osm.pbf -o {path}` with the same --model_path writes them"
+    if export.zoom != own.zoom:
+        raise UserError(f"--compare {path}: zoom {export.zoom}, the city's tiles have zoom {own.zoom}; {again}")
+    if export.vectors.shape[1] != own.vectors.shape[1]:
+        raise UserError(
+            f"--compare {path}: vectors of {export.vectors.shape[1]} numbers, those of the city have "
+            f"{own.vectors.shape[1]}; {again}"
+        )
+    if export.model_key != own.model_key:
+        raise UserError(f"--compare {path}: these vectors are of another encoder than the city's; {again}")
+    store = flat_store(path, export.tile_xy, export.layer_intensity, export.zoom)
+    rows = pick_rows(store, most, seed)
+    facts = with_facts(store, rows, export.vectors[rows], tile_contents(store, rows), export.model_key)
+    found = City(store, city.checkpoint, facts, rows, city.device, city.cache_dir)
+    found.pictures = store
+    return found
+
+
+def flat_store(path: Path, tile_xy: np.ndarray, intensity: np.ndarray, zoom: int) -> TileStore:
+    """Tiles `(N, 2)` whose layers have one brightness everywhere: their mean `intensity (N, L)`, 0 to 1."""
+    levels = np.where(intensity > 0, np.clip(np.round(intensity * 255), 1, 255), 0).astype(np.int32)
+    planes = np.repeat(np.arange(256, dtype=np.uint8), FLAT_PX**2).reshape(256, FLAT_PX, FLAT_PX)
+    digests = np.frombuffer(b"".join(map(plane_digest, planes)), np.uint8).reshape(256, -1)
+    brightness = np.linspace(0, 1, 256, dtype=np.float32)
+    return TileStore(
+        path, zoom, FLAT_PX, "mean", tile_xy.astype(np.int32), planes, levels, brightness, digests, {}, {"flat": True}
+    )
 
 
 def encoder_name(path: Path) -> str:
@@ -107,7 +154,7 @@ def told_apart(first: Path, second: Path, names: tuple[str, str]) -> tuple[str, 
 
 def check_encoder(path: Path, city: City, tiles: TilesFlags) -> None:
     """Raise `UserError` for an encoder of another zoom, for the city's own one, and for a file that is no encoder."""
-    if path.suffix.lower() in (".parquet", ".csv", ".geojson", ".npy", ".pbf", ".gpkg"):
+    if path.suffix.lower() in (".csv", ".geojson", ".npy", ".pbf", ".gpkg"):
         raise UserError(
             f"--compare {path}: a {path.suffix} file is neither a folder of tiles nor an encoder; compare with the "
             "tiles that `python render_tiles.py CITY.osm.pbf --tiles_root FOLDER` draws"

@@ -87,7 +87,7 @@ class PageFlags:
     title: str | None = flag(None, "title of the page (default: the name of the extract)")
     compare: Path | None = flag(
         None,
-        "show two side by side: another city's folder of tiles, or another encoder (.pth)",
+        "show two side by side: another city's tiles or vectors (.parquet), or another encoder (.pth)",
         type=Path,
         metavar="OTHER",
     )
@@ -214,8 +214,12 @@ def compared_data(pair: Pair, page: PageFlags, cache_dir: Path, seed: int) -> di
     second = dataclasses.replace(page, title=pair.names[1])
     if two_cities:
         second = dataclasses.replace(second, names=None, columns=None)
+    if pair.vectors_only:
+        second = dataclasses.replace(second, reasons=False)
     left = page_data(pair.cities[0], first, cache_dir, seed, sides[0])
     right = page_data(pair.cities[1], second, cache_dir, seed, sides[1], pictures=two_cities)
+    if pair.vectors_only:  # a flat colour has neither words nor layers to switch
+        right |= {"words": None, "planes": None}
     return left | {
         "compare": {
             "kind": pair.kind,

@@ -25,7 +25,7 @@ export function welcome(comparison) {
     : "Both sides show the same tiles, arranged as each encoder sees them. Pick a tile, or draw a lasso around some, and see "
       + "where the other encoder puts them.";
   const agreement = data.agreement === undefined ? null
-    : element("p", {}, `Of the nearest tiles, the two encoders find ${percent(data.agreement)} alike, as a mean over this page.`);
+    : element("p", {}, `On this page, both find the same ${percent(data.agreement)} of the most similar tiles.`);
   return element("section", { class: "welcome", "aria-label": "About this page" },
     element("h2", {}, isCities ? "Where is it like here in the other city?" : "Do two encoders see the same city?"),
     element("p", {}, text), agreement,
@@ -39,8 +39,11 @@ function cityPanel(comparison) {
   const { active, passive, where } = comparison;
   const [here, there] = [active, passive].map((side) => comparison.nameOf(side));
   const choice = element("div", { class: "segmented where", role: "group", "aria-label": "Look for similar places in" },
-    /** @type {const} */ ([["there", there], ["here", here]]).map(([value, name]) => button(`In ${name}`,
-      () => comparison.look(value), { class: false, "aria-pressed": String(where === value), "aria-label": `Look in ${name}` })));
+    comparison.sides.map((side) => {
+      const [value, name] = [side === active ? /** @type {const} */ ("here") : /** @type {const} */ ("there"), comparison.nameOf(side)];
+      return button(`In ${name}`, () => comparison.look(value),
+        { class: false, "aria-pressed": String(where === value), "aria-label": `Look in ${name}` });
+    }));
   if (where === "here") return element("div", {}, choice, neighbourPanel(active));
   if (active.state.tile < 0) {
     return element("div", {}, choice,
@@ -103,7 +106,8 @@ function encoderPanel(comparison) {
   const { rows, similarities } = active.neighbours();
   return element("div", { "data-found": "encoders" },
     element("h3", { "data-shared": shared.size }, `${shared.size} of the ${rows.length} most similar are the same`),
-    data.agreement !== undefined && element("p", { class: "hint" }, `On this page it is ${percent(data.agreement)}, as a mean.`),
+    element("p", { class: "hint" }, "Blue frames and rings: found by both. Red rings: by one only."
+      + (data.agreement === undefined ? "" : ` On this page, both find the same ${percent(data.agreement)} of them.`)),
     element("div", { class: "both-found" }, sides.map((side) => foundBy(comparison, side, shared))),
     element("h3", {}, `Why, for ${comparison.nameOf(active)}`),
     element("ol", { class: "neighbours" }, rows.map((row, rank) => similarPlace(active, row, rank, similarities[row],

@@ -42,6 +42,7 @@ function part({ name, colour }) {
  * @param {Explorer} there
  */
 function wordLine({ words }, a, b, there) {
+  if (!words.ofTile || !there.words.ofTile) return null;
   const { same, added, missing } = words.compare(a, b, there.words);
   if (!same.length && !added.length && !missing.length) return null;
   return element("div", { class: "reason-words" },

@@ -64,7 +64,7 @@ export interface PageData {
   arrays: { tile_xy: Packed; dominant_layer: Packed; layer_bits: Packed; layer_mass: Packed };
   vectors: PackedVectors;
   /** What stands out on each tile: indices into `texts`, the most telling first. Missing in the live app. */
-  words?: { texts: string[]; of_tile: Packed };
+  words?: { texts: string[]; of_tile: Packed } | null;
   /** Named places: every line of a text is a name of it, the usual one first; `kind` counts in `kinds`. */
   names?: { texts: string[]; kinds: string[]; kind: Packed; latlon: Packed } | null;
   sprites: SheetData;
@@ -72,7 +72,7 @@ export interface PageData {
   projections: Record<string, ProjectionData>;
   /** The rest is missing in the live app, which has its own panels. */
   damaged?: string[];
-  planes?: SheetData & { cell_of_part: Packed };
+  planes?: SheetData & { cell_of_part: Packed } | null;
   /** `lost`: of every drawn layer of every tile, then of every one of `parts` of every tile. */
   reasons?: { dimensions: number; axes: Packed; lost: PackedVectors; parts: string[] } | null;
   search_note?: string;
