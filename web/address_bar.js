@@ -31,10 +31,10 @@ export class AddressBar {
     clearTimeout(this.saving);
     this.saving = window.setTimeout(() => {
       const hash = `#${this.follower.text()}`;
-      if (hash === this.last) return;
       const isStep = this.last && !this.following;
-      this.last = hash;
       this.following = false;
+      if (hash === this.last) return;
+      this.last = hash;
       if (isStep) history.pushState({ steps: this.steps + 1 }, "", hash);
       else history.replaceState({ steps: this.steps }, "", hash);
       this.follower.onStep();
