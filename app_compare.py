@@ -1,36 +1,57 @@
-"""The page "Compare checkpoints" of the live app: two checkpoints side by side on the same tiles.
+"""The page "Compare checkpoints" of the live app: two checkpoints side by side on the same tiles, or two cities.
 
 Not a command. `streamlit run streamlit_app.py` shows it at work.
 """
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import streamlit as st
 
 import similarity
+from app_address import RANDOM, URL, picked_row
 from app_city import (
     Source,
     View,
     cached_object,
     cached_value,
     find_checkpoints,
+    find_tiles,
     open_city,
     open_index,
     open_projection,
     show_heading,
 )
 from app_controls import choose_path, choose_view
+from app_jobs import escape
 from app_places import NEIGHBOURS, Place, any_place, choose_place, nearest, show_place, tile_place
 from app_view import Marks, load_plotly, show_gallery, show_linked_view
 from cli import UserError
 from embeddings import City
+from place_words import Vocabulary, shared_words
 
 AGREEMENT_SAMPLE = 500
+CHECKPOINTS, CITIES = "Two checkpoints", "Two cities"
+SLOTS = ("first", "second")  # of the picked tile of each city
 
 
 def compare_page(source: Source) -> None:
-    """Draw the page: the place on the left, then each checkpoint's embedding and nearest tiles."""
+    """Draw the page: what is compared is chosen in the sidebar."""
+    with st.sidebar:
+        kinds = [CHECKPOINTS, CITIES]
+        kind = st.segmented_control("Compare", kinds, default=CHECKPOINTS, key="compare", bind=URL, required=True)
+    if kind == CITIES:
+        compare_cities(source)
+    else:
+        compare_checkpoints(source)
+
+
+# --- two checkpoints ---------------------------------------------------------------------------------------
+
+
+def compare_checkpoints(source: Source) -> None:
+    """The place on the left, then each checkpoint's embedding and nearest tiles."""
     view = choose_view()
     with st.sidebar:
         own, *others, bundled = find_checkpoints(source.model_path)
@@ -111,3 +132,80 @@ def agreement(cities: list[City]) -> tuple[float, float]:
         cosines.append((vectors[rows] * vectors[others]).sum(axis=1))
     shared = [len(np.intersect1d(a[a != row], b[b != row])) / k for a, b, row in zip(*near, rows, strict=True)]
     return float(np.mean(shared)), float(np.corrcoef(cosines)[0, 1])
+
+
+# --- two cities --------------------------------------------------------------------------------------------
+
+
+def compare_cities(source: Source) -> None:
+    """A place of one city on the left, then both cities; the other one shows the places that are most like it."""
+    view, own = choose_view(), source.tiles.tiles_root
+    with st.sidebar:
+        others = [path for path in find_tiles(own) if path != str(own)]
+        other = choose_path("Other city", "with_tiles", [*others, str(own)])
+    if other.resolve() == own.resolve():
+        st.info("Choose the tiles folder of another city in the sidebar, or type its path and press Enter.")
+        return
+    sources = [source, source.with_tiles(other)]
+    cities, names = [open_city(one) for one in sources], city_names(own, other)
+    asked = st.segmented_control("A place of", names, default=names[0], key="place_of", bind=URL, required=True)
+    here = names.index(asked)
+    there = 1 - here
+    place = choose_place(cities[here], SLOTS[here])
+    left, *columns = st.columns([1, 2, 2], gap="medium")
+    with left:
+        show_place(place)
+    with columns[here]:
+        st.markdown(f"##### {escape(names[here])}")
+        show_city(sources[here], cities[here], view, SLOTS[here], Marks(), place.row_in(cities[here]))
+    with columns[there]:
+        st.markdown(f"##### This place in {escape(names[there])}")
+        show_matches(sources[there], cities[there], view, place, SLOTS[there])
+        row = picked_row(cities[there], SLOTS[there])
+        if row >= 0:
+            label = f"Find the picked tile in {names[here]}"
+            st.button(label, icon=":material/arrow_back:", on_click=look_from, args=(names[there], SLOTS[there]))
+    load_plotly()
+
+
+def city_names(first: Path, second: Path) -> list[str]:
+    """What two folders of tiles are called: the shortest ends of their paths that differ."""
+    parts = [path.resolve().parts for path in (first, second)]
+    lengths = range(1, max(map(len, parts)) + 1)
+    names = (["/".join(some[-length:]) for some in parts] for length in lengths)
+    return next(pair for pair in names if pair[0] != pair[1])
+
+
+def look_from(name: str, slot: str) -> None:
+    """Ask for the picked tile of the other city from the next run on."""
+    st.session_state["place_of"] = name
+    st.session_state[f"{slot}_way"] = RANDOM  # the way to choose that keeps the picked tile
+
+
+def show_city(source: Source, city: City, view: View, slot: str, marks: Marks, picked: int) -> None:
+    """A city's embedding and map."""
+    show_heading(source, city)
+    projection = open_projection(source, city, view)
+    show_linked_view(city, view, projection, source.tiles.cache_dir, key=slot, picked=picked, marks=marks)
+
+
+def show_matches(source: Source, city: City, view: View, place: Place, slot: str) -> None:
+    """The tiles of another city that are most like a place: on its map, and as pictures with distances and words."""
+    rows, found = nearest(open_index(source, city), place, city, NEIGHBOURS)
+    picked = picked_row(city, slot)
+    show_city(source, city, view, slot, Marks(rows), picked)
+    said = vocabulary(city).describe(city.store, city.rows[rows])
+    own = []
+    if place.store_row >= 0:
+        own = vocabulary(place.city).describe(place.city.store, np.array([place.store_row]))[0]
+    notes = [
+        f"{rank}. distance {distance:.3f}\n{shared_words(own, words) if own else ', '.join(words[:2])}"
+        for rank, (distance, words) in enumerate(zip(found, said, strict=True), start=1)
+    ]
+    show_gallery("matches", city, rows, notes, slot=slot, marked=picked, edge=92)
+
+
+@cached_object(max_entries=6)
+def vocabulary(city: City) -> Vocabulary:
+    """What the tiles of a city can be described by."""
+    return Vocabulary.of(city.store)

@@ -13,7 +13,7 @@ import numpy as np
 import tile_images
 from embeddings import City
 from layers import LAYER_COLOURS, LAYERS
-from place_words import group_names
+from place_words import joint_group_names
 from tile_facts import ZONES
 
 NOTHING_DRAWN = "nothing drawn"
@@ -22,16 +22,25 @@ CHANNEL_COLOURS = {"red": "#d64545", "green": "#2f9e58", "blue": "#3b6fd4"}  # o
 
 @dataclasses.dataclass(frozen=True)
 class ShownTiles:
-    """The N tiles that page or app show: their `rows (N,)` of the city's embeddings, and their `cluster (N,)`."""
+    """The N tiles that page or app show: their `rows (N,)` of the city's embeddings, and their `cluster (N,)`.
+
+    Tiles of another city may be shown `beside` them: then a colour means the same in both cities.
+    """
 
     city: City
     rows: np.ndarray
     cluster: np.ndarray
+    beside: "ShownTiles | None" = None
 
     @property
     def store_rows(self) -> np.ndarray:
         """Rows of the city's store `(N,)`."""
         return self.city.rows[self.rows]
+
+    @property
+    def together(self) -> list["ShownTiles"]:
+        """These tiles and those beside them, in the same order for both."""
+        return sorted([self, self.beside] if self.beside else [self], key=lambda tiles: tiles.city.embeddings.key)
 
 
 # --- what a colouring returns ------------------------------------------------------------------------------
@@ -139,13 +148,14 @@ def geographic_zone(tiles: ShownTiles) -> Categories:
 def content_density(tiles: ShownTiles) -> Numbers:
     """How much is drawn on each tile."""
     values = tiles.city.embeddings.density[tiles.rows]
-    high = max(0.01, float(np.percentile(values, 99)))
+    every = np.concatenate([some.city.embeddings.density[some.rows] for some in tiles.together])
+    high = max(0.01, float(np.percentile(every, 99)))
     return Numbers(values, "how full the layers are, on average", 0, high, scale=100, digits=0, unit=" %")
 
 
 def cluster(tiles: ShownTiles) -> Categories:
     """Groups of tiles with similar vectors, named after what is over-represented in them."""
-    names = group_names(tiles.city.store, tiles.store_rows, tiles.cluster)
+    names = joint_group_names([(some.city.store, some.store_rows, some.cluster) for some in tiles.together])
     return Categories(tiles.cluster, names, tile_images.category_palette(len(names)), editable=True)
 
 
@@ -156,7 +166,12 @@ def similarity(_: ShownTiles) -> Similarity:
 
 def principal_components(tiles: ShownTiles) -> Colours:
     """The first three principal components of the vectors as red, green and blue."""
-    values = tile_images.principal_colours(tiles.city.embeddings.vectors[tiles.rows])
+    together = tiles.together
+    every = tile_images.principal_colours(
+        np.concatenate([some.city.embeddings.vectors[some.rows] for some in together])
+    )
+    ends = np.cumsum([len(some.rows) for some in together])[:-1]
+    values = np.split(every, ends)[[some is tiles for some in together].index(True)]
     red, green, blue = (f"component {i} is {colour}" for i, colour in enumerate(CHANNEL_COLOURS, 1))
     return Colours(values, (red, green, blue))
 

@@ -51,12 +51,14 @@ def explorer_data(
     cluster: np.ndarray,
     title: str | None = None,
     more: Sequence[colourings.Colouring] = (),
+    beside: ShownTiles | None = None,
 ) -> dict[str, Any]:
     """What the explorer needs except projections: facts, vectors and pictures of `rows (n,)` of the embeddings, which
     are the page's rows from here on; `cluster (n,)` numbers their clusters; `more` colourings follow the usual ones.
+    With tiles of another city `beside` them, colours mean the same in both.
     """
     store, store_rows = city.store, city.rows[rows]
-    return explorer_facts(city, rows, cluster, title, more) | {
+    return explorer_facts(city, rows, cluster, title, more, beside) | {
         "sprites": sprites(city, store_rows),
         "words": words(city, store_rows),
         "damaged": [tile_id(store.zoom, xy) for xy in store.tile_xy[store_rows[~store.verify(store_rows)]]],
@@ -70,11 +72,11 @@ def explorer_facts(
     cluster: np.ndarray,
     title: str | None = None,
     more: Sequence[colourings.Colouring] = (),
+    beside: ShownTiles | None = None,
 ) -> dict[str, Any]:
     """The part of `explorer_data` that reads no pixels: it takes seconds for 100,000 tiles."""
-    store, shown = city.store, ShownTiles(city, rows, cluster)
+    store, shown = city.store, ShownTiles(city, rows, cluster, beside)
     vectors = city.embeddings.vectors[rows]
-    name = EXTRACT_SUFFIXES.sub("", city.manifest.get("extract", store.tiles_root.resolve().parent.name))
     content = int((~store.blank).sum())
     drawn = store.plane_of[shown.store_rows] > 0
     intensity = store.layer_intensity[shown.store_rows]
@@ -86,7 +88,7 @@ def explorer_facts(
     }
     return {
         "format": PAGE_FORMAT,
-        "title": title or name.replace("_", " ").replace("-", " ").title() or "City",
+        "title": title or city_title(city),
         "subtitle": f"{len(rows):,} of {content:,} map tiles, each a vector of {vectors.shape[1]} numbers",
         "attribution": city.manifest.get("attribution", "").split(",")[0],
         "zoom": store.zoom,
@@ -105,6 +107,12 @@ def explorer_facts(
         "arrays": {name: packed(array) for name, array in arrays.items()},
         "vectors": Quantised.of(vectors, VECTOR_TYPE[crowd(len(rows))]).packed(),
     }
+
+
+def city_title(city: City) -> str:
+    """The name of the extract that the tiles were drawn from, or of their folder."""
+    name = EXTRACT_SUFFIXES.sub("", city.manifest.get("extract", city.store.tiles_root.resolve().parent.name))
+    return name.replace("_", " ").replace("-", " ").title() or "City"
 
 
 def crowd(count: int) -> str:
@@ -186,10 +194,11 @@ class Quantised:
         return {name: packed(getattr(self, name)) for name in ("steps", "scale", "mean")}
 
 
-def packed_projection(projection: Projection) -> dict[str, Any]:
+def packed_projection(projection: Projection, rows: slice = slice(None)) -> dict[str, Any]:
     """A projection as the explorer takes it: whole numbers, and the `scale` that makes coordinates of them.
 
-    Flat coordinates keep their proportions and the longer side is 1; in space each axis runs from 0 to 1.
+    Flat coordinates keep their proportions and the longer side is 1; in space each axis runs from 0 to 1. `rows` takes
+    a part of the points, with the coordinates that it has among all; `extent` is how far all of them reach.
     """
     points = np.asarray(projection.points, dtype=np.float64)
     size = np.maximum(np.ptp(points, axis=0), 1e-12)
@@ -197,8 +206,9 @@ def packed_projection(projection: Projection) -> dict[str, Any]:
     side = size / size.max() if projection.dimensions == 2 else np.ones(3)
     explained = projection.explained
     return {
-        "points": packed(steps),
+        "points": packed(steps[rows]),
         "scale": (side / POINT_STEPS).tolist(),
+        "extent": np.where(np.ptp(points, axis=0) > 0, side, 0).tolist(),
         "trustworthiness": float(projection.trustworthiness),
         "explained": None if explained is None else np.asarray(explained, dtype=float).tolist(),
     }

@@ -12,9 +12,9 @@ _IMPORT = re.compile(r'import \{ ([\w, ]+) \} from "\./(\w+\.js)";')
 _EXPORT = re.compile(r"export ((?:async )?function|class|const) (\w+)")
 
 
-def style_sheet() -> str:
+def style_sheet(name: str = "explorer.css") -> str:
     """The explorer's styles. Every rule applies inside `.loc2vec` only."""
-    return (WEB / "explorer.css").read_text(encoding="utf-8")
+    return (WEB / name).read_text(encoding="utf-8")
 
 
 def bundle(entry: str, folder: Path = WEB) -> str:

@@ -2,6 +2,7 @@
 
 python interactive_visualizer.py --max_tiles 500
 python interactive_visualizer.py --max_tiles 0 --title Astana --output_dir my_visualizations
+python interactive_visualizer.py --tiles_root CITY/tiles --compare OTHER_CITY/tiles
 """
 
 import base64
@@ -30,15 +31,16 @@ from cli import (
     read_flags,
     run_main,
 )
+from comparison import Arranged, Pair, arrange, arrange_pair, open_pair
 from embeddings import City, load_city
 from explorer_data import (
     VECTOR_TYPE,
     Quantised,
     crowd,
     explorer_data,
+    explorer_facts,
     packed,
     packed_names,
-    packed_projection,
     planes,
     sheet_order,
 )
@@ -83,6 +85,12 @@ class PageFlags:
         metavar="EXTRACT",
     )
     title: str | None = flag(None, "title of the page (default: the name of the extract)")
+    compare: Path | None = flag(
+        None,
+        "show two side by side: another city's tiles or vectors (.parquet), or another encoder (.pth)",
+        type=Path,
+        metavar="OTHER",
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +102,7 @@ class Built:
     recall: float
     bits: int
     reason_error: float | None
+    compared: str = ""
 
 
 # --- the page ----------------------------------------------------------------------------------------------
@@ -102,10 +111,14 @@ class Built:
 def build_page(tiles: TilesFlags, model_path: Path, device: DeviceFlags, page: PageFlags) -> Built:
     """Embed, project and draw a city's tiles, and write them with the explorer as one HTML file."""
     city = load_city(tiles, model_path, device=device.device, max_tiles=page.max_tiles or None, seed=device.seed)
-    data = page_data(city, page, tiles.cache_dir, device.seed)
     path = page.output_dir / PAGE_NAME
+    if page.compare is None:
+        data, compared = page_data(city, page, tiles.cache_dir, device.seed), ""
+    else:
+        pair = open_pair(page.compare, city, tiles, model_path, device, page.max_tiles)
+        data, compared = compared_data(pair, page, tiles.cache_dir, device.seed), " and ".join(pair.names)
     write_page(path, data)
-    return Built(path, data["count"], **data["measured"])
+    return Built(path, data["count"], **data["measured"], compared=compared)
 
 
 def write_page(path: Path, data: dict[str, Any]) -> None:
@@ -115,12 +128,12 @@ def write_page(path: Path, data: dict[str, Any]) -> None:
     template = (WEB / "page.html").read_text(encoding="utf-8")
     plotly = gzip.compress(get_plotlyjs().encode(), 9, mtime=0)  # 1.5 MB instead of 4.8 MB
     parts = {
-        "title": html.escape(data["title"]),
+        "title": html.escape(data.get("compare", data)["title"]),
         "generator": f"Loc2Vec {VERSION}",
-        "css": style_sheet(),
+        "css": style_sheet() + (style_sheet("compare.css") if "compare" in data else ""),
         "data": json_for_html(data),
         "plotly": base64.b64encode(plotly).decode("ascii"),
-        "script": bundle("page.js"),
+        "script": bundle("compare_page.js" if "compare" in data else "page.js"),
     }
     with atomic_write(path, "w") as file:
         for i, piece in enumerate(template.replace("}}", "{{").split("{{")):
@@ -138,8 +151,19 @@ def json_for_html(data: Any) -> str:
 # --- the data ----------------------------------------------------------------------------------------------
 
 
-def page_data(city: City, page: PageFlags, cache_dir: Path, seed: int) -> dict[str, Any]:
-    """Everything that the explorer shows, as JSON with arrays in base64; `web/types.d.ts` describes it."""
+def page_data(
+    city: City,
+    page: PageFlags,
+    cache_dir: Path,
+    seed: int,
+    arranged: Arranged | None = None,
+    pictures: bool = True,
+) -> dict[str, Any]:
+    """Everything that the explorer shows, as JSON with arrays in base64; `web/types.d.ts` describes it.
+
+    Clusters and projections are those of the city alone unless they are `arranged`. Without `pictures` only what
+    depends on the encoder is there.
+    """
     rows = sheet_order(city)
     places, store_rows = city.embeddings.take(rows), city.rows[rows]
 
@@ -149,14 +173,7 @@ def page_data(city: City, page: PageFlags, cache_dir: Path, seed: int) -> dict[s
     dtype = VECTOR_TYPE[crowd(len(rows))]
     recall, bits = quantised_recall(places.vectors, Quantised.of(places.vectors, dtype).vectors()), np.iinfo(dtype).bits
 
-    # clusters and projections
-    cache: dict[str, Any] = {"seed": seed, "cache_dir": cache_dir, "key": places.key}
-    cluster = projections.clusters(places.vectors, page.clusters, **cache)
-    points = {
-        f"{name}-{dimensions}": packed_projection(projections.project(places.vectors, name, dimensions, **cache))
-        for name in page.dr_algorithms
-        for dimensions in (2, 3)
-    }
+    arranged = arranged or arrange([places], page.dr_algorithms, page.clusters, seed=seed, cache_dir=cache_dir)[0]
 
     # what the page says about itself before a tile is picked
     facts = {
@@ -166,17 +183,52 @@ def page_data(city: City, page: PageFlags, cache_dir: Path, seed: int) -> dict[s
         "Trained for": f"{city.checkpoint.epoch:,} epoch{'s' * (city.checkpoint.epoch != 1)}",
         "Search in this page": f"finds {recall:.1%} of the exact ten nearest",
     }
-    own = column_colourings(page.columns or (), places.tile_xy, city.store.zoom)
-    named = find_place_names(city.store.tiles_root, page.names)
-    return explorer_data(city, rows, cluster, page.title, own) | {
+    own = [*column_colourings(page.columns or (), places.tile_xy, city.store.zoom), *arranged.more]
+    shown: dict[str, Any]
+    if pictures:
+        named = find_place_names(city.store.tiles_root, page.names)
+        shown = explorer_data(city, rows, arranged.cluster, page.title, own, arranged.beside) | {
+            "names": packed_names(city, named) if named is not None else None,
+            "planes": planes(city, store_rows),
+        }
+    else:
+        shown = explorer_facts(city, rows, arranged.cluster, page.title, own, arranged.beside)
+    return shown | {
         "own_columns": rules(),
-        "names": packed_names(city, named) if named is not None else None,
-        "projections": points,
-        "planes": planes(city, store_rows),
+        "projections": arranged.points,
         "reasons": reasons,
         "measured": {"recall": recall, "bits": bits, "reason_error": reason_error},
         "search_note": search_note(recall, bits, reasons),
         "facts": [{"name": name, "value": value} for name, value in facts.items()],
+    }
+
+
+def compared_data(pair: Pair, page: PageFlags, cache_dir: Path, seed: int) -> dict[str, Any]:
+    """The page of a pair: that of its first side, and `compare`, with what is different on the second.
+
+    The user's columns and `--names` are about the first city; the second has the names beside its tiles.
+    """
+    sides, together = arrange_pair(pair, page.dr_algorithms, page.clusters, seed=seed, cache_dir=cache_dir)
+    two_cities = pair.kind == "cities"
+    first = dataclasses.replace(page, title=pair.names[0])
+    second = dataclasses.replace(page, title=pair.names[1])
+    if two_cities:
+        second = dataclasses.replace(second, names=None, columns=None)
+    if pair.vectors_only:
+        second = dataclasses.replace(second, reasons=False)
+    left = page_data(pair.cities[0], first, cache_dir, seed, sides[0])
+    right = page_data(pair.cities[1], second, cache_dir, seed, sides[1], pictures=two_cities)
+    if pair.vectors_only:  # a flat colour has neither words nor layers to switch
+        right |= {"words": None, "planes": None}
+    return left | {
+        "compare": {
+            "kind": pair.kind,
+            "title": page.title or pair.title,
+            "subtitle": pair.subtitle,
+            "details": pair.details,
+            "other": {name: value for name, value in right.items() if value != left.get(name)},
+            **together,
+        }
     }
 
 
@@ -301,6 +353,8 @@ def run(args: Any) -> None:
     built = build_page(flags[0], args.model_path, flags[1], flags[2])
     size = built.path.stat().st_size / 1e6
     print(f"{built.path}: {built.tiles:,} tiles, {size:.1f} MB in one file; open it in any browser")
+    if built.compared:
+        print(f"side by side: {built.compared}")
     print(f"vectors in {built.bits} bits a number: {built.recall:.1%} of the exact ten nearest found")
     if built.reason_error is not None:
         print(f"reasons: mean error {built.reason_error:.4f} in cosine similarity")

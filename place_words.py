@@ -138,13 +138,23 @@ def group_names(store: TileStore, rows: np.ndarray, group: np.ndarray) -> list[s
     It names one or two features that are more common in the group than in all groups together. Equal tiles and groups
     give equal names. At most `SAMPLE` tiles of each group are looked at, evenly spread over the map.
     """
+    return joint_group_names([(store, rows, group)])
+
+
+def joint_group_names(parts: Sequence[tuple[TileStore, np.ndarray, np.ndarray]]) -> list[str]:
+    """The same for groups that go across cities: each part is a store, its rows, and the group of each."""
+    group = np.concatenate([numbers for _, _, numbers in parts])
     count = int(group.max(initial=-1)) + 1
     if not count:
         return []
-    sample = [_spread(store, rows[group == number], SAMPLE) for number in range(count)]
-    looked_at = np.concatenate(sample)
-    features, amount = feature_amounts(store, looked_at, shows_classes(store, looked_at))
-    owner = np.repeat(np.arange(count), [len(some) for some in sample])
+    samples = [
+        [_spread(store, rows[numbers == number], SAMPLE) for number in range(count)] for store, rows, numbers in parts
+    ]
+    looked_at = [(store, np.concatenate(some)) for (store, _, _), some in zip(parts, samples, strict=True)]
+    by_class = all(shows_classes(store, rows) for store, rows in looked_at)
+    found = [feature_amounts(store, rows, by_class) for store, rows in looked_at]
+    features, amount = found[0][0], np.concatenate([amounts for _, amounts in found])
+    owner = np.concatenate([np.repeat(np.arange(count), [len(rows) for rows in some]) for some in samples])
     fullness = np.minimum(amount / _full(amount), 1)
     here = np.stack([fullness[owner == number].mean(axis=0) for number in range(count)])  # (groups, features)
     share = np.stack([amount[owner == number].mean(axis=0) for number in range(count)])
@@ -157,6 +167,8 @@ def group_names(store: TileStore, rows: np.ndarray, group: np.ndarray) -> list[s
 
 def _spread(store: TileStore, rows: np.ndarray, count: int) -> np.ndarray:
     """At most `count` of the rows, at even steps of a curve over the map."""
+    if not len(rows):
+        return rows
     along = rows[np.argsort(hilbert_order(store.unwrapped_xy[rows]), kind="stable")]
     return along[np.unique(np.linspace(0, len(along) - 1, min(count, len(along))).astype(np.int64))]
 
@@ -255,6 +267,8 @@ def shared_words(own: list[str], other: list[str]) -> str:
 
 def shows_classes(store: TileStore, rows: np.ndarray) -> bool:
     """Whether the pixels of the store's `rows` have the brightness of the classes of the style."""
+    if store.meta.get("flat"):  # one mean brightness for each layer of a tile
+        return False
     digest = load_style().digest
     same_style = read_manifest(store.tiles_root).get("style_digest", digest) == digest
     return same_style and class_shares(store, rows)[2] >= MIN_RECOGNISED

@@ -2,6 +2,7 @@
 
 python docs/make_pictures.py
 python docs/make_pictures.py --tiles_root 12_layer_tiles/tiles --model_path checkpoints/best_model.pth
+python docs/make_pictures.py --tiles_root ASTANA/tiles --compare VANCOUVER/tiles
 """
 
 import contextlib
@@ -24,13 +25,14 @@ from PIL import Image  # noqa: E402
 from playwright.sync_api import Page, sync_playwright  # noqa: E402
 
 from cli import ModelFlags, Parser, TilesFlags, UserError, add_flags, read_flags, run_main  # noqa: E402
-from make_screenshots import DESKTOP, launch, take  # noqa: E402
+from make_screenshots import DESKTOP, READY, START_TIMEOUT_MS, launch, take  # noqa: E402
 
 FOLDER = REPO / "docs" / "pictures"
 STATIC = ("city", "neighbours", "arithmetic", "walks")  # of what visualize.py draws
 LAYERS_SHOWN = ("roads", "buildings")
 PAGE_VIEWS = ("explorer-desktop", "explorer-phone")
 PAGE_STATE = "alg=UMAP&dim=2&colour=layer"
+COMPARE_STATE = "alg=PCA&dim=2&colour=cluster"
 VIEW = ".live-root[data-ready=true]"
 APP_TILES = 4_000  # enough to see the city, and computed in a minute or two
 SEARCH = "Similarity Search (Annoy)"
@@ -43,12 +45,16 @@ def main() -> None:
     parser = Parser(__doc__)
     add_flags(parser, TilesFlags)
     add_flags(parser, ModelFlags)
+    parser.add_argument("--compare", type=Path, help="draw only the picture of two cities, with these tiles of another")
     args = parser.parse_args()
     tiles, model = read_flags(TilesFlags, args), read_flags(ModelFlags, args)
     place = ["--tiles_root", tiles.tiles_root, "--zoom", tiles.zoom, "--cache_dir", tiles.cache_dir]
     place += ["--model_path", model.model_path]
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
+        if args.compare is not None:
+            compare_picture(Path(scratch), place, args.compare)
+            return
         static_pictures(Path(scratch), place)
         previews(tiles.tiles_root / "preview")
         page_pictures(Path(scratch), place)
@@ -89,6 +95,22 @@ def page_pictures(scratch: Path, place: list) -> None:
     run("interactive_visualizer.py", *place, "--max_tiles", 0, "--output_dir", scratch / "page", "--title", "Astana")
     page = next((scratch / "page").glob("*.html"))
     take(page, FOLDER, PAGE_STATE, PAGE_VIEWS)
+
+
+def compare_picture(scratch: Path, place: list, other: Path) -> None:
+    """The page of two cities, with the place in the middle of the first one found in the second."""
+    run("interactive_visualizer.py", *place, "--max_tiles", 0, "--output_dir", scratch, "--compare", other)
+    with sync_playwright() as playwright:
+        browser = launch(playwright)
+        page = browser.new_context(**DESKTOP, color_scheme="light", offline=True).new_page()
+        page.goto(f"{next(scratch.glob('*.html')).resolve().as_uri()}#{COMPARE_STATE}")
+        page.wait_for_selector(READY, timeout=START_TIMEOUT_MS)
+        page.locator("[data-half=first] [data-pane=map]").click()
+        page.mouse.move(5, 5)
+        page.wait_for_timeout(SETTLE_MS)
+        page.screenshot(path=FOLDER / "compare.png")
+        browser.close()
+    print((FOLDER / "compare.png").relative_to(REPO))
 
 
 def app_pictures(place: list) -> None:

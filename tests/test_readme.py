@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from checkpoint import library_versions
-from conftest import REPO, script_env
+from conftest import REPO, save_untrained, script_env
 from flag_tables import PAGE, SCRIPTS, flag_rows, page, parser_of
 from version import VERSION
 
@@ -132,6 +132,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     district = {"type": "Feature", "properties": {}, "geometry": {"type": "Polygon", "coordinates": [ring]}}
     (folder / "districts.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [district]}))
     run(folder, "embed.py", "CITY.osm.pbf", "--bbox", "71.42,51.12,71.44,51.14")
+    run(folder, "render_tiles.py", "CITY.osm.pbf", "--bbox", "71.42,51.12,71.44,51.14", "--tiles_root", "OTHER/tiles")
+    shutil.copy(folder / "CITY.osm.pbf", folder / "OTHER.osm.pbf")
+    shutil.copy(folder / "CITY.parquet", folder / "other.parquet")
+    save_untrained(folder / "checkpoints" / "other.pth", embedding_dim=8)
     return folder
 
 

@@ -41,7 +41,7 @@ ROOMS = (
     ("label_tables", "location_encoder", "vector_dataset", "block_engine"),
     ("block_pass", "dataset_search"),
     ("embed_dataset",),
-    ("probes", "own_columns"),
+    ("probes", "own_columns", "comparison"),
     ("vector_space",),
     ("baselines", "quality_report", "app_jobs", "app_address"),
     ("app_city",),

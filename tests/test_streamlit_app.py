@@ -370,6 +370,45 @@ def test_two_checkpoints_on_the_same_tiles(open_app, tmp_path, tiny_checkpoint, 
     assert {metric.label: metric.value for metric in app.metric}["Neighbours shared: city"] == "100%"
 
 
+# --- two cities --------------------------------------------------------------------------------------------
+
+
+def test_a_place_is_found_in_another_city_and_back(open_app, tmp_path, tiny_checkpoint, tiny_tiles, cache):
+    other = make_tiles(tmp_path / "coast" / "tiles", 8, 8, 64, x0=1000, y0=900, seed=3)
+    places = [
+        embeddings.load_city(
+            cli.TilesFlags(tiles_root=root, cache_dir=cache), tiny_checkpoint, device="cpu"
+        ).embeddings.with_content()
+        for root in (tiny_tiles, other)
+    ]
+    address = {"compare": "Two cities", "with_tiles": str(other), "first_tile": "76606/44206"}
+    app = open_app(COMPARE, address=address)
+    assert "This place in coast/tiles" in said(app)
+    row = int(places[0].rows(np.array([76606, 44206])))
+    best = places[1].vectors @ places[0].vectors[row]
+    found = results(app)
+    rows = places[1].rows(np.array(found))
+    assert best[rows] == pytest.approx(np.sort(best)[::-1][: len(found)], abs=1e-5) and len(found) == 12
+    here, there = [json.loads(view.json or view.mixed.json) for view in components(app, "loc2vec_view")]
+    assert here["tile"] == "17/76606/44206" and here["marked"] == []
+    assert there["marked"] == [f"17/{x}/{y}" for x, y in found]
+
+    # the first one is picked there, and looked for here
+    app.query_params["second_tile"] = "/".join(map(str, found[0]))
+    app.run()
+    next(button for button in app.button if "Find the picked tile" in button.label).click().run()
+    back = places[0].vectors @ places[1].vectors[rows[0]]
+    found = results(app)
+    assert back[places[0].rows(np.array(found))] == pytest.approx(np.sort(back)[::-1][:12], abs=1e-5)
+    views = [json.loads(view.json or view.mixed.json) for view in components(app, "loc2vec_view")]
+    assert [f"17/{x}/{y}" for x, y in found] in [view["marked"] for view in views]
+
+
+def test_a_city_is_not_compared_with_itself(open_app):
+    app = open_app(COMPARE, address={"compare": "Two cities"})
+    assert "Choose the tiles folder of another city" in said(app)
+
+
 # --- large cities, odd names ---------------------------------------------------------------------------------
 
 

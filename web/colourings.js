@@ -55,10 +55,10 @@ export class Colourings {
   }
 
   /**
-   * The tiles in the colours of `key`; `similarities` gives those to the picked tile and is null when none is picked.
+   * The tiles in the colours of `key`; `similarities` gives those to the picked tile, null when none is picked.
    * @param {string} key
    * @param {boolean} dark
-   * @param {(() => Float32Array) | null} similarities
+   * @param {() => Float32Array | null} similarities
    * @returns {Coloured}
    */
   paint(key, dark, similarities) {
@@ -67,7 +67,7 @@ export class Colourings {
       case "category": return this.byCategory(colouring, dark);
       case "number": return this.byNumber(colouring);
       case "text": return { colours: new Uint8Array(3 * this.count), legend: { kind: "hint", text: "" } };
-      case "similarity": return this.bySimilarity(colouring, similarities?.() ?? null);
+      case "similarity": return this.bySimilarity(colouring, similarities());
       case "rgb": return {
         colours: /** @type {Uint8Array} */ (this.valuesOf(key)), legend: { kind: "rgb", channels: colouring.channels },
       };

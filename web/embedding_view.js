@@ -65,8 +65,14 @@ export class EmbeddingView extends TileView {
   get movesItself() { return this.solid; }
 
   /** Coordinates of the shown projection, one tile after another. */
-  coordinates() {
-    const name = `${this.algorithm}-${this.dimensions}`;
+  coordinates() { return this.coordinatesOf(this.algorithm, this.dimensions); }
+
+  /**
+   * @param {string} algorithm
+   * @param {number} dimensions
+   */
+  coordinatesOf(algorithm, dimensions) {
+    const name = `${algorithm}-${dimensions}`;
     const known = this.points.get(name);
     if (known) return known;
     const { points, scale } = this.data.projections[name];
@@ -230,13 +236,8 @@ export class EmbeddingView extends TileView {
    * @returns {[Range, Range]}
    */
   homeRanges() {
-    const points = this.coordinates();
-    const bounds = [[Infinity, -Infinity], [Infinity, -Infinity]];
-    points.forEach((value, i) => {
-      const bound = bounds[i % 2];
-      if (value < bound[0]) bound[0] = value;
-      if (value > bound[1]) bound[1] = value;
-    });
+    const { extent } = this.data.projections[`${this.algorithm}-${this.dimensions}`];
+    const bounds = extent.map((reach) => [0, reach]);
     const sizes = [this.width || 1, this.height || 1];
     const free = sizes.map((size, d) => Math.max(1, size - 2 * MARGIN_PX - (d ? BARS_PX : 0)));
     const unitsPerPx = bounds.map(([low, high], d) => (high - low || 1) / free[d]);
@@ -289,18 +290,24 @@ export class EmbeddingView extends TileView {
 
   // --- where each dot is on the screen ---
 
+  /**
+   * Where coordinates of the shown projection are on the screen, and in 3-D how far away.
+   * @param {Float32Array} points
+   * @returns {{positions: Float32Array<ArrayBuffer>, depths: Float32Array | null}}
+   */
+  project(points) {
+    if (this.solid) return this.camera.project(points, this.width, this.height);
+    const [[left, right], [bottom, top]] = this.ranges;
+    const [scaleX, scaleY] = [this.width / (right - left), this.height / (top - bottom)];
+    return { positions: points.map((value, i) => (i % 2 ? (top - value) * scaleY : (value - left) * scaleX)), depths: null };
+  }
+
   locate() {
     this.locations++;
-    if (this.solid) {
-      const { positions, depths } = this.camera.project(this.coordinates(), this.width, this.height);
-      this.positions = positions;
-      this.depths = depths;
-    } else {
-      const points = this.coordinates();
-      const [[left, right], [bottom, top]] = this.ranges;
-      const [scaleX, scaleY] = [this.width / (right - left), this.height / (top - bottom)];
-      this.positions = points.map((value, i) => (i % 2 ? (top - value) * scaleY : (value - left) * scaleX));
-    }
+    const { positions, depths } = this.project(this.coordinates());
+    this.positions = positions;
+    this.depths = depths ?? this.depths;
+    this.explorer.located(this);
   }
 
   relocate() {

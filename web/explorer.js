@@ -1,6 +1,7 @@
 // The linked explorer: it owns the state, lets the views and panels follow it, and answers their questions.
 
 import { hashOf, withHash } from "./address.js";
+import { AddressBar } from "./address_bar.js";
 import { cssColours } from "./colour.js";
 import { Colourings } from "./colourings.js";
 import { EmbeddingView } from "./embedding_view.js";
@@ -9,6 +10,7 @@ import { Frame } from "./frame.js";
 import { HoverCard } from "./hover_card.js";
 import { MapView } from "./map_view.js";
 import { joinTable } from "./own_columns.js";
+import { Panes } from "./panes.js";
 import { Pictures } from "./pictures.js";
 import { Search, best } from "./search.js";
 import { Store, firstState, isProjectionChange } from "./state.js";
@@ -22,7 +24,6 @@ import { Words } from "./words.js";
 
 const DARK = "(prefers-color-scheme: dark)";
 const NUMBERED = 5; // of the similar tiles have their rank beside them
-const SAVE_HASH_MS = 60;
 /** @type {Record<keyof Ink, string>} custom properties of explorer.css */
 const INK = {
   accent: "--accent", onAccent: "--on-accent", halo: "--halo", greyDot: "--grey-dot", greyTile: "--grey-tile",
@@ -47,40 +48,44 @@ export class Explorer {
     this.colourings = new Colourings(data);
     this.pictures = new Pictures(data, this.tiles, () => this.pictureLoaded());
     this.hovered = -1;
-    this.saving = 0;
     this.colourRun = 0; // counts changes of colours and of what is grey
-    this.lastHash = "";
-    this.following = false;
     /** @type {Map<string, {key: string, value: any}>} */
     this.answers = new Map();
     /** @type {Uint8Array | null} 1 for each tile that passes the filters; null without filters */
     this.passes = null;
     this.fileMessage = ""; // what became of the last file that was added
     this.card = new HoverCard(this);
-    const hash = options.hash === false ? "" : location.hash.slice(1);
-    this.store = new Store(withHash(hash, firstState(data, options.theme), data, this.tiles));
+    this.store = new Store(this.stateOf(options.start ?? (options.hash === false ? "" : location.hash.slice(1))));
+    this.address = options.hash === false ? null : options.address ?? new AddressBar({
+      text: () => hashOf(this.state, this.tiles), restore: (text) => this.restore(text), onStep: () => this.frame.markUndo(),
+    }, this.stops.signal);
     this.colourings.names = this.state.names;
     this.passes = passing(this.colourings, this.state.filters);
     this.ink = this.applyTheme();
-    this.frame = new Frame(this);
+    this.panes = new Panes(this);
     this.css = [""]; // colour of each tile
     /** @type {Legend} */
     this.legend = { kind: "hint", text: "" };
     this.recolour(false);
-    this.embedding = new EmbeddingView(this.frame.embedding, this, data, options.plotly);
-    this.map = new MapView(this.frame.map, this, data);
+    this.embedding = new EmbeddingView(this.panes.embedding, this, data, options.plotly);
+    this.map = new MapView(this.panes.map, this, data);
+    this.frame = options.frame?.(this) ?? new Frame(this).build();
     this.store.listeners.push((changed) => this.update(changed));
     this.measuring = new ResizeObserver(() => this.frame.measureWidth());
     this.listen();
   }
 
   /** Show everything; resolves when Plotly has drawn the dots. */
-  async start() {
+  async open() {
     for (const view of [this.embedding, this.map]) view.resized();
     this.refresh();
-    this.frame.notice.hidden = this.embedding.webgl;
+    this.panes.notice.hidden = this.embedding.webgl;
     this.setTool();
     await this.embedding.show(this.state.alg, this.state.dim, { animate: false });
+  }
+
+  async start() {
+    await this.open();
     if (this.stops.signal.aborted) return;
     this.root.dataset.ready = "true";
     performance.mark("loc2vec-ready");
@@ -95,7 +100,6 @@ export class Explorer {
 
   destroy() {
     this.stops.abort();
-    clearTimeout(this.saving);
     this.measuring.disconnect();
     this.embedding.destroy();
     this.map.destroy();
@@ -132,12 +136,22 @@ export class Explorer {
 
   refresh() {
     delete this.card.node.dataset.tile; // its text depends on the picked tile
-    this.frame.embedding.classList.toggle("pictured", this.state.dots === "pictures");
     this.fillPanels();
+    this.panes.mark();
     this.frame.markControls();
+    this.drawMarks();
+    this.address?.save();
+  }
+
+  /**
+   * The dots of the embedding are in other places of the screen.
+   * @param {EmbeddingView} _view
+   */
+  located(_view) {}
+
+  drawMarks() {
     this.embedding.drawMarks();
     this.map.drawMarks();
-    this.saveHash();
   }
 
   fillPanels() {
@@ -149,36 +163,27 @@ export class Explorer {
     this.map.setTool(this.state.tool);
   }
 
-  saveHash() {
-    if (this.options.hash === false) return;
-    clearTimeout(this.saving);
-    this.saving = window.setTimeout(() => {
-      const hash = `#${hashOf(this.state, this.tiles)}`;
-      if (hash === this.lastHash) return;
-      const isStep = this.lastHash && !this.following;
-      this.lastHash = hash;
-      this.following = false;
-      if (isStep) history.pushState({ steps: this.steps + 1 }, "", hash);
-      else history.replaceState({ steps: this.steps }, "", hash);
-      this.frame.markUndo();
-    }, SAVE_HASH_MS);
-  }
-
   /** How many steps back the page can go. */
-  get steps() { return Number(history.state?.steps ?? 0); }
+  get steps() { return this.address?.steps ?? 0; }
 
   undo() {
-    if (this.options.hash !== false && this.steps) history.back();
+    this.address?.undo();
   }
 
-  /** The address was changed by hand, by a link, or by going back or forward. */
-  followHash() {
-    if (location.hash === this.lastHash) return;
-    this.lastHash = location.hash;
-    this.following = true; // what comes is no new step
-    this.frame.markUndo();
-    const fresh = { ...firstState(this.data, this.options.theme), tool: this.state.tool };
-    this.set(withHash(location.hash.slice(1), fresh, this.data, this.tiles));
+  /**
+   * The state that an address describes.
+   * @param {string} hash without the #
+   */
+  stateOf(hash) {
+    return withHash(hash, firstState(this.data, this.options.theme), this.data, this.tiles);
+  }
+
+  /**
+   * The address was changed by hand, by a link, or by going back or forward.
+   * @param {string} hash without the #
+   */
+  restore(hash) {
+    this.set({ ...this.stateOf(hash), tool: this.state.tool });
   }
 
   listen() {
@@ -186,16 +191,7 @@ export class Explorer {
     this.measuring.observe(this.root);
     this.root.addEventListener("keydown", () => { this.root.dataset.keys = "on"; }, { signal, capture: true });
     this.root.addEventListener("pointerdown", () => { delete this.root.dataset.keys; }, { signal, capture: true });
-    this.root.addEventListener("keydown", (event) => {
-      const isText = event.target instanceof HTMLInputElement && event.target.type === "text";
-      if (event.key === "z" && (event.ctrlKey || event.metaKey) && !event.shiftKey && !isText) {
-        event.preventDefault();
-        this.undo();
-      }
-      if (event.key !== "Escape") return;
-      if (this.state.selection.size) this.select([]);
-      else this.pick(-1);
-    }, { signal });
+    this.root.addEventListener("keydown", (event) => this.onKey(event), { signal });
     this.root.addEventListener("dragover", (event) => {
       if (!this.data.own_columns || !event.dataTransfer?.types.includes("Files")) return;
       event.preventDefault();
@@ -211,7 +207,18 @@ export class Explorer {
     matchMedia(DARK).addEventListener("change", () => {
       if (this.state.theme === "system") this.update(new Set(["theme"]));
     }, { signal });
-    if (this.options.hash !== false) window.addEventListener("hashchange", () => this.followHash(), { signal });
+  }
+
+  /** @param {KeyboardEvent} event */
+  onKey(event) {
+    const isText = event.target instanceof HTMLInputElement && event.target.type === "text";
+    if (event.key === "z" && (event.ctrlKey || event.metaKey) && !event.shiftKey && !isText) {
+      event.preventDefault();
+      this.undo();
+    }
+    if (event.key !== "Escape") return;
+    if (this.state.selection.size) this.select([]);
+    else this.pick(-1);
   }
 
   // --- pointing, picking, selecting ---
@@ -227,8 +234,7 @@ export class Explorer {
     else this.card.hide();
     if (row === this.hovered) return;
     this.hovered = row;
-    this.embedding.drawMarks();
-    this.map.drawMarks();
+    this.drawMarks();
   }
 
   /**
@@ -429,6 +435,14 @@ export class Explorer {
     return this.remembered("similarities", [row], () => this.search.similarities(this.search.vector(row)));
   }
 
+  /**
+   * Similarities of the tiles to the picked one; null when none is picked.
+   * @returns {Float32Array | null}
+   */
+  similaritiesToPicked() {
+    return this.state.tile < 0 ? null : this.similarities(this.state.tile);
+  }
+
   /** @returns {Found} */
   neighbours() {
     const { tile, km } = this.state;
@@ -464,6 +478,14 @@ export class Explorer {
   }
 
   /**
+   * Rings around the tiles that are similar to the picked one.
+   * @returns {Ring[]}
+   */
+  similarRings() {
+    return this.state.tile < 0 ? [] : numberedRings(this.neighbours().rows, this.ink.accent);
+  }
+
+  /**
    * Rings and the path that both views draw.
    * @returns {Marks}
    */
@@ -476,10 +498,7 @@ export class Explorer {
     let path = [];
     /** @param {number} row @param {number} place */
     const numbered = (row, place) => rings.push({ row, radius: 7, colour: ink.accent, label: String(place + 1) });
-    if (tab === "alike" && tile >= 0) {
-      this.neighbours().rows.forEach((row, rank) => rings.push(
-        { row, radius: 7, colour: ink.accent, label: rank < NUMBERED ? String(rank + 1) : "", width: 1.5 }));
-    }
+    if (tab === "alike") rings.push(...this.similarRings());
     if (tab === "sum" && a >= 0 && (b >= 0 || c >= 0)) this.arithmetic().rows.slice(0, NUMBERED).forEach(numbered);
     if (tab === "walk" && a >= 0 && b >= 0 && a !== b) {
       path = this.walk();
@@ -499,12 +518,10 @@ export class Explorer {
 
   /** @param {boolean} [draw] */
   recolour(draw = true) {
-    const { colour, tile } = this.state;
-    const similarities = tile >= 0 ? () => this.similarities(tile) : null;
-    const { colours, legend } = this.colourings.paint(colour, this.dark, similarities);
+    const { colours, legend } = this.colourings.paint(this.state.colour, this.dark, () => this.similaritiesToPicked());
     this.css = cssColours(colours);
     this.legend = legend;
-    this.frame.fillLegend(legend);
+    this.panes.fillLegend(legend);
     if (draw) this.redraw();
   }
 
@@ -534,4 +551,14 @@ export class Explorer {
     const ink = Object.entries(INK).map(([name, property]) => [name, style.getPropertyValue(property).trim()]);
     return /** @type {Ink} */ (Object.fromEntries(ink));
   }
+}
+
+/**
+ * Rings around what was found; the first few have their rank beside them.
+ * @param {number[]} rows best first
+ * @param {string} colour
+ * @returns {Ring[]}
+ */
+export function numberedRings(rows, colour) {
+  return rows.map((row, rank) => ({ row, radius: 7, colour, label: rank < NUMBERED ? String(rank + 1) : "", width: 1.5 }));
 }

@@ -43,9 +43,8 @@ export class HoverCard {
   fill(row) {
     const { tiles, words, pictures, state } = this.explorer;
     const lines = [tiles.id(row), ...factsBelowHeading(this.explorer, row).map((fact) => fact.join(" "))];
-    if (state.tile >= 0 && state.tile !== row) {
-      lines.push(`similarity ${this.explorer.similarities(state.tile)[row].toFixed(3)}`);
-    }
+    const similarities = state.tile === row ? null : this.explorer.similaritiesToPicked();
+    if (similarities) lines.push(`similarity ${similarities[row].toFixed(3)}`);
     this.node.dataset.tile = tiles.id(row);
     this.node.replaceChildren(pictures.canvas(row, PICTURE_PX, state.preview),
       element("div", {}, element("strong", {}, words.heading(row)), lines.map((line) => element("span", {}, line))));

@@ -101,6 +101,7 @@ export class MapView extends TileView {
   show(row) {
     const [x, y] = [this.positions[2 * row], this.positions[2 * row + 1]];
     const margin = SHOW_MARGIN_PX;
+    if (!this.width) return; // hidden: it shows everything when it comes into sight
     if (x > margin && y > margin && x < this.width - margin && y < this.height - margin) return;
     this.left = this.tiles.mapX(row) + 0.5 - this.width / 2 / this.scale;
     this.top = this.tiles.y(row) + 0.5 - this.height / 2 / this.scale;

@@ -14,15 +14,17 @@ const PLACE_COLOURS = ["var(--accent)", "var(--around)"];
  * @param {Explorer} explorer
  * @param {number} a
  * @param {number} b
+ * @param {Explorer} [there] the city of b, if it is another one
  * @returns {Child}
  */
-export function reasonLines(explorer, a, b) {
+export function reasonLines(explorer, a, b, there = explorer) {
   const { tiles, search } = explorer;
-  const words = wordLine(explorer, a, b);
-  const measured = search.reasonVectors;
-  if (!measured) return [words ?? sharedLayers(explorer, a, b)];
-  const layers = measured.contributions(tiles, a, b).map((change, i) => ({ ...part(tiles.layers[i]), change }));
-  const place = measured.placeContributions(a, b).map(({ name, change }, i) =>
+  const words = wordLine(explorer, a, b, there);
+  const [measured, other] = [search.reasonVectors, there.search.reasonVectors];
+  if (!measured || !other) return [words ?? sharedLayers(explorer, a, b, there)];
+  const changes = measured.contributions(tiles, a, b, other, there.tiles);
+  const layers = changes.map((change, i) => ({ ...part(tiles.layers[i]), change }));
+  const place = measured.placeContributions(a, b, other).map(({ name, change }, i) =>
     ({ name, change, colour: PLACE_COLOURS[i % PLACE_COLOURS.length] }));
   return [words, layerBar(layers), place.length > 0 && placeBar(place)];
 }
@@ -37,9 +39,11 @@ function part({ name, colour }) {
  * @param {Explorer} explorer
  * @param {number} a
  * @param {number} b
+ * @param {Explorer} there
  */
-function wordLine({ words }, a, b) {
-  const { same, added, missing } = words.compare(a, b);
+function wordLine({ words }, a, b, there) {
+  if (!words.ofTile || !there.words.ofTile) return null;
+  const { same, added, missing } = words.compare(a, b, there.words);
   if (!same.length && !added.length && !missing.length) return null;
   return element("div", { class: "reason-words" },
     same.length > 0 && element("span", { class: "same" }, element("b", {}, "both "), same.join(", ")),
@@ -109,10 +113,12 @@ function told({ name, change }) {
  * @param {Explorer} explorer
  * @param {number} a
  * @param {number} b
+ * @param {Explorer} there
  */
-function sharedLayers({ tiles: { layers, layerMass } }, a, b) {
+function sharedLayers({ tiles: { layers, layerMass } }, a, b, there) {
+  const massThere = there.tiles.layerMass;
   const shared = layers
-    .map((layer, i) => ({ layer, mass: Math.min(layerMass[a * layers.length + i], layerMass[b * layers.length + i]) }))
+    .map((layer, i) => ({ layer, mass: Math.min(layerMass[a * layers.length + i], massThere[b * layers.length + i]) }))
     .filter(({ mass }) => mass > 0)
     .sort((one, other) => other.mass - one.mass)
     .slice(0, SHARED_SHOWN);

@@ -96,46 +96,54 @@ class ReasonVectors {
    * @param {Tiles} tiles
    * @param {number} a
    * @param {number} b
+   * @param {ReasonVectors} [there] those of b, if it is a tile of another city
+   * @param {Tiles} [tilesThere]
    */
-  contributions(tiles, a, b) {
-    const [vectorA, vectorB] = [this.shortened(a), this.shortened(b)];
-    return tiles.layers.map((_, layer) => this.lost(tiles.part(a, layer), vectorA, tiles.part(b, layer), vectorB));
+  contributions(tiles, a, b, there = this, tilesThere = tiles) {
+    const lost = this.losses(a, b, there);
+    return tiles.layers.map((_, layer) => lost(tiles.part(a, layer), tilesThere.part(b, layer)));
   }
 
   /**
    * The same for the place itself and for its surroundings, if the network sees these.
    * @param {number} a
    * @param {number} b
+   * @param {ReasonVectors} [there] those of b, if it is a tile of another city
    */
-  placeContributions(a, b) {
-    const [vectorA, vectorB] = [this.shortened(a), this.shortened(b)];
-    return this.parts.map((name, part) => {
-      const [partA, partB] = [a, b].map((row) => this.firstPart + row * this.parts.length + part);
-      return { name, change: this.lost(partA, vectorA, partB, vectorB) };
-    });
+  placeContributions(a, b, there = this) {
+    const lost = this.losses(a, b, there);
+    return this.parts.map((name, part) => ({ name, change: lost(this.placePart(a, part), there.placePart(b, part)) }));
   }
 
   /**
-   * The vector of a tile in the directions of the changes.
    * @param {number} row
+   * @param {number} part
    */
-  shortened(row) {
+  placePart(row, part) { return this.firstPart + row * this.parts.length + part; }
+
+  /**
+   * A vector in the directions of the changes.
+   * @param {Float32Array} vector
+   */
+  shortened(vector) {
     const result = new Float32Array(this.size);
-    this.search.vector(row).forEach((part, d) => {
+    vector.forEach((part, d) => {
       for (let i = 0; i < this.size; i++) result[i] += part * this.axes[d * this.size + i];
     });
     return result;
   }
 
   /**
-   * The mean of leaving the part out of a and of leaving it out of b.
-   * @param {number} partA its number in a, -1 if a lacks it
-   * @param {Float32Array} vectorA
-   * @param {number} partB
-   * @param {Float32Array} vectorB
+   * A function of a part's number in a and in b, -1 where it is lacking: the mean of leaving the part out of a and of
+   * leaving it out of b.
+   * @param {number} a
+   * @param {number} b
+   * @param {ReasonVectors} there
    */
-  lost(partA, vectorA, partB, vectorB) {
-    return (this.along(partA, vectorB) + this.along(partB, vectorA)) / 2;
+  losses(a, b, there) {
+    const [vectorA, vectorB] = [there.shortened(this.search.vector(a)), this.shortened(there.search.vector(b))];
+    /** @param {number} partA @param {number} partB */
+    return (partA, partB) => (this.along(partA, vectorB) + there.along(partB, vectorA)) / 2;
   }
 
   /**

@@ -80,7 +80,7 @@ function savedSelections(explorer) {
  * @param {number[]} rows
  * @param {number} count
  */
-function spread(rows, count) {
+export function spread(rows, count) {
   if (rows.length <= count) return rows;
   return Array.from({ length: count }, (_, i) => rows[Math.floor((i * rows.length) / count)]);
 }

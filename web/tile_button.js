@@ -9,8 +9,9 @@ import { element } from "./dom.js";
  * @param {number} row
  * @param {number} side in pixels
  * @param {string} [label]
+ * @param {() => void} [pick]
  */
-export function tileButton(explorer, row, side, label) {
+export function tileButton(explorer, row, side, label, pick = () => explorer.pick(row)) {
   const { tiles, words } = explorer;
   const [id, heading] = [tiles.id(row), words.heading(row)];
   const show = () => explorer.hover(row, null, null);
@@ -18,7 +19,7 @@ export function tileButton(explorer, row, side, label) {
   return element("button", {
     class: "tile-button", type: "button", "data-tile": id, title: `${id} · ${heading}`,
     "aria-label": `Tile ${id}, ${heading}${label ? `, ${label}` : ""}`,
-    onclick: () => explorer.pick(row), onpointerenter: show, onpointerleave: hide, onfocus: show, onblur: hide,
+    onclick: pick, onpointerenter: show, onpointerleave: hide, onfocus: show, onblur: hide,
   }, explorer.pictures.canvas(row, side, explorer.state.preview),
   label && element("span", { class: "tile-label" }, label));
 }

@@ -169,9 +169,10 @@ export class TileView {
     this.touches.delete(event.pointerId);
     if (!this.downAt) return;
     const point = this.at(event);
-    const still = Math.hypot(point[0] - this.downAt[0], point[1] - this.downAt[1]) < CLICK_SLOP_PX;
+    const [downX, downY] = this.downAt;
+    const outline = this.outline; // a lasso may end where it began
+    const still = [...outline, point].every(([x, y]) => Math.hypot(x - downX, y - downY) < CLICK_SLOP_PX);
     this.downAt = null;
-    const outline = this.outline;
     this.outline = [];
     if (still) this.explorer.pick(this.rowAt(point), this.groundAt(point));
     else if (outline.length) {

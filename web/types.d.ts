@@ -1,5 +1,9 @@
 /** Shapes that several modules share: the data that explorer_data.py writes, and the state of the page. */
 
+import type { AddressBar } from "./address_bar.js";
+import type { Explorer } from "./explorer.js";
+import type { Frame } from "./frame.js";
+
 export type NumberArray = Int8Array | Uint8Array | Int16Array | Uint16Array | Int32Array | Uint32Array | Float32Array;
 export type Rgb = number[];
 export type LatLon = [number, number];
@@ -34,9 +38,9 @@ export type ColouringData = CategoryColouring | NumberColouring | RgbColouring |
 /** Square pictures in WebP sheets. */
 export interface SheetData { size: number; columns: number; per_sheet: number; sheets: string[] }
 
-/** `scale` turns the whole numbers of each dimension into coordinates. */
+/** `scale` turns the whole numbers of each dimension into coordinates, which go from 0 to `extent`. */
 export interface ProjectionData {
-  points: Packed; scale: number[]; trustworthiness: number | null; explained: number[] | null;
+  points: Packed; scale: number[]; extent: number[]; trustworthiness: number | null; explained: number[] | null;
 }
 
 export interface MapData {
@@ -60,7 +64,7 @@ export interface PageData {
   arrays: { tile_xy: Packed; dominant_layer: Packed; layer_bits: Packed; layer_mass: Packed };
   vectors: PackedVectors;
   /** What stands out on each tile: indices into `texts`, the most telling first. Missing in the live app. */
-  words?: { texts: string[]; of_tile: Packed };
+  words?: { texts: string[]; of_tile: Packed } | null;
   /** Named places: every line of a text is a name of it, the usual one first; `kind` counts in `kinds`. */
   names?: { texts: string[]; kinds: string[]; kind: Packed; latlon: Packed } | null;
   sprites: SheetData;
@@ -68,13 +72,26 @@ export interface PageData {
   projections: Record<string, ProjectionData>;
   /** The rest is missing in the live app, which has its own panels. */
   damaged?: string[];
-  planes?: SheetData & { cell_of_part: Packed };
+  planes?: SheetData & { cell_of_part: Packed } | null;
   /** `lost`: of every drawn layer of every tile, then of every one of `parts` of every tile. */
   reasons?: { dimensions: number; axes: Packed; lost: PackedVectors; parts: string[] } | null;
   search_note?: string;
   /** How a dropped file becomes columns: the rules of own_columns.py. */
   own_columns?: OwnRules;
   facts?: { name: string; value: string }[];
+  compare?: CompareData;
+}
+
+/** Two cities or two encoders: what is different on the second side, and what is known of both together. */
+export interface CompareData {
+  kind: "cities" | "encoders"; title: string; subtitle: string;
+  /** What each side shows, in a few words. */
+  details: [string, string];
+  other: Partial<PageData>;
+  /** Of two cities: the most similar tile of the other city for each tile. */
+  closest?: [Packed, Packed];
+  /** Of two encoders: mean share of the nearest tiles that both find. */
+  agreement?: number;
 }
 
 export interface OwnRules {
@@ -127,6 +144,13 @@ export interface Options {
   /** Keep the state in the page's address; default true. */
   hash?: boolean;
   theme?: Theme;
+  /** What tells this explorer from another one of the same page. */
+  name?: string;
+  /** Where the state comes from, as an address without the #; default: the page's address. */
+  start?: string;
+  /** What writes the address, and what is around the views; default: the explorer's own. */
+  address?: AddressBar;
+  frame?: (explorer: Explorer) => Frame;
 }
 
 /** A ring around a tile, with a short label beside it. */

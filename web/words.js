@@ -52,9 +52,10 @@ export class Words {
    * What two tiles have in common, and what only one of them has.
    * @param {number} from
    * @param {number} to
+   * @param {Words} [there] the words of the second tile, if it is one of another city
    */
-  compare(from, to) {
-    const [first, second] = [this.of(from), this.of(to)];
+  compare(from, to, there = this) {
+    const [first, second] = [this.of(from), there.of(to)];
     return {
       same: first.filter((word) => second.includes(word)).slice(0, SAME_SHOWN),
       missing: first.filter((word) => !second.includes(word)).slice(0, OTHER_SHOWN),

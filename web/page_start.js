@@ -1,0 +1,37 @@
+// Start of a page that is one file: read the data, show what is opened, unpack Plotly.
+
+import { bytesOf } from "./arrays.js";
+
+/** @import { PageData, PlotlyApi } from "./types.d.ts" */
+
+/** @param {string} id */
+function part(id) {
+  return /** @type {HTMLElement} */ (document.getElementById(id));
+}
+
+/**
+ * Run Plotly's script, which is in the page as base64 of gzip.
+ * @returns {Promise<PlotlyApi>}
+ */
+async function unpackPlotly() {
+  const packed = new Blob([bytesOf((part("plotly").textContent ?? "").trim())]).stream();
+  const script = document.createElement("script");
+  script.textContent = await new Response(packed.pipeThrough(new DecompressionStream("gzip"))).text();
+  document.head.append(script);
+  if (!window.Plotly) throw new Error("Plotly did not start");
+  return window.Plotly;
+}
+
+/**
+ * @param {(root: HTMLElement, data: PageData, plotly: () => Promise<PlotlyApi>) => Promise<void>} open
+ */
+export async function startPage(open) {
+  const root = part("explorer");
+  try {
+    await open(root, JSON.parse(part("data").textContent ?? ""), unpackPlotly);
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    root.textContent = `This page could not start: ${reason}. Current versions of all common browsers open it.`;
+    throw error;
+  }
+}
