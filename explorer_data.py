@@ -6,6 +6,7 @@ sends it to the browser. `web/types.d.ts` describes it for the JavaScript that r
 
 import base64
 import dataclasses
+import gzip
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -32,6 +33,7 @@ WALK_STEPS = 6  # tiles between the two ends of a walk
 # A page of more tiles has smaller pictures and rounds more, so that it stays small enough to send.
 FEW_TILES, MANY_TILES = 1_000, 5_000
 SPRITE_PX = {"few": 64, "some": 64, "many": 48}  # pictures of tiles
+SPRITE_QUALITY = {"few": 75, "some": 75, "many": 60}
 PLANE_PX = {"few": 128, "some": 64, "many": 64}  # pictures of layers, whole fractions of 256
 PLANE_STEP = {"few": 1, "some": 16, "many": 24}  # brightness of these pictures is rounded to multiples
 VECTOR_TYPE: dict[str, type[np.signedinteger]] = {"few": np.int16, "some": np.int16, "many": np.int8}
@@ -162,26 +164,33 @@ def packed_colouring(colouring: colourings.Colouring, shown: ShownTiles) -> dict
     return data | {"values": packed(np.asarray(found.values).astype(dtype))}
 
 
-def packed(array: np.ndarray) -> dict[str, Any]:
-    """An array as JSON: its type, its shape and its little-endian bytes in base64."""
+def packed(array: np.ndarray, compressed: bool = False) -> dict[str, Any]:
+    """An array as JSON: its type, its shape and its little-endian bytes in base64, as gzip if `compressed`."""
     array = np.ascontiguousarray(array)
-    data = base64.b64encode(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
-    return {"dtype": array.dtype.name, "shape": list(array.shape), "data": data.decode("ascii")}
+    data = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+    about = {"dtype": array.dtype.name, "shape": list(array.shape)}
+    if compressed:
+        return about | {"gzip": base64.b64encode(gzip.compress(data, mtime=0)).decode("ascii")}
+    return about | {"data": base64.b64encode(data).decode("ascii")}
 
 
 @dataclasses.dataclass(frozen=True)
 class Quantised:
-    """Vectors in 8 or 16 bits a number: `mean (D,)` + `scale (N, 1)` * `steps (N, D)`."""
+    """Vectors in 8 or 16 bits a number: `mean (D,)` + `scale (N, 1)` * `steps (N, D)`; `scale` may be `(1, 1)`."""
 
     steps: np.ndarray
     scale: np.ndarray
     mean: np.ndarray
 
     @classmethod
-    def of(cls, vectors: np.ndarray, dtype: type[np.signedinteger]) -> "Quantised":
-        """Round the difference of each vector from the mean, so that vectors that differ little still differ."""
+    def of(cls, vectors: np.ndarray, dtype: type[np.signedinteger], *, one_scale: bool = False) -> "Quantised":
+        """Round the difference of each vector from the mean, so that vectors that differ little still differ.
+
+        With `one_scale`, small vectors have small steps, which `packed` compresses well.
+        """
         mean = vectors.mean(axis=0)
-        scale = np.maximum(np.abs(vectors - mean).max(axis=1, keepdims=True), 1e-12) / np.iinfo(dtype).max
+        largest = np.abs(vectors - mean).max(axis=None if one_scale else 1, keepdims=True, initial=1e-12)
+        scale = largest / np.iinfo(dtype).max
         steps = np.round((vectors - mean) / scale).astype(dtype)
         return cls(steps, scale.astype(np.float32), mean.astype(np.float32))
 
@@ -190,8 +199,9 @@ class Quantised:
         return self.mean + self.scale * self.steps
 
     def packed(self) -> dict[str, Any]:
-        """As JSON."""
-        return {name: packed(getattr(self, name)) for name in ("steps", "scale", "mean")}
+        """As JSON; steps of one scale are compressed."""
+        steps = packed(self.steps, compressed=len(self.scale) == 1)
+        return {"steps": steps, "scale": packed(self.scale), "mean": packed(self.mean)}
 
 
 def packed_projection(projection: Projection, rows: slice = slice(None)) -> dict[str, Any]:
@@ -233,7 +243,8 @@ def sprites(city: City, store_rows: np.ndarray) -> dict[str, Any]:
     size = min(SPRITE_PX[crowd(len(store_rows))], city.pictures.tile_size)
     chunks = _chunks(store_rows)
     cells = (tile_images.pictures(city.pictures, chunk, size) for chunk in chunks)
-    sheets = [sheet_uri(part, quality=75) for part in progress(cells, total=len(chunks), desc="pictures of tiles")]
+    quality = SPRITE_QUALITY[crowd(len(store_rows))]
+    sheets = [sheet_uri(part, quality) for part in progress(cells, total=len(chunks), desc="pictures of tiles")]
     return {"size": size, "columns": SHEET_COLUMNS, "per_sheet": SHEET_COLUMNS**2, "sheets": sheets}
 
 

@@ -294,7 +294,7 @@ def reason_vectors(
     axes = np.ascontiguousarray(
         axes[:, ::-1][:, : int(np.searchsorted(share, REASON_SHARE[crowd(len(store_rows))])) + 1]
     ).astype(np.float32)
-    lost = Quantised.of(change @ axes, np.int8)
+    lost = Quantised.of(change @ axes, np.int8, one_scale=True)
     error = _reason_error(pairs, vectors, change, lost.vectors() @ axes.T)
     return {
         "dimensions": axes.shape[1],

@@ -51,7 +51,8 @@ def data_in(page: Path) -> dict:
 
 
 def array(entry: dict) -> np.ndarray:
-    return np.frombuffer(base64.b64decode(entry["data"]), entry["dtype"]).reshape(entry["shape"])
+    data = gzip.decompress(base64.b64decode(entry["gzip"])) if "gzip" in entry else base64.b64decode(entry["data"])
+    return np.frombuffer(data, entry["dtype"]).reshape(entry["shape"])
 
 
 # --- the file ------------------------------------------------------------------------------------------------

@@ -17,11 +17,32 @@ export function bytesOf(base64) {
 }
 
 /**
+ * Bytes that Python compressed with gzip.
+ * @param {string} base64
+ */
+export function inflated(base64) {
+  return new Response(new Blob([bytesOf(base64)]).stream().pipeThrough(new DecompressionStream("gzip")));
+}
+
+/**
+ * Decompress every array in the page's data that is compressed, in place.
+ * @param {any} data
+ */
+export async function inflateArrays(data) {
+  if (typeof data !== "object" || data === null) return;
+  if (typeof data.gzip === "string") {
+    data.data = await inflated(data.gzip).arrayBuffer();
+    delete data.gzip;
+  } else for (const part of Object.values(data)) await inflateArrays(part);
+}
+
+/**
  * The packed array, flat.
  * @param {Packed} packed
  */
 export function arrayOf(packed) {
-  return new ARRAY_TYPES[packed.dtype](bytesOf(packed.data).buffer);
+  if (packed.data === undefined) throw new Error("this array is still compressed");
+  return new ARRAY_TYPES[packed.dtype](typeof packed.data === "string" ? bytesOf(packed.data).buffer : packed.data);
 }
 
 /**
@@ -32,8 +53,9 @@ export function arrayOf(packed) {
 export function vectorsOf(packed, size) {
   const [steps, scale, mean] = [arrayOf(packed.steps), arrayOf(packed.scale), arrayOf(packed.mean)];
   const result = new Float32Array(steps.length);
-  for (let row = 0, at = 0; row < scale.length; row++) {
-    for (let i = 0; i < size; i++, at++) result[at] = mean[i] + scale[row] * steps[at];
+  for (let row = 0, at = 0; at < steps.length; row++) {
+    const factor = scale[scale.length === 1 ? 0 : row];
+    for (let i = 0; i < size; i++, at++) result[at] = mean[i] + factor * steps[at];
   }
   return result;
 }

@@ -1,6 +1,6 @@
 // Start of a page that is one file: read the data, show what is opened, unpack Plotly.
 
-import { bytesOf } from "./arrays.js";
+import { inflateArrays, inflated } from "./arrays.js";
 
 /** @import { PageData, PlotlyApi } from "./types.d.ts" */
 
@@ -14,9 +14,8 @@ function part(id) {
  * @returns {Promise<PlotlyApi>}
  */
 async function unpackPlotly() {
-  const packed = new Blob([bytesOf((part("plotly").textContent ?? "").trim())]).stream();
   const script = document.createElement("script");
-  script.textContent = await new Response(packed.pipeThrough(new DecompressionStream("gzip"))).text();
+  script.textContent = await inflated((part("plotly").textContent ?? "").trim()).text();
   document.head.append(script);
   if (!window.Plotly) throw new Error("Plotly did not start");
   return window.Plotly;
@@ -28,7 +27,10 @@ async function unpackPlotly() {
 export async function startPage(open) {
   const root = part("explorer");
   try {
-    await open(root, JSON.parse(part("data").textContent ?? ""), unpackPlotly);
+    const data = JSON.parse(part("data").textContent ?? "");
+    await inflateArrays(data.reasons);
+    await inflateArrays(data.compare?.other?.reasons);
+    await open(root, data, unpackPlotly);
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
     root.textContent = `This page could not start: ${reason}. Current versions of all common browsers open it.`;

@@ -14,7 +14,7 @@ export type Child = Node | string | null | undefined | false | Child[];
 // --- the data ---
 
 /** An array as explorer_data.packed writes it. */
-export interface Packed { dtype: string; shape: number[]; data: string }
+export interface Packed { dtype: string; shape: number[]; data?: string | ArrayBuffer; gzip?: string }
 
 /** explorer_data.Quantised: `mean + scale * steps`. */
 export interface PackedVectors { steps: Packed; scale: Packed; mean: Packed }
