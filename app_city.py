@@ -5,10 +5,12 @@ Not a command. `streamlit run streamlit_app.py` shows it at work.
 
 import dataclasses
 import os
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import streamlit as st
 
 import embeddings
@@ -25,6 +27,10 @@ from progress_bars import progress_listener
 from projections import Projection
 from similarity import METRICS, Search
 from tile_files import layer_folders
+from vectors import principal_components
+
+JUDGED_AT_ONCE = 20_000  # tiles; of more, PCA is shown before it is judged
+INDEXED_AT_ONCE = 20_000  # tiles; an index of more is built in the background
 
 # --- checkpoint and tiles ----------------------------------------------------------------------------------
 
@@ -97,12 +103,17 @@ def city_key(city: City) -> str:
     return digest(city.embeddings.key, city.store.content_key, PAGE_FORMAT)
 
 
+def projection_key(projection: Projection) -> tuple:
+    """What tells the projections of one city apart."""
+    return projection.algorithm, projection.dimensions, projection.settings
+
+
 def index_key(index: Search) -> tuple:
     """What tells the indices of one city apart."""
     return index.kind, index.metric, index.trees
 
 
-BY_CONTENT = {City: city_key, Search: index_key}
+BY_CONTENT = {City: city_key, Search: index_key, Projection: projection_key}
 cached_object = partial(st.cache_resource, show_spinner=False, hash_funcs=BY_CONTENT)  # callers get the same object
 cached_value = partial(st.cache_data, show_spinner=False, hash_funcs=BY_CONTENT)  # callers get a copy
 
@@ -129,6 +140,17 @@ def open_city(source: Source) -> City:
     st.stop()
 
 
+@st.cache_resource(show_spinner=False)
+def opened() -> set[str]:
+    """Stamps of the sources that this server opened."""
+    return set()
+
+
+def is_open(source: Source) -> bool:
+    """Whether the city of `source` is in memory, or was until others took its place."""
+    return source.stamp() in opened()
+
+
 @st.cache_resource(max_entries=6, show_spinner="Opening the tiles", hash_funcs={Source: Source.stamp})
 def cached_city(source: Source) -> City:
     """The city if it is cached on disk; raises `NotReady` before any long work."""
@@ -137,7 +159,9 @@ def cached_city(source: Source) -> City:
         raise NotReady(f"{step} ({total:,})" if total else step)
 
     with progress_listener(refuse):
-        return compute_city(source)
+        city = compute_city(source)
+    opened().add(source.stamp())
+    return city
 
 
 def compute_city(source: Source) -> City:
@@ -159,9 +183,14 @@ def compute_city(source: Source) -> City:
 def show_heading(source: Source, city: City) -> None:
     """One line that says what is open, and the warnings of opening it."""
     show_warnings()
+    st.markdown(heading(source, city))
+
+
+def heading(source: Source, city: City) -> str:
+    """What is open, as Markdown."""
     checkpoint = city.checkpoint
     epoch = f"epoch {checkpoint.epoch}" if checkpoint.epoch else "untrained"
-    st.markdown(
+    return (
         f"**{escape(str(source.tiles.tiles_root))}** · {len(city.embeddings):,} tiles of {city.store.tile_size} px"
         f" · **{escape(source.model_path.name)}** ({epoch}, {city.embeddings.vectors.shape[1]} dimensions)"
     )
@@ -190,13 +219,35 @@ def open_projection(source: Source, city: City, view: View) -> Projection:
         "cache_dir": cache_dir,
         "key": city.embeddings.key,
     }
-    if view.algorithm == "PCA" or projections.is_cached(vectors, view.algorithm, view.dimensions, **options):
+    if projections.is_cached(vectors, view.algorithm, view.dimensions, **options):
         return _projection(city, view.algorithm, view.dimensions, options)
+    if view.algorithm == "PCA":
+        return _pca(city, view.dimensions, options)
     key = digest(city_key(city), view.algorithm, view.dimensions, options)
     work = partial(projections.project, vectors, view.algorithm, view.dimensions, **options)
     run_job(place, key, f"Compute {projections.TITLES[view.algorithm]}", work)
     place.caption("PCA is shown in the meantime.")
-    return _projection(city, "PCA", view.dimensions, options | {"settings": {}})
+    return _pca(city, view.dimensions, options | {"settings": {}})
+
+
+@cached_object(max_entries=12)
+def _pca(city: City, dimensions: int, options: dict) -> Projection:
+    """PCA; of many tiles without its trustworthiness, which takes longer than the projection itself."""
+    vectors = city.embeddings.vectors
+    if len(vectors) <= JUDGED_AT_ONCE:
+        return projections.project(vectors, "PCA", dimensions, **options)
+    started = time.perf_counter()
+    points, explained = principal_components(vectors, dimensions)
+    seconds = time.perf_counter() - started
+    return Projection(points.astype(np.float32), "PCA", dimensions, {}, np.nan, seconds, explained, len(vectors))
+
+
+@cached_object(max_entries=12, show_spinner="Judging the projection")
+def trustworthiness(city: City, projection: Projection) -> float:
+    """How faithful a projection is, also if it was shown without this figure."""
+    if np.isfinite(projection.trustworthiness):
+        return projection.trustworthiness
+    return projections.trustworthiness(city.embeddings.vectors, projection.points)
 
 
 @cached_object(max_entries=48)
@@ -205,8 +256,21 @@ def _projection(city: City, algorithm: str, dimensions: int, options: dict) -> P
 
 
 def open_index(source: Source, city: City, metric: str = METRICS[0], trees: int = similarity.DEFAULT_TREES) -> Search:
-    """The search index over a city's tiles."""
+    """The search index over a city's tiles; exact search, below a progress bar, while a large one is being built."""
+    place, shown = st.container(), city.embeddings
+    options: dict[str, Any] = {"metric": metric, "trees": trees, "seed": source.device.seed}
+    options |= {"key": shown.key, "cache_dir": str(source.tiles.cache_dir)}
+    if len(shown) > INDEXED_AT_ONCE and not similarity.is_index_cached(shown.vectors, **options):
+        work = partial(similarity.open_search, shown.vectors, **options)
+        run_job(place, digest("index", city_key(city), metric, trees), "Build the index", work)
+        return exact_search(city, metric)
     return _index(city, metric, trees, source.device.seed, str(source.tiles.cache_dir))
+
+
+@cached_object(max_entries=12)
+def exact_search(city: City, metric: str = METRICS[0]) -> Search:
+    """Exact search over a city's tiles: some milliseconds a query, and nothing has to be built."""
+    return similarity.open_search(city.embeddings.vectors, metric=metric, exact=True)
 
 
 @cached_object(max_entries=12, show_spinner="Opening the index")

@@ -3,7 +3,8 @@
 Not a command. `streamlit run streamlit_app.py` shows it at work.
 
 The city's own store holds the tiles as the network sees them, often 32 pixels wide. Packing a whole city a second time
-at picture size would take minutes, so the app decodes the PNGs of a tile when the tile comes into view.
+at picture size would take minutes, so the app decodes the PNGs of a tile when the tile comes into view. The map of the
+whole city is drawn from the store's coarser levels.
 """
 
 import dataclasses
@@ -29,7 +30,7 @@ from tile_store import TileStore
 PICTURE_PX = 128  # edge at which tiles are read for pictures, unless the network sees larger ones
 SHEET_COLUMNS = 4  # sheets of 4 x 4 tiles: small, because each is drawn while someone waits for it
 SHEET_TILE_PX = 64
-MAP_FORMAT = 1
+MAP_FORMAT = 2
 
 
 # --- pixels ------------------------------------------------------------------------------------------------
@@ -105,15 +106,27 @@ def sheet_uri(city: City, number: int) -> str:
 def open_base_map(city: City, cache_dir: Path) -> str | None:
     """The city map as a `data:` address; None, with a progress bar, while it is being drawn."""
     place = st.container()
+    image = cached_base_map(city, cache_dir)
+    if image is None:
+        key, path = _map_place(city, cache_dir)
+        run_job(place, key, "Draw the map", partial(_draw_map, city.store, key, path))
+    return image
+
+
+def cached_base_map(city: City, cache_dir: Path) -> str | None:
+    """The city map, if it is drawn already."""
+    key, path = _map_place(city, cache_dir)
+    if jobs().pending(key):
+        return None
+    try:
+        return _cached_map(key, path)
+    except NotReady:
+        return None
+
+
+def _map_place(city: City, cache_dir: Path) -> tuple[str, Path]:
     key = digest("map", MAP_FORMAT, city.store.content_key)
-    path = cache_dir / f"map-{key[:16]}.l2v"
-    if not jobs().pending(key):
-        try:
-            return _cached_map(key, path)
-        except NotReady:
-            pass
-    run_job(place, key, "Draw the map", partial(_draw_map, city.store, key, path))
-    return None
+    return key, cache_dir / f"map-{key[:16]}.l2v"
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
@@ -125,4 +138,4 @@ def _cached_map(key: str, path: Path) -> str:
 
 
 def _draw_map(store: TileStore, key: str, path: Path) -> None:
-    save_cache(path, key, {}, {"image": explorer.base_map(store)["image"]})
+    save_cache(path, key, {}, {"image": explorer.base_map(store, coarse=True)["image"]})

@@ -11,11 +11,30 @@ import streamlit as st
 
 import similarity
 from app_address import URL, clear_picked, picked_row, set_picked, tile_name
-from app_city import Source, cached_value, open_city, open_index, open_projection, show_heading
+from app_city import (
+    Source,
+    View,
+    cached_value,
+    exact_search,
+    is_open,
+    open_city,
+    open_projection,
+    show_heading,
+    trustworthiness,
+)
 from app_controls import choose_view
+from app_first_view import has_first_view, keep_first_view, read_first_view
 from app_jobs import show_error
 from app_places import NEIGHBOURS, Place, any_place, choose_latlon, nearest, show_layers, show_place, tile_place
-from app_view import Marks, load_plotly, show_gallery, show_linked_view
+from app_view import (
+    Marks,
+    answer_picture_requests,
+    first_view,
+    load_plotly,
+    show_first_view,
+    show_gallery,
+    show_linked_view,
+)
 from cli import UserError
 from embeddings import City
 from layers import LAYERS
@@ -40,11 +59,20 @@ class Answer:
 def projector_page(source: Source) -> None:
     """Draw the page. The open tab's search runs once; the linked view marks its answer and the tab lists it."""
     view = choose_view()
-    city = open_city(source)
-    show_heading(source, city)
-    projection = open_projection(source, city, view)
-    index = open_index(source, city)
-    view_area = st.container()
+    top, view_area = st.container(), st.container()
+    first = None if is_open(source) or not is_plain(view) else read_first_view(source)
+    if first is not None:
+        with top:
+            st.markdown(first.heading)
+        with view_area:
+            show_first_view(first, view)
+        load_plotly()
+    with top:
+        city = open_city(source)
+        if first is None:
+            show_heading(source, city)
+        projection = open_projection(source, city, view)
+    index = exact_search(city)
     tabs = dict(zip(TABS, st.tabs(TABS, key="below", bind=URL), strict=True))
     tab = next((name for name, element in tabs.items() if element.open), PICKED)
 
@@ -69,8 +97,12 @@ def projector_page(source: Source) -> None:
 
     # show it twice
     with view_area:
-        show_linked_view(city, view, projection, source.tiles.cache_dir, picked=row, marks=marks)
-    load_plotly()
+        if first is None:
+            show_linked_view(city, view, projection, source.tiles.cache_dir, picked=row, marks=marks)
+        else:
+            answer_picture_requests(city)
+    if first is None:
+        load_plotly()
     with tabs[tab]:
         if tab in (PICKED, ANYWHERE):
             show_similar(city, place, answer)
@@ -80,6 +112,17 @@ def projector_page(source: Source) -> None:
             show_walk(city, slots[:2], row, answer)
         else:
             show_statistics(city, projection)
+    if is_plain(view) and not has_first_view(source):
+        kept = first_view(source, city, projection)
+        if kept is not None:
+            keep_first_view(source, kept)
+
+
+def is_plain(view: View) -> bool:
+    """Whether the view is the one of a visitor who has not chosen anything yet."""
+    tab = st.session_state.get("below") or st.query_params.get("below") or PICKED
+    picked = any(f"{slot}_tile" in st.query_params for slot in ("projector", *SLOTS))
+    return view.algorithm == "PCA" and view.dimensions == 2 and tab == PICKED and not picked
 
 
 # --- searching ---------------------------------------------------------------------------------------------
@@ -195,7 +238,7 @@ def show_statistics(city: City, projection: Projection) -> None:
     cells[5].metric("Mean density", f"{shown.density.mean():.0%}")
     cells[6].metric(
         "Trustworthiness",
-        f"{projection.trustworthiness:.3f}",
+        f"{trustworthiness(city, projection):.3f}",
         help="1 means that neighbours in the projection are also neighbours in the full space.",
     )
     if projection.explained is None:

@@ -56,7 +56,9 @@ def explorer_data(
     are the page's rows from here on; `cluster (n,)` numbers their clusters; `more` colourings follow the usual ones.
     """
     store, store_rows = city.store, city.rows[rows]
+    rounded = Quantised.of(city.embeddings.vectors[rows], VECTOR_TYPE[crowd(len(rows))])
     return explorer_facts(city, rows, cluster, title, more) | {
+        "vectors": rounded.packed(),
         "sprites": sprites(city, store_rows),
         "words": words(city, store_rows),
         "damaged": [tile_id(store.zoom, xy) for xy in store.tile_xy[store_rows[~store.verify(store_rows)]]],
@@ -71,9 +73,9 @@ def explorer_facts(
     title: str | None = None,
     more: Sequence[colourings.Colouring] = (),
 ) -> dict[str, Any]:
-    """The part of `explorer_data` that reads no pixels: it takes seconds for 100,000 tiles."""
+    """The part of `explorer_data` that reads no pixels, without the vectors: it takes a second for 100,000 tiles."""
     store, shown = city.store, ShownTiles(city, rows, cluster)
-    vectors = city.embeddings.vectors[rows]
+    dimensions = city.embeddings.vectors.shape[1]
     name = EXTRACT_SUFFIXES.sub("", city.manifest.get("extract", store.tiles_root.resolve().parent.name))
     content = int((~store.blank).sum())
     drawn = store.plane_of[shown.store_rows] > 0
@@ -87,12 +89,12 @@ def explorer_facts(
     return {
         "format": PAGE_FORMAT,
         "title": title or name.replace("_", " ").replace("-", " ").title() or "City",
-        "subtitle": f"{len(rows):,} of {content:,} map tiles, each a vector of {vectors.shape[1]} numbers",
+        "subtitle": f"{len(rows):,} of {content:,} map tiles, each a vector of {dimensions} numbers",
         "attribution": city.manifest.get("attribution", "").split(",")[0],
         "zoom": store.zoom,
         "earth_radius_km": EARTH_RADIUS_KM,
         "count": len(rows),
-        "dimensions": vectors.shape[1],
+        "dimensions": dimensions,
         "limits": {"neighbours": NEIGHBOURS, "walk_steps": WALK_STEPS},
         "algorithms": TITLES,
         "layers": [{"name": name, "colour": LAYER_COLOURS[name]} for name in LAYERS],
@@ -103,7 +105,6 @@ def explorer_facts(
         "paint": paint(),
         "colourings": [packed_colouring(colouring, shown) for colouring in (*colourings.COLOURINGS, *more)],
         "arrays": {name: packed(array) for name, array in arrays.items()},
-        "vectors": Quantised.of(vectors, VECTOR_TYPE[crowd(len(rows))]).packed(),
     }
 
 
@@ -199,7 +200,7 @@ def packed_projection(projection: Projection) -> dict[str, Any]:
     return {
         "points": packed(steps),
         "scale": (side / POINT_STEPS).tolist(),
-        "trustworthiness": float(projection.trustworthiness),
+        "trustworthiness": float(projection.trustworthiness) if np.isfinite(projection.trustworthiness) else None,
         "explained": None if explained is None else np.asarray(explained, dtype=float).tolist(),
     }
 
@@ -280,8 +281,8 @@ def map_frame(store: TileStore) -> dict[str, Any]:
     return {"origin": origin.tolist(), "width": width, "height": height, "px_per_tile": px, "tiles": len(store)}
 
 
-def base_map(store: TileStore) -> dict[str, Any]:
-    """The city drawn from all of its tiles, sampled or not."""
+def base_map(store: TileStore, *, coarse: bool = False) -> dict[str, Any]:
+    """The city drawn from all of its tiles, sampled or not; `coarse` as in `tile_images.city_map`."""
     frame = map_frame(store)
-    image, _ = tile_images.city_map(store, frame["px_per_tile"])
+    image, _ = tile_images.city_map(store, frame["px_per_tile"], coarse=coarse)
     return frame | {"image": tile_images.data_uri(image, "webp", 70)}

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from layers import LAYER_COLOURS, LAYER_STYLES, LAYERS, Stop
+from progress_bars import progress
 from tile_store import TileStore
 from vectors import principal_components
 
@@ -59,6 +60,7 @@ SEQUENTIAL_COLOURS = [
 
 PRINCIPAL_RANGE = (56, 244)  # darkest and brightest red, green, blue of a principal component
 
+COARSE_PX = 8  # edge of a tile on a map that is drawn from the coarser levels of a store
 SPRITE_LIMIT_PX = 8192  # the largest sheet that the TensorBoard Projector takes
 _PIXELS_AT_ONCE = 1 << 24
 
@@ -231,18 +233,39 @@ def _mosaic(cells: np.ndarray) -> np.ndarray:
     return cells.transpose(0, 2, 1, 3, 4).reshape(rows * size, columns * size, 3)
 
 
-def city_map(store: TileStore, px_per_tile: int = 8) -> tuple[Image.Image, tuple[int, int]]:
+def coarse_pictures(store: TileStore, size: int) -> np.ndarray:
+    """As `pictures`, of all tiles of a store, at most `COARSE_PX` wide, from the coarser levels: no plane is read."""
+    finest = max(store.levels)
+    between = min(finest, max(px for px in range(1, finest + 1) if finest % px == 0 and px < 4 * size))
+    cells = store.levels[finest][:, :2].reshape(-1, 2, between, finest // between, between, finest // between)
+    mean = cells[:, 0].mean(axis=(2, 4), dtype=np.float32).astype(np.uint16)
+    planes = ((mean + cells[:, 1].max(axis=(2, 4))) // 2).astype(np.uint8)
+    result = np.empty((len(store), size, size, 3), dtype=np.uint8)
+    chunk = _PIXELS_AT_ONCE // (8 * between**2)
+    with progress(total=len(store), desc="drawing the map", unit="tile") as bar:
+        for first in range(0, len(store), chunk):
+            part = slice(first, first + chunk)
+            result[part] = _resize_all(composite(planes[store.plane_of[part]]), size)
+            bar.update(len(result[part]))
+    return result
+
+
+def city_map(store: TileStore, px_per_tile: int = 8, *, coarse: bool = False) -> tuple[Image.Image, tuple[int, int]]:
     """The whole city made of its tiles, and the (x, y) of the tile in the upper left corner.
 
     Tile (x, y) starts at pixel ((x - x0) * px_per_tile, (y - y0) * px_per_tile); cells without a tile are grey.
+    `coarse` draws it in seconds, with at most `COARSE_PX` per tile.
     """
+    if coarse:
+        px_per_tile = min(px_per_tile, COARSE_PX)
     tile_xy = store.unwrapped_xy
     origin = tile_xy.min(axis=0)
     columns, rows = tile_xy.max(axis=0) - origin + 1
     cells = np.empty((rows, columns, px_per_tile, px_per_tile, 3), dtype=np.uint8)
     cells[:] = MISSING
     x, y = (tile_xy - origin).T
-    cells[y, x] = pictures(store, np.arange(len(store)), px_per_tile)
+    rows = np.arange(len(store))
+    cells[y, x] = coarse_pictures(store, px_per_tile) if coarse else pictures(store, rows, px_per_tile)
     return Image.fromarray(_mosaic(cells)), (int(origin[0]), int(origin[1]))
 
 

@@ -214,6 +214,9 @@ export class Explorer {
     if (this.options.hash !== false) window.addEventListener("hashchange", () => this.followHash(), { signal });
   }
 
+  /** The map shows another part of the ground. */
+  mapMoved() {}
+
   // --- pointing, picking, selecting ---
 
   /**
@@ -424,7 +427,11 @@ export class Explorer {
     return value;
   }
 
-  /** @param {number} row */
+  /**
+   * Cosine similarity of every tile to one of them.
+   * @param {number} row
+   * @returns {Float32Array}
+   */
   similarities(row) {
     return this.remembered("similarities", [row], () => this.search.similarities(this.search.vector(row)));
   }

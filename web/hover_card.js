@@ -44,7 +44,8 @@ export class HoverCard {
     const { tiles, words, pictures, state } = this.explorer;
     const lines = [tiles.id(row), ...factsBelowHeading(this.explorer, row).map((fact) => fact.join(" "))];
     if (state.tile >= 0 && state.tile !== row) {
-      lines.push(`similarity ${this.explorer.similarities(state.tile)[row].toFixed(3)}`);
+      const similarity = this.explorer.similarities(state.tile)[row];
+      if (!Number.isNaN(similarity)) lines.push(`similarity ${similarity.toFixed(3)}`);
     }
     this.node.dataset.tile = tiles.id(row);
     this.node.replaceChildren(pictures.canvas(row, PICTURE_PX, state.preview),
