@@ -140,17 +140,6 @@ def open_city(source: Source) -> City:
     st.stop()
 
 
-@st.cache_resource(show_spinner=False)
-def opened() -> set[str]:
-    """Stamps of the sources that this server opened."""
-    return set()
-
-
-def is_open(source: Source) -> bool:
-    """Whether the city of `source` is in memory, or was until others took its place."""
-    return source.stamp() in opened()
-
-
 @st.cache_resource(max_entries=6, show_spinner="Opening the tiles", hash_funcs={Source: Source.stamp})
 def cached_city(source: Source) -> City:
     """The city if it is cached on disk; raises `NotReady` before any long work."""
@@ -159,9 +148,7 @@ def cached_city(source: Source) -> City:
         raise NotReady(f"{step} ({total:,})" if total else step)
 
     with progress_listener(refuse):
-        city = compute_city(source)
-    opened().add(source.stamp())
-    return city
+        return compute_city(source)
 
 
 def compute_city(source: Source) -> City:

@@ -16,7 +16,6 @@ from app_city import (
     View,
     cached_value,
     exact_search,
-    is_open,
     open_city,
     open_projection,
     show_heading,
@@ -60,15 +59,16 @@ def projector_page(source: Source) -> None:
     """Draw the page. The open tab's search runs once; the linked view marks its answer and the tab lists it."""
     view = choose_view()
     top, view_area = st.container(), st.container()
-    first = None if is_open(source) or not is_plain(view) else read_first_view(source)
+    stamp = source.stamp()
+    first = read_first_view(source) if is_plain(view) and st.session_state.get("opened") != stamp else None
     if first is not None:
         with top:
             st.markdown(first.heading)
         with view_area:
             show_first_view(first, view)
-        load_plotly()
     with top:
         city = open_city(source)
+        st.session_state["opened"] = stamp
         if first is None:
             show_heading(source, city)
         projection = open_projection(source, city, view)
@@ -101,8 +101,7 @@ def projector_page(source: Source) -> None:
             show_linked_view(city, view, projection, source.tiles.cache_dir, picked=row, marks=marks)
         else:
             answer_picture_requests(city)
-    if first is None:
-        load_plotly()
+    load_plotly()
     with tabs[tab]:
         if tab in (PICKED, ANYWHERE):
             show_similar(city, place, answer)

@@ -20,13 +20,14 @@ import explorer_data as explorer
 import front_end
 import projections
 from app_address import parse_tile, set_clicked, set_picked, tile_name
-from app_city import Source, View, cached_object, city_key, heading
+from app_city import Source, View, city_key, heading
 from app_first_view import FirstView
 from app_pictures import cached_base_map, open_base_map, picture_uri, sheet_frame, sheet_uri, view_order
 from embeddings import City
 from projections import Projection
 
 CLUSTERS = 10
+PAYLOADS = 4  # cities of which the server keeps what it sent
 COSINE_STEPS = 32767  # between 0 and 1, of web/live_view.js
 
 
@@ -120,7 +121,7 @@ def show_linked_view(
 def show_first_view(first: FirstView, view: View, *, key: str = "projector") -> None:
     """The linked view of a city that is not open yet; `answer_picture_requests` has to follow once it is."""
     _send_view(first.city, first.projection, view, key, None, {})
-    components()["city"](key=f"city {key}", data=first.payload)
+    components()["city"](key=f"city {key}", data=keep_payload(first.city, first.payload))
     _send_map(first.city, first.image, key)
 
 
@@ -182,14 +183,31 @@ def packed_projection(city: City, projection: Projection) -> dict[str, Any]:
     }
 
 
-@cached_object(max_entries=4)
+@st.cache_resource(show_spinner=False)
+def payloads() -> dict[str, bytes]:
+    """The payloads of the cities that were shown last, by what names their content."""
+    return {}
+
+
+def keep_payload(city: str, payload: bytes) -> bytes:
+    """Remember the payload of a city, and forget the oldest of many."""
+    known = payloads()
+    known[city] = payload
+    for old in list(known)[:-PAYLOADS]:
+        known.pop(old, None)
+    return payload
+
+
 def city_payload(city: City, cache_dir: str) -> bytes:
     """Facts about a city's tiles for the linked view: 32 letters that name the city, then JSON."""
+    key = city_key(city)
+    if (known := payloads().get(key)) is not None:
+        return known
     shown, rows = city.embeddings, view_order(city)
     cluster = projections.clusters(shown.vectors, CLUSTERS, cache_dir=cache_dir, key=shown.key)
     data = explorer.explorer_facts(city, rows, cluster[rows])
     data |= {"sprites": sheet_frame(), "map": explorer.map_frame(city.store) | {"image": ""}}
-    return city_key(city).encode() + json.dumps(data, separators=(",", ":"), allow_nan=False).encode()
+    return keep_payload(key, key.encode() + json.dumps(data, separators=(",", ":"), allow_nan=False).encode())
 
 
 def answer_picture_requests(city: City, key: str = "projector") -> None:

@@ -60,7 +60,7 @@ SEQUENTIAL_COLOURS = [
 
 PRINCIPAL_RANGE = (56, 244)  # darkest and brightest red, green, blue of a principal component
 
-COARSE_PX = 8  # edge of a tile on a map that is drawn from the coarser levels of a store
+COARSE_PIXELS = 1 << 23  # of a whole city, that are painted for a map in a few seconds
 SPRITE_LIMIT_PX = 8192  # the largest sheet that the TensorBoard Projector takes
 _PIXELS_AT_ONCE = 1 << 24
 
@@ -233,10 +233,15 @@ def _mosaic(cells: np.ndarray) -> np.ndarray:
     return cells.transpose(0, 2, 1, 3, 4).reshape(rows * size, columns * size, 3)
 
 
-def coarse_pictures(store: TileStore, size: int) -> np.ndarray:
-    """As `pictures`, of all tiles of a store, at most `COARSE_PX` wide, from the coarser levels: no plane is read."""
+def coarse_px(store: TileStore) -> int:
+    """How wide tiles may be on a map that is drawn from a store's coarser levels in a few seconds."""
     finest = max(store.levels)
-    between = min(finest, max(px for px in range(1, finest + 1) if finest % px == 0 and px < 4 * size))
+    return finest // 2 if finest**2 * len(store) <= COARSE_PIXELS else finest // 4
+
+
+def coarse_pictures(store: TileStore, size: int) -> np.ndarray:
+    """As `pictures`, of all tiles of a store, at most `coarse_px` wide, from the coarser levels: no plane is read."""
+    finest, between = max(store.levels), 2 * coarse_px(store)
     cells = store.levels[finest][:, :2].reshape(-1, 2, between, finest // between, between, finest // between)
     mean = cells[:, 0].mean(axis=(2, 4), dtype=np.float32).astype(np.uint16)
     planes = ((mean + cells[:, 1].max(axis=(2, 4))) // 2).astype(np.uint8)
@@ -254,10 +259,10 @@ def city_map(store: TileStore, px_per_tile: int = 8, *, coarse: bool = False) ->
     """The whole city made of its tiles, and the (x, y) of the tile in the upper left corner.
 
     Tile (x, y) starts at pixel ((x - x0) * px_per_tile, (y - y0) * px_per_tile); cells without a tile are grey.
-    `coarse` draws it in seconds, with at most `COARSE_PX` per tile.
+    `coarse` draws it in seconds, with at most `coarse_px` per tile.
     """
     if coarse:
-        px_per_tile = min(px_per_tile, COARSE_PX)
+        px_per_tile = min(px_per_tile, coarse_px(store))
     tile_xy = store.unwrapped_xy
     origin = tile_xy.min(axis=0)
     columns, rows = tile_xy.max(axis=0) - origin + 1
