@@ -8,7 +8,7 @@ import os
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 import streamlit as st
@@ -27,6 +27,7 @@ from progress_bars import progress_listener
 from projections import Projection
 from similarity import METRICS, Search
 from tile_files import layer_folders
+from vector_dataset import MANIFEST
 from vectors import principal_components
 
 JUDGED_AT_ONCE = 20_000  # tiles; of more, PCA is shown before it is judged
@@ -57,6 +58,22 @@ class Source:
     def with_model(self, model_path: Path) -> "Source":
         """The same tiles with another checkpoint."""
         return dataclasses.replace(self, model_path=model_path)
+
+
+@dataclasses.dataclass(frozen=True)
+class VectorSource:
+    """A dataset folder or a file of vectors; the cache folder is that of `tiles`."""
+
+    path: Path
+    tiles: TilesFlags
+    device: DeviceFlags
+    max_tiles: int
+
+    def stamp(self) -> str:
+        """A digest that changes with the dataset or file; costs milliseconds."""
+        looked_at = self.path / MANIFEST if self.path.is_dir() else self.path
+        there = looked_at.stat() if looked_at.exists() else None
+        return digest(str(self.path.resolve()), there and [there.st_mtime_ns, there.st_size], self.max_tiles)
 
 
 def _file_version(path: Path) -> tuple | None:
@@ -93,6 +110,11 @@ def find_tiles(first: Path) -> list[str]:
     """`first`, then every folder of tiles up to two levels below the working directory."""
     found = sorted(path.parent for pattern in (f"*/{LAYERS[0]}", f"*/*/{LAYERS[0]}") for path in Path().glob(pattern))
     return list(dict.fromkeys(map(str, [first, *found])))
+
+
+def find_vectors() -> list[str]:
+    """Every dataset of vectors up to two levels below the working directory."""
+    return sorted(str(path.parent) for pattern in (f"*/{MANIFEST}", f"*/*/{MANIFEST}") for path in Path().glob(pattern))
 
 
 # --- caches that all sessions share ------------------------------------------------------------------------
@@ -196,7 +218,21 @@ class View:
     colouring: str
 
 
-def open_projection(source: Source, city: City, view: View) -> Projection:
+class Settings(Protocol):
+    """Where caches are kept, and the seed."""
+
+    @property
+    def tiles(self) -> TilesFlags:
+        """The cache folder is among these."""
+        ...
+
+    @property
+    def device(self) -> DeviceFlags:
+        """The seed is among these."""
+        ...
+
+
+def open_projection(source: Settings, city: City, view: View) -> Projection:
     """The projection that `view` asks for; PCA, below a progress bar, while it is being computed."""
     place = st.container()
     vectors, seed, cache_dir = city.embeddings.vectors, source.device.seed, str(source.tiles.cache_dir)

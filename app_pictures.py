@@ -26,6 +26,7 @@ from files import digest
 from layers import LAYERS
 from tile_files import plane_digest, read_planes
 from tile_store import TileStore
+from vector_city import VectorCity
 
 PICTURE_PX = 128  # edge at which tiles are read for pictures, unless the network sees larger ones
 SHEET_COLUMNS = 4  # sheets of 4 x 4 tiles: small, because each is drawn while someone waits for it
@@ -71,11 +72,18 @@ def read_sharp_window(city: City, origin: np.ndarray) -> np.ndarray:
     return sharp.windows(np.round(origin * sharp.tile_size).astype(np.int64)[None])[0]
 
 
+def tile_pictures(city: City, rows: np.ndarray, size: int) -> np.ndarray:
+    """Pictures `(n, size, size, 3) uint8` of the store's `rows (n,)`."""
+    if isinstance(city, VectorCity):
+        return tile_images.layer_bars(city.store.layer_intensity[rows], size)
+    return tile_images.pictures(read_sharp_tiles(city, rows), np.arange(len(rows)), size)
+
+
 @cached_value(max_entries=8192)
 def picture_uri(city: City, xy: tuple[int, int], edge: int) -> str:
     """A tile's picture as a `data:` address, `edge` pixels wide."""
-    sharp = read_sharp_tiles(city, city.store.grid.rows(np.array([xy])))
-    return tile_images.data_uri(Image.fromarray(tile_images.pictures(sharp, np.array([0]), edge)[0]), "jpeg", 85)
+    picture = tile_pictures(city, city.store.grid.rows(np.array([xy])), edge)[0]
+    return tile_images.data_uri(Image.fromarray(picture), "jpeg", 85)
 
 
 # --- sheets of small pictures, for the linked view ---------------------------------------------------------
@@ -96,8 +104,7 @@ def view_order(city: City) -> np.ndarray:
 def sheet_uri(city: City, number: int) -> str:
     """Sheet `number` of the linked view as a `data:` address."""
     rows = city.rows[view_order(city)[number * SHEET_COLUMNS**2 : (number + 1) * SHEET_COLUMNS**2]]
-    cells = tile_images.pictures(read_sharp_tiles(city, rows), np.arange(len(rows)), SHEET_TILE_PX)
-    return explorer.sheet_uri(cells, 75, SHEET_COLUMNS)
+    return explorer.sheet_uri(tile_pictures(city, rows, SHEET_TILE_PX), 75, SHEET_COLUMNS)
 
 
 # --- the base map ------------------------------------------------------------------------------------------

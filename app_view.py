@@ -108,21 +108,21 @@ def show_linked_view(
         "marked": [ids[row] for row in marks.rows],
         "labels": marks.labels,
         "path": marks.path,
-        "similarities": _packed_similarities(city, picked) if picked >= 0 else None,
+        "similarities": packed_similarities(city, picked) if picked >= 0 else None,
         "panes": panes,
     }
-    _send_view(city_key(city), packed_projection(city, projection), view, key, slot, data)
+    send_view(city_key(city), packed_projection(city, projection), view, key, slot, data)
     components()["city"](key=f"city {key}", data=city_payload(city, str(cache_dir)))
     if panes == "both" and (image := open_base_map(city, cache_dir)):
-        _send_map(city_key(city), image, key)
+        send_map(city_key(city), image, key)
     answer_picture_requests(city, key)
 
 
 def show_first_view(first: FirstView, view: View, *, key: str = "projector") -> None:
     """The linked view of a city that is not open yet; `answer_picture_requests` has to follow once it is."""
-    _send_view(first.city, first.projection, view, key, None, {})
+    send_view(first.city, first.projection, view, key, None, {})
     components()["city"](key=f"city {key}", data=keep_payload(first.city, first.payload))
-    _send_map(first.city, first.image, key)
+    send_map(first.city, first.image, key)
 
 
 def first_view(source: Source, city: City, projection: Projection) -> FirstView | None:
@@ -134,8 +134,21 @@ def first_view(source: Source, city: City, projection: Projection) -> FirstView 
     return FirstView(city_key(city), payload, packed_projection(city, projection), image, heading(source, city))
 
 
-def _send_view(city: str, projection: dict, view: View, key: str, slot: str | None, more: dict[str, Any]) -> None:
-    """Send the small data of a view, with what `more` says differently from a view without a picked tile."""
+def send_view(
+    city: str,
+    projection: dict,
+    view: View,
+    key: str,
+    slot: str | None,
+    more: dict[str, Any],
+    on_click: Callable[[dict | None, dict | None], None] | None = None,
+    on_ground: Callable[[list[float] | None], None] | None = None,
+) -> None:
+    """Send the small data of a view, with what `more` says differently from a view without a picked tile.
+
+    `on_click` gets the tile and the point of a click instead of `set_clicked`; `on_ground` gets what the map shows,
+    left, top, right and bottom in tiles, or None for all of it.
+    """
     name = f"view {key}"
     data = {
         "city": city,
@@ -155,16 +168,24 @@ def _send_view(city: str, projection: dict, view: View, key: str, slot: str | No
 
     def keep() -> None:
         click = st.session_state[name].get("click") or {}
-        set_clicked(slot or key, click.get("tile"), click.get("point"))
+        if on_click:
+            on_click(click.get("tile"), click.get("point"))
+        else:
+            set_clicked(slot or key, click.get("tile"), click.get("point"))
 
-    components()["view"](key=name, data=data | more, on_click_change=keep)
+    def follow() -> None:
+        if on_ground and (moved := st.session_state[name].get("ground")):
+            on_ground(moved["tiles"])
+
+    components()["view"](key=name, data=data | more, on_click_change=keep, on_ground_change=follow)
 
 
-def _send_map(city: str, image: str, key: str) -> None:
+def send_map(city: str, image: str, key: str) -> None:
+    """Send the map of a city, a `data:` address, to the view `key`."""
     components()["pictures"](key=f"map {key}", data={"city": city, "map": image})
 
 
-def _packed_similarities(city: City, row: int) -> dict[str, Any]:
+def packed_similarities(city: City, row: int) -> dict[str, Any]:
     """Cosine similarity of every tile of the view to one of them, in whole steps."""
     vectors = city.embeddings.vectors
     steps = np.round(np.clip(vectors @ vectors[row], -1, 1) * COSINE_STEPS).astype(np.int16)
@@ -203,10 +224,16 @@ def city_payload(city: City, cache_dir: str) -> bytes:
     key = city_key(city)
     if (known := payloads().get(key)) is not None:
         return known
-    shown, rows = city.embeddings, view_order(city)
+    shown = city.embeddings
     cluster = projections.clusters(shown.vectors, CLUSTERS, cache_dir=cache_dir, key=shown.key)
+    return pack_payload(city, cluster, explorer.map_frame(city.store))
+
+
+def pack_payload(city: City, cluster: np.ndarray, frame: dict[str, Any]) -> bytes:
+    """The payload of a city with the `cluster (N,)` of each tile, on a map that lies in `frame`."""
+    key, rows = city_key(city), view_order(city)
     data = explorer.explorer_facts(city, rows, cluster[rows])
-    data |= {"sprites": sheet_frame(), "map": explorer.map_frame(city.store) | {"image": ""}}
+    data |= {"sprites": sheet_frame(), "map": frame | {"image": ""}}
     return keep_payload(key, key.encode() + json.dumps(data, separators=(",", ":"), allow_nan=False).encode())
 
 

@@ -255,6 +255,8 @@ def shared_words(own: list[str], other: list[str]) -> str:
 
 def shows_classes(store: TileStore, rows: np.ndarray) -> bool:
     """Whether the pixels of the store's `rows` have the brightness of the classes of the style."""
+    if store.tile_size == 1:  # the mean brightness of a tile says nothing of classes
+        return False
     digest = load_style().digest
     same_style = read_manifest(store.tiles_root).get("style_digest", digest) == digest
     return same_style and class_shares(store, rows)[2] >= MIN_RECOGNISED

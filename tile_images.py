@@ -61,6 +61,7 @@ SEQUENTIAL_COLOURS = [
 PRINCIPAL_RANGE = (56, 244)  # darkest and brightest red, green, blue of a principal component
 
 COARSE_PIXELS = 1 << 23  # of a whole city, that are painted for a map in a few seconds
+FULL_BAR = 2.0  # sum of the roots of the layers' brightness that fills a picture of `layer_bars`
 SPRITE_LIMIT_PX = 8192  # the largest sheet that the TensorBoard Projector takes
 _PIXELS_AT_ONCE = 1 << 24
 
@@ -185,6 +186,23 @@ def pictures(store: TileStore, rows: np.ndarray, size: int = 64) -> np.ndarray:
         tiles = shrink_planes(store.planes[planes], between)[inverse].reshape(-1, len(LAYERS), between, between)
         result[part] = _resize_all(composite(tiles), size)
     return result
+
+
+def layer_bars(intensity: np.ndarray, size: int = 64) -> np.ndarray:
+    """Pictures `(n, size, size, 3) uint8` of tiles of which only the mean brightness `(n, L)` of each layer is known.
+
+    The colours of the layers stand side by side, as wide as each one's share and as high as the tile is full.
+    """
+    share = np.sqrt(np.asarray(intensity, dtype=np.float32))
+    total = share.sum(axis=1, keepdims=True)
+    edge = np.cumsum(share / np.maximum(total, 1e-9), axis=1)  # (n, L)
+    at = (np.arange(size) + 0.5) / size
+    layer = np.minimum((edge[:, None] < at[None, :, None]).sum(axis=2), len(LAYERS) - 1)  # (n, size)
+    palette = np.array([hex_to_rgb(LAYER_COLOURS[name]) for name in LAYERS], np.uint8)
+    high = np.clip(total / FULL_BAR, 0.12, 1) * (total > 0)
+    drawn = at[None, :] > 1 - high  # (n, size), from the top
+    ground = np.array(GROUND, np.uint8)
+    return np.where(drawn[:, :, None, None], palette[layer][:, None], ground)
 
 
 def shrink_planes(planes: np.ndarray, size: int) -> np.ndarray:
