@@ -31,6 +31,7 @@ from vector_dataset import MANIFEST
 from vectors import principal_components
 
 JUDGED_AT_ONCE = 20_000  # tiles; of more, PCA is shown before it is judged
+PLACED_AMONG = 3  # similar tiles, between which a place that was not projected lies in t-SNE and UMAP
 INDEXED_AT_ONCE = 20_000  # tiles; an index of more is built in the background
 
 # --- checkpoint and tiles ----------------------------------------------------------------------------------
@@ -276,6 +277,37 @@ def trustworthiness(city: City, projection: Projection) -> float:
 @cached_object(max_entries=48)
 def _projection(city: City, algorithm: str, dimensions: int, options: dict) -> Projection:
     return projections.project(city.embeddings.vectors, algorithm, dimensions, **options)
+
+
+@dataclasses.dataclass(frozen=True)
+class Placing:
+    """How vectors that were not projected get a point: by the linear map of PCA, or between similar known ones."""
+
+    points: np.ndarray
+    known: Search
+    mean: np.ndarray
+    axes: np.ndarray | None
+
+
+@cached_object(max_entries=12)
+def placing(city: City, projection: Projection) -> Placing:
+    """How other vectors get a point in a projection of a city's."""
+    known, axes = city.embeddings.vectors, None
+    mean = known.mean(axis=0)
+    if projection.algorithm == "PCA":  # it is linear: the axes are found again
+        axes = np.linalg.lstsq(known - mean, projection.points, rcond=None)[0]
+    return Placing(projection.points, Search(known, "dot"), mean, axes)
+
+
+def place_among(placing: Placing, vectors: np.ndarray) -> np.ndarray:
+    """Points `(n, d) float32` of `vectors (n, D)` in a projection of others."""
+    if placing.axes is not None or not len(vectors):
+        axes = np.zeros((len(placing.mean), placing.points.shape[1])) if placing.axes is None else placing.axes
+        return ((vectors - placing.mean) @ axes).astype(np.float32)
+    rows, distances = placing.known.query(vectors, PLACED_AMONG)
+    weight = 1 / (np.maximum(distances, 0) + 1e-4)
+    weight /= weight.sum(axis=1, keepdims=True)
+    return (placing.points[rows] * weight[..., None]).sum(axis=1).astype(np.float32)
 
 
 def open_index(source: Source, city: City, metric: str = METRICS[0], trees: int = similarity.DEFAULT_TREES) -> Search:

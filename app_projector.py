@@ -25,6 +25,7 @@ from app_controls import choose_view
 from app_first_view import has_first_view, keep_first_view, read_first_view
 from app_jobs import show_error
 from app_places import NEIGHBOURS, Place, any_place, choose_latlon, nearest, show_layers, show_place, tile_place
+from app_points import choose_table, show_table, table_pins
 from app_view import (
     Marks,
     answer_picture_requests,
@@ -44,7 +45,14 @@ from vectors import principal_components
 
 WALK_STEPS = 8  # tiles between the two ends
 SLOTS = ("a", "b", "c")
-TABS = PICKED, ANYWHERE, SUM, WALK, STATISTICS = ("Picked tile", "Any place", "A + B − C", "Walk", "Statistics")
+TABS = PICKED, ANYWHERE, TABLE, SUM, WALK, STATISTICS = (
+    "Picked tile",
+    "Any place",
+    "Your table",
+    "A + B − C",
+    "Walk",
+    "Statistics",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +92,11 @@ def projector_page(source: Source) -> None:
     if tab == ANYWHERE:
         with tabs[tab]:
             place = choose_anywhere(city)
+    table = None
+    if tab == TABLE:
+        with tabs[tab]:
+            table = choose_table(source, city)
+            place = show_table(table, city) if table is not None else None
     if tab == SUM and min(slots) >= 0:
         answer = find_sum(index, city, slots)
         numbers = map(str, range(1, len(answer.rows) + 1))
@@ -94,6 +107,8 @@ def projector_page(source: Source) -> None:
     elif place is not None:
         answer = find_similar(index, place, city)
         marks = Marks(answer.rows)
+    if table is not None:
+        marks = dataclasses.replace(marks, pins=table_pins(table, city, projection))
 
     # show it twice
     with view_area:
@@ -103,13 +118,13 @@ def projector_page(source: Source) -> None:
             answer_picture_requests(city)
     load_plotly()
     with tabs[tab]:
-        if tab in (PICKED, ANYWHERE):
+        if tab in (PICKED, ANYWHERE) or (place is not None and tab == TABLE):
             show_similar(city, place, answer)
         elif tab == SUM:
             show_sum(city, slots, row, answer)
         elif tab == WALK:
             show_walk(city, slots[:2], row, answer)
-        else:
+        elif tab == STATISTICS:
             show_statistics(city, projection)
     if is_plain(view) and not has_first_view(source):
         kept = first_view(source, city, projection)

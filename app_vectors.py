@@ -7,6 +7,7 @@ every tile, loaded or not.
 """
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NoReturn
 
@@ -18,7 +19,7 @@ import projections
 import tile_grid
 import tile_images
 from app_address import URL, clear_picked, parse_tile, set_picked, tile_name
-from app_city import VectorSource, View, city_key, open_projection
+from app_city import VectorSource, View, city_key, open_projection, place_among, placing
 from app_controls import choose_view
 from app_jobs import NotReady, escape, jobs, run_job, show_error, show_warnings
 from app_projector import show_counts
@@ -41,7 +42,7 @@ from files import digest
 from layers import LAYERS
 from progress_bars import progress_listener
 from projections import Projection
-from similarity import Search, map_link
+from similarity import map_link
 from tile_facts import ZONES
 from vector_city import (
     IN_VIEW,
@@ -57,7 +58,6 @@ from vector_city import (
 
 SLOT = "vectors"
 RESULTS = 12
-PLACED_AMONG = 3  # tiles of the overview, between which a tile is placed in t-SNE and UMAP
 AROUND = 0.25  # of its width, by which more than what the map shows is loaded
 TABS = PICKED, ANYWHERE, STATISTICS = ("Picked tile", "Any place", "Statistics")
 
@@ -91,14 +91,16 @@ def vectors_page(source: VectorSource) -> None:
         elif tab == PICKED:
             row = choose_random(opened.all, row)
         min_km = 0.0 if tab == STATISTICS else choose_distance()
-    found, distances = np.zeros(0, np.int64), np.zeros(0)
+    own = others = opened.overview.embeddings.take(np.zeros(0, np.int64))
+    distances = np.zeros(0)
     if row >= 0:
         own = opened.all.read(np.array([row]))
-        if search is not None and tab != STATISTICS:
-            where = place_of(opened.all, row)
-            found, distances = search.query(own.vectors[0], RESULTS, latlon=where, min_km=min_km, without=row)
+    if row >= 0 and search is not None and tab != STATISTICS:
+        where = place_of(opened.all, row)
+        found, distances = search.query(own.vectors[0], RESULTS, latlon=where, min_km=min_km, without=row)
+        others = opened.all.read(found)
     with view_area:
-        show_view(opened, view, projection, row, found)
+        show_view(opened, view, projection, own, others)
     load_plotly()
     with tabs[tab]:
         if tab == STATISTICS:
@@ -106,7 +108,7 @@ def vectors_page(source: VectorSource) -> None:
         elif row < 0:
             st.caption("Pick a tile in the embedding or on the map to see it here.")
         else:
-            show_tile(opened.all, own, found, distances, search is not None)
+            show_tile(opened.all, own, others, distances, search is not None)
 
 
 # --- opening -----------------------------------------------------------------------------------------------
@@ -177,20 +179,22 @@ def show_heading(opened: Opened) -> None:
 # --- the linked view ---------------------------------------------------------------------------------------
 
 
-def show_view(opened: Opened, view: View, projection: Projection, row: int, found: np.ndarray) -> None:
-    """The embedding and the map of what is loaded, with the picked tile and the tiles that were found."""
+def show_view(opened: Opened, view: View, projection: Projection, own: Embeddings, found: Embeddings) -> None:
+    """The embedding and the map of what is loaded, with the picked tile, if any, and the tiles that were found."""
     tiles = opened.all
     city, cluster = loaded_city(opened)
+    place = partial(place_among, placing(opened.overview, projection))
     if city is not opened.overview:
-        projection = placed_projection(opened.overview, projection, city)
+        placed = place(city.embeddings.vectors[len(opened.overview.embeddings) :])  # it begins with the overview
+        projection = dataclasses.replace(projection, points=np.concatenate([projection.points, placed]))
     key = city_key(city)
-    ids = [explorer.tile_id(tiles.zoom, tiles.tile_xy[one]) for one in [row, *found]]
-    own = int(city.embeddings.rows(tiles.tile_xy[[row]])[0]) if row >= 0 else -1
+    ids = [explorer.tile_id(tiles.zoom, xy) for xy in (*own.tile_xy, *found.tile_xy)]
+    row = int(city.embeddings.rows(own.tile_xy)[0]) if len(own) else -1
     more = {
-        "tile": ids[0] if row >= 0 else "",
-        "marked": ids[1:],
-        "similarities": packed_similarities(city, own) if own >= 0 else None,
-        "pins": pins(opened, city, projection, row, found),
+        "tile": ids[0] if len(own) else "",
+        "marked": ids[len(own) :],
+        "similarities": packed_similarities(city, row) if row >= 0 else None,
+        "pins": pins(city, projection, place, joined(own, found)) if len(own) else [],
         "series": tiles.about["key"],
         "follows": len(opened.overview.embeddings) < len(tiles),
     }
@@ -273,48 +277,18 @@ def _nearest(opened: Opened, vectors: np.ndarray) -> np.ndarray:
     return (np.square(means).sum(axis=1) / 2 - vectors @ means.T).argmin(axis=1).astype(opened.cluster.dtype)
 
 
-def placed_projection(overview: VectorCity, projection: Projection, city: City) -> Projection:
-    """The projection of the overview with the other tiles of `city`, which begins with the overview's, among them."""
-    more = city.embeddings.vectors[len(overview.embeddings) :]
-    placed = place_among(projection, overview.embeddings.vectors, more)
-    return dataclasses.replace(projection, points=np.concatenate([projection.points, placed.astype(np.float32)]))
-
-
-def place_among(projection: Projection, known: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """Points of `vectors (n, D)` in a projection of the vectors `known (N, D)`.
-
-    PCA is a linear map, which is found again; in t-SNE and UMAP a place lies between its most similar known ones.
-    """
-    if not len(vectors):
-        return np.zeros((0, projection.dimensions))
-    if projection.algorithm == "PCA":
-        mean = known.mean(axis=0)
-        axes = np.linalg.lstsq(known - mean, projection.points, rcond=None)[0]
-        return (vectors - mean) @ axes
-    rows, distances = Search(known, "dot").query(vectors, PLACED_AMONG)
-    weight = 1 / (np.maximum(distances, 0) + 1e-4)
-    return (projection.points[rows] * (weight / weight.sum(axis=1, keepdims=True))[..., None]).sum(axis=1)
-
-
-def pins(opened: Opened, city: City, projection: Projection, row: int, found: np.ndarray) -> list[dict[str, Any]]:
-    """The picked and the found tiles that are not loaded: where they are on the map and in the flat projection."""
-    tiles = opened.all
-    wanted = np.concatenate([[row] if row >= 0 else [], found]).astype(np.int64)
-    labels = ([""] if row >= 0 else []) + [str(rank) for rank in range(1, len(found) + 1)]
-    missing = np.flatnonzero(city.embeddings.rows(tiles.tile_xy[wanted]) < 0) if len(wanted) else wanted
-    if not len(missing):
-        return []
-    overview = opened.overview.embeddings.vectors
+def pins(
+    city: City, projection: Projection, place: Callable[[np.ndarray], np.ndarray], wanted: Embeddings
+) -> list[dict[str, Any]]:
+    """Those of the `wanted` tiles, the picked one first, that are not loaded: on the map and in the flat projection."""
+    missing = np.flatnonzero(city.embeddings.rows(wanted.tile_xy) < 0)
     points = projection.points
-    placed = place_among(
-        dataclasses.replace(projection, points=points[: len(overview)]), overview, tiles.read(wanted[missing]).vectors
-    )
-    flat = (placed - points.min(axis=0)) / np.ptp(points, axis=0).max()  # as explorer_data.packed_projection has it
+    flat = (place(wanted.vectors[missing]) - points.min(axis=0)) / np.ptp(points, axis=0).max()
     return [
         {
-            "tile": (tiles.tile_xy[wanted[one]] + 0.5).tolist(),
-            "point": point.tolist() if projection.dimensions == 2 else None,
-            "label": labels[one],
+            "tile": (wanted.tile_xy[one] + 0.5).tolist(),
+            "point": point.tolist() if projection.dimensions == 2 else None,  # as explorer_data.packed_projection
+            "label": str(one) if one else "",
         }
         for one, point in zip(missing.tolist(), flat, strict=True)
     ]
@@ -362,7 +336,9 @@ def choose_distance() -> float:
 # --- showing it --------------------------------------------------------------------------------------------
 
 
-def show_tile(tiles: VectorTiles, own: Embeddings, found: np.ndarray, distances: np.ndarray, is_searched: bool) -> None:
+def show_tile(
+    tiles: VectorTiles, own: Embeddings, others: Embeddings, distances: np.ndarray, is_searched: bool
+) -> None:
     """A tile with its facts and a link to a map, and the tiles most similar to it of all."""
     left, right = st.columns([1, 3], gap="large")
     lat, lon = own.latlon[0]
@@ -376,10 +352,9 @@ def show_tile(tiles: VectorTiles, own: Embeddings, found: np.ndarray, distances:
         st.markdown("##### Most similar tiles")
         if not is_searched:
             st.caption("The search index is being built.")
-        elif not len(found):
+        elif not len(distances):
             st.caption("No tile is that far away. Choose a smaller distance.")
         else:
-            others = tiles.read(found)
             km = tile_grid.great_circle_km(others.latlon, own.latlon[0])
             names = np.array([*LAYERS, "nothing drawn"])[others.dominant_layer]
             notes = [
@@ -387,7 +362,7 @@ def show_tile(tiles: VectorTiles, own: Embeddings, found: np.ndarray, distances:
                 for rank, (distance, name, away) in enumerate(zip(distances, names, km, strict=True), start=1)
             ]
             city = vector_city(tiles, others)
-            show_gallery("similar tiles", city, np.arange(len(found)), notes, slot=SLOT)
+            show_gallery("similar tiles", city, np.arange(len(others)), notes, slot=SLOT)
             st.caption("A picture shows the tile's layers: as wide as their share, as high as the tile is full.")
 
 

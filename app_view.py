@@ -8,7 +8,7 @@ pictures follow when the browser asks for them. A rerun sends only the small dat
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,7 @@ class Marks:
     rows: Iterable[int] = ()
     labels: tuple[str, ...] = ()
     path: bool = False
+    pins: Sequence[dict[str, Any]] = ()  # of places that are no tiles, as `Pin` of web/types.d.ts
 
 
 def show_linked_view(
@@ -108,6 +109,7 @@ def show_linked_view(
         "marked": [ids[row] for row in marks.rows],
         "labels": marks.labels,
         "path": marks.path,
+        "pins": list(marks.pins),
         "similarities": packed_similarities(city, picked) if picked >= 0 else None,
         "panes": panes,
     }

@@ -48,6 +48,7 @@ ROOMS = (
     ("app_pictures", "app_controls", "app_first_view"),
     ("app_view",),
     ("app_places",),
+    ("app_points",),
     ("app_projector", "app_search", "app_compare"),
     ("app_vectors",),
     ("train", "evaluate", "precompute_embeddings", "visualize", "interactive_visualizer", "streamlit_app"),
