@@ -83,7 +83,7 @@ def tile_pictures(city: City, rows: np.ndarray, size: int) -> np.ndarray:
 def picture_uri(city: City, xy: tuple[int, int], edge: int) -> str:
     """A tile's picture as a `data:` address, `edge` pixels wide."""
     picture = tile_pictures(city, city.store.grid.rows(np.array([xy])), edge)[0]
-    return tile_images.data_uri(Image.fromarray(picture), "jpeg", 85)
+    return tile_images.data_uri(Image.fromarray(picture), "png" if isinstance(city, VectorCity) else "jpeg", 85)
 
 
 # --- sheets of small pictures, for the linked view ---------------------------------------------------------
@@ -104,7 +104,8 @@ def view_order(city: City) -> np.ndarray:
 def sheet_uri(city: City, number: int) -> str:
     """Sheet `number` of the linked view as a `data:` address."""
     rows = city.rows[view_order(city)[number * SHEET_COLUMNS**2 : (number + 1) * SHEET_COLUMNS**2]]
-    return explorer.sheet_uri(tile_pictures(city, rows, SHEET_TILE_PX), 75, SHEET_COLUMNS)
+    quality = None if isinstance(city, VectorCity) else 75  # bars of even colours are small without loss
+    return explorer.sheet_uri(tile_pictures(city, rows, SHEET_TILE_PX), quality, SHEET_COLUMNS)
 
 
 # --- the base map ------------------------------------------------------------------------------------------

@@ -228,6 +228,14 @@ def sprites(city: City, store_rows: np.ndarray) -> dict[str, Any]:
     return {"size": size, "columns": SHEET_COLUMNS, "per_sheet": SHEET_COLUMNS**2, "sheets": sheets}
 
 
+def bar_sprites(city: City, store_rows: np.ndarray) -> dict[str, Any]:
+    """Pictures of `tile_images.layer_bars` instead of composites, for tiles without pixels."""
+    size = SPRITE_PX[crowd(len(store_rows))]
+    cells = (tile_images.layer_bars(city.store.layer_intensity[chunk], size) for chunk in _chunks(store_rows))
+    sheets = [sheet_uri(part) for part in cells]  # lossless: even colours are small, and edges stay sharp
+    return {"size": size, "columns": SHEET_COLUMNS, "per_sheet": SHEET_COLUMNS**2, "sheets": sheets}
+
+
 def planes(city: City, store_rows: np.ndarray) -> dict[str, Any]:
     """The drawn layers of the tiles, each distinct one once, as grey masks in sheets of 16 × 16."""
     drawn = city.pictures.plane_of[store_rows]

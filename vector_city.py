@@ -25,7 +25,7 @@ from layers import LAYER_COLOURS, LAYERS
 from progress_bars import progress
 from similarity import Search
 from tile_facts import ZONES
-from tile_grid import farther_than, latlon_of_tile, tile_codes, tile_of_latlon, unwrapped
+from tile_grid import Box, area_bounds, farther_than, latlon_of_tile, tile_codes, tile_of_latlon, unwrapped
 from tile_images import hex_to_rgb
 from tile_store import TileStore
 from vector_dataset import ROW_GROUP, DatasetFolder, is_dataset, part_name
@@ -113,6 +113,12 @@ class VectorTiles:
         each = -(-count // OVERVIEW_GROUPS)
         starts = np.linspace(0, len(self) - ROW_GROUP, OVERVIEW_GROUPS).astype(np.int64)
         return (starts[:, None] + np.arange(each) * (ROW_GROUP // each)).reshape(-1)
+
+    def take(self, rows: np.ndarray) -> "VectorTiles":
+        """Only the tiles of `rows`, in that order."""
+        picked = {name: getattr(self, name)[rows] for name in ("tile_xy", "layer", "part", "place")}
+        about = self.about | {"key": digest(self.about["key"], picked["tile_xy"])}
+        return dataclasses.replace(self, **picked, about=about)
 
     def read(self, rows: np.ndarray) -> Embeddings:
         """The vectors of some rows, in their order, and facts about these tiles."""
@@ -365,6 +371,20 @@ def layer_map(tiles: VectorTiles) -> tuple[dict[str, Any], Image.Image]:
     pixels[shown, :3], pixels[shown, 3] = palette[counts[shown].argmax(axis=1)], MAP_ALPHA
     frame = {"origin": origin.tolist(), "width": width, "height": height, "px_per_tile": 1 / step, "tiles": len(tiles)}
     return frame, Image.fromarray(pixels.reshape(height, width, 4))
+
+
+def rows_in_box(tiles: VectorTiles, box: Box) -> np.ndarray:
+    """Rows of the tiles with their centre in a box. Raises `UserError` if there is none."""
+    west, south, east, north = box
+    lat, lon = latlon_of_tile(tiles.tile_xy + 0.5, tiles.zoom).T
+    across = (lon >= west) | (lon <= east) if west > east else (lon >= west) & (lon <= east)
+    rows = np.flatnonzero(across & (lat >= south) & (lat <= north))
+    if not len(rows):
+        covers = ", ".join(f"{edge:.4f}" for edge in area_bounds(tiles.tile_xy, tiles.zoom))
+        raise UserError(
+            f"no tile of {tiles.path} lies in --bbox {','.join(f'{edge:g}' for edge in box)}; it covers {covers}"
+        )
+    return rows
 
 
 def place_of(tiles: VectorTiles, row: int) -> tuple[float, float]:

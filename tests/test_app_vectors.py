@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -265,6 +266,68 @@ def test_a_dataset_of_300_000_tiles_stays_small_on_the_wire(open_vectors_app, tm
     assert len(components(app, "loc2vec_city")[0].bytes) < 3_000_000
     pictures = [len(found.json or found.mixed.json) for found in components(app, "loc2vec_pictures")]
     assert max(pictures) < 2_000_000
+
+
+# --- the page of a dataset ---------------------------------------------------------------------------------
+
+
+def page_data(path: Path) -> dict:
+    text = path.read_text(encoding="utf-8")
+    return json.loads(re.search(r'<script[^>]*type="application/json"[^>]*>(.*?)</script>', text, re.S)[1])
+
+
+def test_a_page_of_a_box_of_a_dataset(run_script, dataset, whole, tmp_path):
+    tiles, _ = whole
+    south, west = latlon_of_tile(np.array([91525.0, 43795.0]))
+    north, east = latlon_of_tile(np.array([91535.0, 43785.0]))
+    box = f"{west:.5f},{south:.5f},{east:.5f},{north:.5f}"
+    flags = ("--vectors", dataset, "--bbox", box, "--dr_algorithms", "PCA", "--output_dir", tmp_path / "page")
+    said_there = run_script("run_interactive_viz.py", "html", *flags).stdout
+    expected = tiles.rows_within(91525.6, 43785.6, 91534.4, 43794.4)
+    data = page_data(tmp_path / "page" / "index.html")
+    assert data["count"] == len(expected) and f"{len(expected)} tiles" in said_there
+    assert data["map"]["image"].startswith("data:image/png") and data["map"]["width"] == 10
+    assert data["sprites"]["sheets"] and "planes" not in data and data["reasons"] is None
+    run_script("run_interactive_viz.py", "html", *flags, "--max_tiles", 20)
+    assert page_data(tmp_path / "page" / "index.html")["count"] == 20
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--bbox", "1,2,3,4"), "name a dataset or file with --vectors"),
+        (("--vectors", "none"), "nothing at none"),
+    ],
+)
+def test_wrong_use_of_vectors_is_one_message(run_script, flags, words):
+    answer = run_script("run_interactive_viz.py", "html", *flags, check=2)
+    assert words in answer.stderr and "Traceback" not in answer.stderr
+
+
+def test_a_box_without_tiles_says_what_the_dataset_covers(run_script, dataset):
+    answer = run_script("run_interactive_viz.py", "html", "--vectors", dataset, "--bbox", "1,2,3,4", check=2)
+    assert "it covers" in answer.stderr and "(W,S,E,N)" in answer.stderr
+
+
+def test_a_large_page_is_announced_with_size_and_time(tiny_tiles, tiny_checkpoint, cache, monkeypatch):  # noqa: F811
+    import cli
+    import interactive_visualizer
+
+    city = interactive_visualizer.load_city(cli.TilesFlags(tiny_tiles, cache_dir=cache), tiny_checkpoint, device="cpu")
+    page = interactive_visualizer.PageFlags()
+    text = interactive_visualizer.estimate(city, page)
+    assert re.search(r"a page of 1\d\d tiles: about \d+ MB, and about .* on this machine", text) and "reasons" in text
+    assert "reasons" not in interactive_visualizer.estimate(city, interactive_visualizer.PageFlags(reasons=False))
+    told = []
+    monkeypatch.setattr(interactive_visualizer, "MANY_TILES", 100)
+    monkeypatch.setattr(interactive_visualizer, "note", told.append)
+    monkeypatch.setattr(interactive_visualizer, "page_data", lambda *_: pytest.fail("stop here"))
+    with pytest.raises(pytest.fail.Exception):
+        interactive_visualizer.build_page(
+            cli.TilesFlags(tiny_tiles, cache_dir=cache), tiny_checkpoint, cli.DeviceFlags("cpu"),
+            interactive_visualizer.PageFlags(max_tiles=0),
+        )  # fmt: skip
+    assert len(told) == 1 and "MB" in told[0]
 
 
 # --- a visitor's own table ---------------------------------------------------------------------------------
