@@ -380,10 +380,9 @@ def rows_in_box(tiles: VectorTiles, box: Box) -> np.ndarray:
     across = (lon >= west) | (lon <= east) if west > east else (lon >= west) & (lon <= east)
     rows = np.flatnonzero(across & (lat >= south) & (lat <= north))
     if not len(rows):
-        covers = ", ".join(f"{edge:.4f}" for edge in area_bounds(tiles.tile_xy, tiles.zoom))
-        raise UserError(
-            f"no tile of {tiles.path} lies in --bbox {','.join(f'{edge:g}' for edge in box)}; it covers {covers}"
-        )
+        covers = ",".join(f"{edge:.4f}" for edge in area_bounds(tiles.tile_xy, tiles.zoom))
+        wanted = ",".join(f"{edge:g}" for edge in box)
+        raise UserError(f"no tile of {tiles.path} lies in --bbox {wanted}; it covers {covers} (W,S,E,N)")
     return rows
 
 
