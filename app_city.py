@@ -294,8 +294,9 @@ def placing(city: City, projection: Projection) -> Placing:
     """How other vectors get a point in a projection of a city's."""
     known, axes = city.embeddings.vectors, None
     mean = known.mean(axis=0)
-    if projection.algorithm == "PCA":  # it is linear: the axes are found again
-        axes = np.linalg.lstsq(known - mean, projection.points, rcond=None)[0]
+    if projection.algorithm == "PCA":  # it is linear: the axes are found again, by least squares
+        centred = known.astype(np.float64) - mean
+        axes = np.linalg.pinv(centred.T @ centred, rcond=1e-10, hermitian=True) @ (centred.T @ projection.points)
     return Placing(projection.points, Search(known, "dot"), mean, axes)
 
 
