@@ -5,10 +5,12 @@ Not a command. `streamlit run streamlit_app.py` shows it at work.
 
 import dataclasses
 import os
+import time
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
+import numpy as np
 import streamlit as st
 
 import embeddings
@@ -25,6 +27,12 @@ from progress_bars import progress_listener
 from projections import Projection
 from similarity import METRICS, Search
 from tile_files import layer_folders
+from vector_dataset import MANIFEST
+from vectors import principal_components
+
+JUDGED_AT_ONCE = 20_000  # tiles; of more, PCA is shown before it is judged
+PLACED_AMONG = 3  # similar tiles, between which a place that was not projected lies in t-SNE and UMAP
+INDEXED_AT_ONCE = 20_000  # tiles; an index of more is built in the background
 
 # --- checkpoint and tiles ----------------------------------------------------------------------------------
 
@@ -51,6 +59,22 @@ class Source:
     def with_model(self, model_path: Path) -> "Source":
         """The same tiles with another checkpoint."""
         return dataclasses.replace(self, model_path=model_path)
+
+
+@dataclasses.dataclass(frozen=True)
+class VectorSource:
+    """A dataset folder or a file of vectors; the cache folder is that of `tiles`."""
+
+    path: Path
+    tiles: TilesFlags
+    device: DeviceFlags
+    max_tiles: int
+
+    def stamp(self) -> str:
+        """A digest that changes with the dataset or file; costs milliseconds."""
+        looked_at = self.path / MANIFEST if self.path.is_dir() else self.path
+        there = looked_at.stat() if looked_at.exists() else None
+        return digest(str(self.path.resolve()), there and [there.st_mtime_ns, there.st_size], self.max_tiles)
 
 
 def _file_version(path: Path) -> tuple | None:
@@ -89,6 +113,11 @@ def find_tiles(first: Path) -> list[str]:
     return list(dict.fromkeys(map(str, [first, *found])))
 
 
+def find_vectors() -> list[str]:
+    """Every dataset of vectors up to two levels below the working directory."""
+    return sorted(str(path.parent) for pattern in (f"*/{MANIFEST}", f"*/*/{MANIFEST}") for path in Path().glob(pattern))
+
+
 # --- caches that all sessions share ------------------------------------------------------------------------
 
 
@@ -97,12 +126,17 @@ def city_key(city: City) -> str:
     return digest(city.embeddings.key, city.store.content_key, PAGE_FORMAT)
 
 
+def projection_key(projection: Projection) -> tuple:
+    """What tells the projections of one city apart."""
+    return projection.algorithm, projection.dimensions, projection.settings
+
+
 def index_key(index: Search) -> tuple:
     """What tells the indices of one city apart."""
     return index.kind, index.metric, index.trees
 
 
-BY_CONTENT = {City: city_key, Search: index_key}
+BY_CONTENT = {City: city_key, Search: index_key, Projection: projection_key}
 cached_object = partial(st.cache_resource, show_spinner=False, hash_funcs=BY_CONTENT)  # callers get the same object
 cached_value = partial(st.cache_data, show_spinner=False, hash_funcs=BY_CONTENT)  # callers get a copy
 
@@ -159,9 +193,14 @@ def compute_city(source: Source) -> City:
 def show_heading(source: Source, city: City) -> None:
     """One line that says what is open, and the warnings of opening it."""
     show_warnings()
+    st.markdown(heading(source, city))
+
+
+def heading(source: Source, city: City) -> str:
+    """What is open, as Markdown."""
     checkpoint = city.checkpoint
     epoch = f"epoch {checkpoint.epoch}" if checkpoint.epoch else "untrained"
-    st.markdown(
+    return (
         f"**{escape(str(source.tiles.tiles_root))}** · {len(city.embeddings):,} tiles of {city.store.tile_size} px"
         f" · **{escape(source.model_path.name)}** ({epoch}, {city.embeddings.vectors.shape[1]} dimensions)"
     )
@@ -180,7 +219,21 @@ class View:
     colouring: str
 
 
-def open_projection(source: Source, city: City, view: View) -> Projection:
+class Settings(Protocol):
+    """Where caches are kept, and the seed."""
+
+    @property
+    def tiles(self) -> TilesFlags:
+        """The cache folder is among these."""
+        ...
+
+    @property
+    def device(self) -> DeviceFlags:
+        """The seed is among these."""
+        ...
+
+
+def open_projection(source: Settings, city: City, view: View) -> Projection:
     """The projection that `view` asks for; PCA, below a progress bar, while it is being computed."""
     place = st.container()
     vectors, seed, cache_dir = city.embeddings.vectors, source.device.seed, str(source.tiles.cache_dir)
@@ -190,13 +243,35 @@ def open_projection(source: Source, city: City, view: View) -> Projection:
         "cache_dir": cache_dir,
         "key": city.embeddings.key,
     }
-    if view.algorithm == "PCA" or projections.is_cached(vectors, view.algorithm, view.dimensions, **options):
+    if projections.is_cached(vectors, view.algorithm, view.dimensions, **options):
         return _projection(city, view.algorithm, view.dimensions, options)
+    if view.algorithm == "PCA":
+        return _pca(city, view.dimensions, options)
     key = digest(city_key(city), view.algorithm, view.dimensions, options)
     work = partial(projections.project, vectors, view.algorithm, view.dimensions, **options)
     run_job(place, key, f"Compute {projections.TITLES[view.algorithm]}", work)
     place.caption("PCA is shown in the meantime.")
-    return _projection(city, "PCA", view.dimensions, options | {"settings": {}})
+    return _pca(city, view.dimensions, options | {"settings": {}})
+
+
+@cached_object(max_entries=12)
+def _pca(city: City, dimensions: int, options: dict) -> Projection:
+    """PCA; of many tiles without its trustworthiness, which takes longer than the projection itself."""
+    vectors = city.embeddings.vectors
+    if len(vectors) <= JUDGED_AT_ONCE:
+        return projections.project(vectors, "PCA", dimensions, **options)
+    started = time.perf_counter()
+    points, explained = principal_components(vectors, dimensions)
+    seconds = time.perf_counter() - started
+    return Projection(points.astype(np.float32), "PCA", dimensions, {}, np.nan, seconds, explained, len(vectors))
+
+
+@cached_object(max_entries=12, show_spinner="Judging the projection")
+def trustworthiness(city: City, projection: Projection) -> float:
+    """How faithful a projection is, also if it was shown without this figure."""
+    if np.isfinite(projection.trustworthiness):
+        return projection.trustworthiness
+    return projections.trustworthiness(city.embeddings.vectors, projection.points)
 
 
 @cached_object(max_entries=48)
@@ -204,9 +279,54 @@ def _projection(city: City, algorithm: str, dimensions: int, options: dict) -> P
     return projections.project(city.embeddings.vectors, algorithm, dimensions, **options)
 
 
+@dataclasses.dataclass(frozen=True)
+class Placing:
+    """How vectors that were not projected get a point: by the linear map of PCA, or between similar known ones."""
+
+    points: np.ndarray
+    known: Search
+    mean: np.ndarray
+    axes: np.ndarray | None
+
+
+@cached_object(max_entries=12)
+def placing(city: City, projection: Projection) -> Placing:
+    """How other vectors get a point in a projection of a city's."""
+    known, axes = city.embeddings.vectors, None
+    mean = known.mean(axis=0)
+    if projection.algorithm == "PCA":  # it is linear: the axes are found again, by least squares
+        centred = known.astype(np.float64) - mean
+        axes = np.linalg.pinv(centred.T @ centred, rcond=1e-10, hermitian=True) @ (centred.T @ projection.points)
+    return Placing(projection.points, Search(known, "dot"), mean, axes)
+
+
+def place_among(placing: Placing, vectors: np.ndarray) -> np.ndarray:
+    """Points `(n, d) float32` of `vectors (n, D)` in a projection of others."""
+    if placing.axes is not None or not len(vectors):
+        axes = np.zeros((len(placing.mean), placing.points.shape[1])) if placing.axes is None else placing.axes
+        return ((vectors - placing.mean) @ axes).astype(np.float32)
+    rows, distances = placing.known.query(vectors, PLACED_AMONG)
+    weight = 1 / (np.maximum(distances, 0) + 1e-4)
+    weight /= weight.sum(axis=1, keepdims=True)
+    return (placing.points[rows] * weight[..., None]).sum(axis=1).astype(np.float32)
+
+
 def open_index(source: Source, city: City, metric: str = METRICS[0], trees: int = similarity.DEFAULT_TREES) -> Search:
-    """The search index over a city's tiles."""
+    """The search index over a city's tiles; exact search, below a progress bar, while a large one is being built."""
+    place, shown = st.container(), city.embeddings
+    options: dict[str, Any] = {"metric": metric, "trees": trees, "seed": source.device.seed}
+    options |= {"key": shown.key, "cache_dir": str(source.tiles.cache_dir)}
+    if len(shown) > INDEXED_AT_ONCE and not similarity.is_index_cached(shown.vectors, **options):
+        work = partial(similarity.open_search, shown.vectors, **options)
+        run_job(place, digest("index", city_key(city), metric, trees), "Build the index", work)
+        return exact_search(city, metric)
     return _index(city, metric, trees, source.device.seed, str(source.tiles.cache_dir))
+
+
+@cached_object(max_entries=12)
+def exact_search(city: City, metric: str = METRICS[0]) -> Search:
+    """Exact search over a city's tiles: some milliseconds a query, and nothing has to be built."""
+    return similarity.open_search(city.embeddings.vectors, metric=metric, exact=True)
 
 
 @cached_object(max_entries=12, show_spinner="Opening the index")

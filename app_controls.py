@@ -12,9 +12,12 @@ import streamlit as st
 import colourings
 import projections
 from app_address import URL
-from app_city import Source, View, find_checkpoints, find_tiles
-from cli import DeviceFlags, ModelFlags, TilesFlags, flag, positive_int
+from app_city import Source, VectorSource, View, find_checkpoints, find_tiles, find_vectors
+from cli import DeviceFlags, ModelFlags, TilesFlags, VectorFlags, flag, positive_int
 from projections import ALGORITHMS, DEFAULT_SETTINGS
+from vector_city import OVERVIEW
+
+TILES = "Tiles"  # instead of vectors without tiles
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +42,24 @@ def choose_source(tiles: TilesFlags, model: ModelFlags, device: DeviceFlags, app
             help="Tiles are sampled evenly over the city. 0 shows every tile that is not blank.",
         )
     return Source(dataclasses.replace(tiles, tiles_root=tiles_root), model_path, int(limit) or None, device)
+
+
+def choose_vectors(flags: VectorFlags, tiles: TilesFlags, device: DeviceFlags) -> VectorSource | None:
+    """The dataset or file of vectors to show; None to show tiles."""
+    first = [] if flags.vectors is None else [str(flags.vectors)]
+    options = list(dict.fromkeys([*first, TILES, *find_vectors()]))
+    typed = st.session_state.get("vectors") or st.query_params.get("vectors")
+    if typed and typed not in options:
+        options.append(typed)
+    help_text = "Tiles with a checkpoint, or a folder or .parquet file that embed.py wrote: type its path, press Enter."
+    chosen = st.sidebar.selectbox("Show", options, key="vectors", bind=URL, accept_new_options=True, help=help_text)
+    if chosen in (None, TILES):
+        return None
+    count = st.sidebar.number_input(
+        "Tiles in the overview", 1000, 100_000, OVERVIEW, 1000, key="overview", bind=URL,
+        help="They stand for the whole area. Where the map is zoomed in, every tile is loaded.",
+    )  # fmt: skip
+    return VectorSource(Path(chosen), tiles, device, int(count))
 
 
 def choose_path(label: str, key: str, options: list[str]) -> Path:

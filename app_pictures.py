@@ -3,7 +3,8 @@
 Not a command. `streamlit run streamlit_app.py` shows it at work.
 
 The city's own store holds the tiles as the network sees them, often 32 pixels wide. Packing a whole city a second time
-at picture size would take minutes, so the app decodes the PNGs of a tile when the tile comes into view.
+at picture size would take minutes, so the app decodes the PNGs of a tile when the tile comes into view. The map of the
+whole city is drawn from the store's coarser levels.
 """
 
 import dataclasses
@@ -25,11 +26,12 @@ from files import digest
 from layers import LAYERS
 from tile_files import plane_digest, read_planes
 from tile_store import TileStore
+from vector_city import VectorCity
 
 PICTURE_PX = 128  # edge at which tiles are read for pictures, unless the network sees larger ones
 SHEET_COLUMNS = 4  # sheets of 4 x 4 tiles: small, because each is drawn while someone waits for it
 SHEET_TILE_PX = 64
-MAP_FORMAT = 1
+MAP_FORMAT = 2
 
 
 # --- pixels ------------------------------------------------------------------------------------------------
@@ -70,11 +72,18 @@ def read_sharp_window(city: City, origin: np.ndarray) -> np.ndarray:
     return sharp.windows(np.round(origin * sharp.tile_size).astype(np.int64)[None])[0]
 
 
+def tile_pictures(city: City, rows: np.ndarray, size: int) -> np.ndarray:
+    """Pictures `(n, size, size, 3) uint8` of the store's `rows (n,)`."""
+    if isinstance(city, VectorCity):
+        return tile_images.layer_bars(city.store.layer_intensity[rows], size)
+    return tile_images.pictures(read_sharp_tiles(city, rows), np.arange(len(rows)), size)
+
+
 @cached_value(max_entries=8192)
 def picture_uri(city: City, xy: tuple[int, int], edge: int) -> str:
     """A tile's picture as a `data:` address, `edge` pixels wide."""
-    sharp = read_sharp_tiles(city, city.store.grid.rows(np.array([xy])))
-    return tile_images.data_uri(Image.fromarray(tile_images.pictures(sharp, np.array([0]), edge)[0]), "jpeg", 85)
+    picture = tile_pictures(city, city.store.grid.rows(np.array([xy])), edge)[0]
+    return tile_images.data_uri(Image.fromarray(picture), "png" if isinstance(city, VectorCity) else "jpeg", 85)
 
 
 # --- sheets of small pictures, for the linked view ---------------------------------------------------------
@@ -95,8 +104,8 @@ def view_order(city: City) -> np.ndarray:
 def sheet_uri(city: City, number: int) -> str:
     """Sheet `number` of the linked view as a `data:` address."""
     rows = city.rows[view_order(city)[number * SHEET_COLUMNS**2 : (number + 1) * SHEET_COLUMNS**2]]
-    cells = tile_images.pictures(read_sharp_tiles(city, rows), np.arange(len(rows)), SHEET_TILE_PX)
-    return explorer.sheet_uri(cells, 75, SHEET_COLUMNS)
+    quality = None if isinstance(city, VectorCity) else 75  # bars of even colours are small without loss
+    return explorer.sheet_uri(tile_pictures(city, rows, SHEET_TILE_PX), quality, SHEET_COLUMNS)
 
 
 # --- the base map ------------------------------------------------------------------------------------------
@@ -105,15 +114,27 @@ def sheet_uri(city: City, number: int) -> str:
 def open_base_map(city: City, cache_dir: Path) -> str | None:
     """The city map as a `data:` address; None, with a progress bar, while it is being drawn."""
     place = st.container()
+    image = cached_base_map(city, cache_dir)
+    if image is None:
+        key, path = _map_place(city, cache_dir)
+        run_job(place, key, "Draw the map", partial(_draw_map, city.store, key, path))
+    return image
+
+
+def cached_base_map(city: City, cache_dir: Path) -> str | None:
+    """The city map, if it is drawn already."""
+    key, path = _map_place(city, cache_dir)
+    if jobs().pending(key):
+        return None
+    try:
+        return _cached_map(key, path)
+    except NotReady:
+        return None
+
+
+def _map_place(city: City, cache_dir: Path) -> tuple[str, Path]:
     key = digest("map", MAP_FORMAT, city.store.content_key)
-    path = cache_dir / f"map-{key[:16]}.l2v"
-    if not jobs().pending(key):
-        try:
-            return _cached_map(key, path)
-        except NotReady:
-            pass
-    run_job(place, key, "Draw the map", partial(_draw_map, city.store, key, path))
-    return None
+    return key, cache_dir / f"map-{key[:16]}.l2v"
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
@@ -125,4 +146,4 @@ def _cached_map(key: str, path: Path) -> str:
 
 
 def _draw_map(store: TileStore, key: str, path: Path) -> None:
-    save_cache(path, key, {}, {"image": explorer.base_map(store)["image"]})
+    save_cache(path, key, {}, {"image": explorer.base_map(store, coarse=True)["image"]})

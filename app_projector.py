@@ -11,11 +11,30 @@ import streamlit as st
 
 import similarity
 from app_address import URL, clear_picked, picked_row, set_picked, tile_name
-from app_city import Source, cached_value, open_city, open_index, open_projection, show_heading
+from app_city import (
+    Source,
+    View,
+    cached_value,
+    exact_search,
+    open_city,
+    open_projection,
+    show_heading,
+    trustworthiness,
+)
 from app_controls import choose_view
+from app_first_view import has_first_view, keep_first_view, read_first_view
 from app_jobs import show_error
 from app_places import NEIGHBOURS, Place, any_place, choose_latlon, nearest, show_layers, show_place, tile_place
-from app_view import Marks, load_plotly, show_gallery, show_linked_view
+from app_points import choose_table, show_table, table_pins
+from app_view import (
+    Marks,
+    answer_picture_requests,
+    first_view,
+    load_plotly,
+    show_first_view,
+    show_gallery,
+    show_linked_view,
+)
 from cli import UserError
 from embeddings import City
 from layers import LAYERS
@@ -26,7 +45,14 @@ from vectors import principal_components
 
 WALK_STEPS = 8  # tiles between the two ends
 SLOTS = ("a", "b", "c")
-TABS = PICKED, ANYWHERE, SUM, WALK, STATISTICS = ("Picked tile", "Any place", "A + B − C", "Walk", "Statistics")
+TABS = PICKED, ANYWHERE, TABLE, SUM, WALK, STATISTICS = (
+    "Picked tile",
+    "Any place",
+    "Your table",
+    "A + B − C",
+    "Walk",
+    "Statistics",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,11 +66,21 @@ class Answer:
 def projector_page(source: Source) -> None:
     """Draw the page. The open tab's search runs once; the linked view marks its answer and the tab lists it."""
     view = choose_view()
-    city = open_city(source)
-    show_heading(source, city)
-    projection = open_projection(source, city, view)
-    index = open_index(source, city)
-    view_area = st.container()
+    top, view_area = st.container(), st.container()
+    stamp = source.stamp()
+    first = read_first_view(source) if is_plain(view) and st.session_state.get("opened") != stamp else None
+    if first is not None:
+        with top:
+            st.markdown(first.heading)
+        with view_area:
+            show_first_view(first, view)
+    with top:
+        city = open_city(source)
+        st.session_state["opened"] = stamp
+        if first is None:
+            show_heading(source, city)
+        projection = open_projection(source, city, view)
+    index = exact_search(city)
     tabs = dict(zip(TABS, st.tabs(TABS, key="below", bind=URL), strict=True))
     tab = next((name for name, element in tabs.items() if element.open), PICKED)
 
@@ -56,6 +92,11 @@ def projector_page(source: Source) -> None:
     if tab == ANYWHERE:
         with tabs[tab]:
             place = choose_anywhere(city)
+    table = None
+    if tab == TABLE:
+        with tabs[tab]:
+            table = choose_table(source, city)
+            place = show_table(table, city) if table is not None else None
     if tab == SUM and min(slots) >= 0:
         answer = find_sum(index, city, slots)
         numbers = map(str, range(1, len(answer.rows) + 1))
@@ -66,20 +107,36 @@ def projector_page(source: Source) -> None:
     elif place is not None:
         answer = find_similar(index, place, city)
         marks = Marks(answer.rows)
+    if table is not None:
+        marks = dataclasses.replace(marks, pins=table_pins(table, city, projection))
 
     # show it twice
     with view_area:
-        show_linked_view(city, view, projection, source.tiles.cache_dir, picked=row, marks=marks)
+        if first is None:
+            show_linked_view(city, view, projection, source.tiles.cache_dir, picked=row, marks=marks)
+        else:
+            answer_picture_requests(city)
     load_plotly()
     with tabs[tab]:
-        if tab in (PICKED, ANYWHERE):
+        if tab in (PICKED, ANYWHERE) or (place is not None and tab == TABLE):
             show_similar(city, place, answer)
         elif tab == SUM:
             show_sum(city, slots, row, answer)
         elif tab == WALK:
             show_walk(city, slots[:2], row, answer)
-        else:
+        elif tab == STATISTICS:
             show_statistics(city, projection)
+    if is_plain(view) and not has_first_view(source):
+        kept = first_view(source, city, projection)
+        if kept is not None:
+            keep_first_view(source, kept)
+
+
+def is_plain(view: View) -> bool:
+    """Whether the view is the one of a visitor who has not chosen anything yet."""
+    tab = st.session_state.get("below") or st.query_params.get("below") or PICKED
+    picked = any(f"{slot}_tile" in st.query_params for slot in ("projector", *SLOTS))
+    return view.algorithm == "PCA" and view.dimensions == 2 and tab == PICKED and not picked
 
 
 # --- searching ---------------------------------------------------------------------------------------------
@@ -195,7 +252,7 @@ def show_statistics(city: City, projection: Projection) -> None:
     cells[5].metric("Mean density", f"{shown.density.mean():.0%}")
     cells[6].metric(
         "Trustworthiness",
-        f"{projection.trustworthiness:.3f}",
+        f"{trustworthiness(city, projection):.3f}",
         help="1 means that neighbours in the projection are also neighbours in the full space.",
     )
     if projection.explained is None:

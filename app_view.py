@@ -2,13 +2,13 @@
 
 Not a command. `streamlit run streamlit_app.py` shows it at work.
 
-Large data crosses to the browser once: Plotly, the city (facts and vectors) and the base map. Sheets of tile pictures
-follow when the browser asks for them. A rerun sends only the small data of the view.
+Large data crosses to the browser once: Plotly, the facts about the city's tiles and the base map. Sheets of tile
+pictures follow when the browser asks for them. A rerun sends only the small data of the view. Vectors stay in Python.
 """
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,15 @@ import explorer_data as explorer
 import front_end
 import projections
 from app_address import parse_tile, set_clicked, set_picked, tile_name
-from app_city import View, cached_object, city_key
-from app_pictures import open_base_map, picture_uri, sheet_frame, sheet_uri, view_order
+from app_city import Source, View, city_key, heading
+from app_first_view import FirstView
+from app_pictures import cached_base_map, open_base_map, picture_uri, sheet_frame, sheet_uri, view_order
 from embeddings import City
 from projections import Projection
 
 CLUSTERS = 10
+PAYLOADS = 4  # cities of which the server keeps what it sent
+COSINE_STEPS = 32767  # between 0 and 1, of web/live_view.js
 
 
 @st.cache_resource(show_spinner=False)
@@ -83,6 +86,7 @@ class Marks:
     rows: Iterable[int] = ()
     labels: tuple[str, ...] = ()
     path: bool = False
+    pins: Sequence[dict[str, Any]] = ()  # of places that are no tiles, as `Pin` of web/types.d.ts
 
 
 def show_linked_view(
@@ -98,33 +102,99 @@ def show_linked_view(
     panes: str = "both",
 ) -> None:
     """The embedding and the map, linked, with `marks`. A click picks a tile under `slot` (by default `key`)."""
-    name = f"view {key}"
     tile_xy = city.embeddings.tile_xy
     ids = {row: explorer.tile_id(city.store.zoom, tile_xy[row]) for row in [picked, *marks.rows]}
     data = {
-        "city": city_key(city),
-        "projection": _packed_projection(city, projection),
-        "colour": view.colouring,
         "tile": ids[picked] if picked >= 0 else "",
         "marked": [ids[row] for row in marks.rows],
         "labels": marks.labels,
         "path": marks.path,
+        "pins": list(marks.pins),
+        "similarities": packed_similarities(city, picked) if picked >= 0 else None,
         "panes": panes,
+    }
+    send_view(city_key(city), packed_projection(city, projection), view, key, slot, data)
+    components()["city"](key=f"city {key}", data=city_payload(city, str(cache_dir)))
+    if panes == "both" and (image := open_base_map(city, cache_dir)):
+        send_map(city_key(city), image, key)
+    answer_picture_requests(city, key)
+
+
+def show_first_view(first: FirstView, view: View, *, key: str = "projector") -> None:
+    """The linked view of a city that is not open yet; `answer_picture_requests` has to follow once it is."""
+    send_view(first.city, first.projection, view, key, None, {})
+    components()["city"](key=f"city {key}", data=keep_payload(first.city, first.payload))
+    send_map(first.city, first.image, key)
+
+
+def first_view(source: Source, city: City, projection: Projection) -> FirstView | None:
+    """What `show_first_view` needs the next time; None while the map is being drawn."""
+    image = cached_base_map(city, source.tiles.cache_dir)
+    if image is None:
+        return None
+    payload = city_payload(city, str(source.tiles.cache_dir))
+    return FirstView(city_key(city), payload, packed_projection(city, projection), image, heading(source, city))
+
+
+def send_view(
+    city: str,
+    projection: dict,
+    view: View,
+    key: str,
+    slot: str | None,
+    more: dict[str, Any],
+    on_click: Callable[[dict | None, dict | None], None] | None = None,
+    on_ground: Callable[[list[float] | None], None] | None = None,
+) -> None:
+    """Send the small data of a view, with what `more` says differently from a view without a picked tile.
+
+    `on_click` gets the tile and the point of a click instead of `set_clicked`; `on_ground` gets what the map shows,
+    left, top, right and bottom in tiles, or None for all of it.
+    """
+    name = f"view {key}"
+    data = {
+        "city": city,
+        "projection": projection,
+        "colour": view.colouring,
+        "tile": "",
+        "marked": [],
+        "labels": [],
+        "path": False,
+        "pins": [],
+        "similarities": None,
+        "series": city,
+        "follows": False,
+        "panes": "both",
         "theme": st.context.theme.type or "system",
     }
 
     def keep() -> None:
         click = st.session_state[name].get("click") or {}
-        set_clicked(slot or key, click.get("tile"), click.get("point"))
+        if on_click:
+            on_click(click.get("tile"), click.get("point"))
+        else:
+            set_clicked(slot or key, click.get("tile"), click.get("point"))
 
-    components()["view"](key=name, data=data, on_click_change=keep)
-    components()["city"](key=f"city {key}", data=_city_payload(city, str(cache_dir)))
-    st.fragment(_answer_picture_requests)(f"sheets {key}", city)
-    if panes == "both" and (image := open_base_map(city, cache_dir)):
-        components()["pictures"](key=f"map {key}", data={"city": city_key(city), "map": image})
+    def follow() -> None:
+        if on_ground and (moved := st.session_state[name].get("ground")):
+            on_ground(moved["tiles"])
+
+    components()["view"](key=name, data=data | more, on_click_change=keep, on_ground_change=follow)
 
 
-def _packed_projection(city: City, projection: Projection) -> dict[str, Any]:
+def send_map(city: str, image: str, key: str) -> None:
+    """Send the map of a city, a `data:` address, to the view `key`."""
+    components()["pictures"](key=f"map {key}", data={"city": city, "map": image})
+
+
+def packed_similarities(city: City, row: int) -> dict[str, Any]:
+    """Cosine similarity of every tile of the view to one of them, in whole steps."""
+    vectors = city.embeddings.vectors
+    steps = np.round(np.clip(vectors @ vectors[row], -1, 1) * COSINE_STEPS).astype(np.int16)
+    return explorer.packed(steps[view_order(city)])
+
+
+def packed_projection(city: City, projection: Projection) -> dict[str, Any]:
     """A projection as the explorer takes it; its name includes its settings."""
     settings = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in projection.settings.items())
     title = projections.TITLES[projection.algorithm].replace("-", "\u2011")  # a hyphen would separate the dimensions
@@ -136,14 +206,42 @@ def _packed_projection(city: City, projection: Projection) -> dict[str, Any]:
     }
 
 
-@cached_object(max_entries=4)
-def _city_payload(city: City, cache_dir: str) -> bytes:
-    """Facts and vectors of a city's tiles for the linked view: 32 letters that name the city, then JSON."""
-    shown, rows = city.embeddings, view_order(city)
+@st.cache_resource(show_spinner=False)
+def payloads() -> dict[str, bytes]:
+    """The payloads of the cities that were shown last, by what names their content."""
+    return {}
+
+
+def keep_payload(city: str, payload: bytes) -> bytes:
+    """Remember the payload of a city, and forget the oldest of many."""
+    known = payloads()
+    known[city] = payload
+    for old in list(known)[:-PAYLOADS]:
+        known.pop(old, None)
+    return payload
+
+
+def city_payload(city: City, cache_dir: str) -> bytes:
+    """Facts about a city's tiles for the linked view: 32 letters that name the city, then JSON."""
+    key = city_key(city)
+    if (known := payloads().get(key)) is not None:
+        return known
+    shown = city.embeddings
     cluster = projections.clusters(shown.vectors, CLUSTERS, cache_dir=cache_dir, key=shown.key)
+    return pack_payload(city, cluster, explorer.map_frame(city.store))
+
+
+def pack_payload(city: City, cluster: np.ndarray, frame: dict[str, Any]) -> bytes:
+    """The payload of a city with the `cluster (N,)` of each tile, on a map that lies in `frame`."""
+    key, rows = city_key(city), view_order(city)
     data = explorer.explorer_facts(city, rows, cluster[rows])
-    data |= {"sprites": sheet_frame(), "map": explorer.map_frame(city.store) | {"image": ""}}
-    return city_key(city).encode() + json.dumps(data, separators=(",", ":"), allow_nan=False).encode()
+    data |= {"sprites": sheet_frame(), "map": frame | {"image": ""}}
+    return keep_payload(key, key.encode() + json.dumps(data, separators=(",", ":"), allow_nan=False).encode())
+
+
+def answer_picture_requests(city: City, key: str = "projector") -> None:
+    """Send the sheets of tile pictures that the browser of the view `key` asks for, now and later."""
+    st.fragment(_answer_picture_requests)(f"sheets {key}", city)
 
 
 def _answer_picture_requests(key: str, city: City) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from bench_setup import HERE, Bench, Figure, processor_name, script, seconds
+from layers import LAYERS
 from projections import ALGORITHMS, TITLES, project
 from similarity import Search, measure, open_search, unit
 
@@ -27,7 +28,7 @@ SEARCH_SIZES = (22_000, 200_000)  # vectors; measured beside as many as the samp
 SEARCH_TREES = (50, 100, 200, 500)
 PROJECT_COUNTS = (2_300, 22_000)
 HTML_TILES = (500, 5_000, 0)  # 0: every tile with content
-APP_TILES = 5_000
+APP_TILES = (5_000, 100_000)  # of the second number, copies of the city stand side by side
 APP_STARTS = 3  # servers started at most, because each takes a while
 
 # --- search ------------------------------------------------------------------------------------------------
@@ -128,10 +129,19 @@ def html_page(bench: Bench, max_tiles: int) -> Path:
 
 def bench_app(bench: Bench) -> Iterator[Figure]:
     """The live app with warm caches: server start to first plot, and a query's time on the server."""
-    model, cache = bench.untrained_checkpoint(64), bench.scratch / "cache"
-    flags = {"tiles_root": bench.whole_city, "model_path": model, "cache_dir": cache, "max_tiles": APP_TILES}
-    arguments = [part for name, value in flags.items() for part in (f"--{name}", str(value))]
-    script("precompute_embeddings.py", *arguments, "--dr_algorithms", "PCA", "--annoy_metrics", "angular")
+    for tiles in APP_TILES:
+        root = bench.whole_city if tiles == APP_TILES[0] else repeated_city(bench, tiles)
+        flags = {"tiles_root": root, "model_path": bench.untrained_checkpoint(64), "cache_dir": bench.scratch / "cache"}
+        arguments = [part for name, value in flags.items() for part in (f"--{name}", str(value))]
+        arguments += ["--max_tiles", str(tiles)]
+        script("precompute_embeddings.py", *arguments, "--skip_projections", "--annoy_metrics", "angular")
+        yield from bench_first_plot(bench, arguments, tiles)
+        if tiles == APP_TILES[0]:
+            yield from bench_query(bench, arguments)
+
+
+def bench_first_plot(bench: Bench, arguments: list[str], tiles: int) -> Iterator[Figure]:
+    """From opening the app's page, and from starting its server, to the first plot."""
     app = [HERE / "run_interactive_viz.py", "streamlit", *arguments, "--port"]
     with live_app(app) as (url, _):  # the first visit draws the base map and keeps it
         first_plot(url, timeout=1_800)
@@ -148,8 +158,34 @@ def bench_app(bench: Bench) -> Iterator[Figure]:
     note = "fresh server, caches warm; floor: a server with an empty script"
     names = ("first plot from opening the page", "plot ready from opening the page", "first plot from the command")
     for name, value, base in zip(names, columns[:3], columns[3:], strict=True):
-        yield Figure(f"app {name}", value, "s", base, value / base, bench.hardware, APP_TILES, note)
-    yield from bench_query(bench, arguments)
+        yield Figure(f"app {name}", value, "s", base, value / base, bench.hardware, tiles, note)
+
+
+def repeated_city(bench: Bench, tiles: int) -> Path:
+    """A tiles folder with at least so many tiles with content: links to the whole city's, side by side."""
+    store, root = bench.whole_store, bench.scratch / f"tiles-{tiles}"
+    copies = -(-tiles // int((~store.blank).sum()))
+    low, high = store.tile_xy.min(axis=0), store.tile_xy.max(axis=0)
+    width, height = (high - low + 1).tolist()
+    down = max(1, round((copies * width / height) ** 0.5))
+    for layer in LAYERS:
+        for x in range(low[0], high[0] + 1):
+            column = root / layer / str(store.zoom) / str(x)
+            column.mkdir(parents=True)
+            for tile in (bench.whole_city / layer / str(store.zoom) / str(x)).iterdir():
+                for copy in range(down):
+                    link_file(tile.resolve(), column / f"{int(tile.stem) + copy * height}.png")
+            for copy in range(1, -(-copies // down)):
+                os.symlink(str(x), column.parent / str(x + copy * width))
+    return root
+
+
+def link_file(path: Path, link: Path) -> None:
+    """Another name for a file; a symbolic link where there can be no hard one."""
+    try:
+        os.link(path, link)
+    except OSError:
+        os.symlink(path, link)
 
 
 def bench_query(bench: Bench, arguments: list[str]) -> Iterator[Figure]:
@@ -169,12 +205,12 @@ def bench_query(bench: Bench, arguments: list[str]) -> Iterator[Figure]:
 
     note = "results, their pictures and why they match; floor: a script with one button"
     floor = lambda: nothing.button(key="again").click().run()  # noqa: E731 - one of a pair
-    page = bench.compare("app query, whole page", another, floor, unit="s", tiles=APP_TILES, note=note)
-    vectors = made_up_vectors(APP_TILES)
+    page = bench.compare("app query, whole page", another, floor, unit="s", tiles=APP_TILES[0], note=note)
+    vectors = made_up_vectors(APP_TILES[0])
     exact = Search(vectors, "angular")
     base = statistics.median(seconds(lambda: exact.query(vectors[:1], 12)) for _ in range(bench.flags.repeats))
     value = statistics.median(said)
-    yield Figure("app query", value, "s", base, value / base, bench.hardware, APP_TILES, "floor: exact search")
+    yield Figure("app query", value, "s", base, value / base, bench.hardware, APP_TILES[0], "floor: exact search")
     yield page
 
 

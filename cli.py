@@ -189,6 +189,15 @@ class ModelFlags:
 
 
 @dataclasses.dataclass(frozen=True)
+class VectorFlags:
+    """Vectors without tiles."""
+
+    vectors: Path | None = flag(
+        None, "show the vectors that embed.py wrote, a dataset folder or a .parquet file, instead of tiles", type=Path
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class DeviceFlags:
     """Device."""
 

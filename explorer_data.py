@@ -60,7 +60,9 @@ def explorer_data(
     With tiles of another city `beside` them, colours mean the same in both.
     """
     store, store_rows = city.store, city.rows[rows]
+    rounded = Quantised.of(city.embeddings.vectors[rows], VECTOR_TYPE[crowd(len(rows))])
     return explorer_facts(city, rows, cluster, title, more, beside) | {
+        "vectors": rounded.packed(),
         "sprites": sprites(city, store_rows),
         "words": words(city, store_rows),
         "damaged": [tile_id(store.zoom, xy) for xy in store.tile_xy[store_rows[~store.verify(store_rows)]]],
@@ -76,9 +78,9 @@ def explorer_facts(
     more: Sequence[colourings.Colouring] = (),
     beside: ShownTiles | None = None,
 ) -> dict[str, Any]:
-    """The part of `explorer_data` that reads no pixels: it takes seconds for 100,000 tiles."""
+    """The part of `explorer_data` that reads no pixels, without the vectors: it takes a second for 100,000 tiles."""
     store, shown = city.store, ShownTiles(city, rows, cluster, beside)
-    vectors = city.embeddings.vectors[rows]
+    dimensions = city.embeddings.vectors.shape[1]
     content = int((~store.blank).sum())
     drawn = store.plane_of[shown.store_rows] > 0
     intensity = store.layer_intensity[shown.store_rows]
@@ -91,12 +93,12 @@ def explorer_facts(
     return {
         "format": PAGE_FORMAT,
         "title": title or city_title(city),
-        "subtitle": f"{len(rows):,} of {content:,} map tiles, each a vector of {vectors.shape[1]} numbers",
+        "subtitle": f"{len(rows):,} of {content:,} map tiles, each a vector of {dimensions} numbers",
         "attribution": city.manifest.get("attribution", "").split(",")[0],
         "zoom": store.zoom,
         "earth_radius_km": EARTH_RADIUS_KM,
         "count": len(rows),
-        "dimensions": vectors.shape[1],
+        "dimensions": dimensions,
         "limits": {"neighbours": NEIGHBOURS, "walk_steps": WALK_STEPS},
         "algorithms": TITLES,
         "layers": [{"name": name, "colour": LAYER_COLOURS[name]} for name in LAYERS],
@@ -107,7 +109,6 @@ def explorer_facts(
         "paint": paint(),
         "colourings": [packed_colouring(colouring, shown) for colouring in (*colourings.COLOURINGS, *more)],
         "arrays": {name: packed(array) for name, array in arrays.items()},
-        "vectors": Quantised.of(vectors, VECTOR_TYPE[crowd(len(rows))]).packed(),
     }
 
 
@@ -219,7 +220,7 @@ def packed_projection(projection: Projection, rows: slice = slice(None)) -> dict
         "points": packed(steps[rows]),
         "scale": (side / POINT_STEPS).tolist(),
         "extent": np.where(np.ptp(points, axis=0) > 0, side, 0).tolist(),
-        "trustworthiness": float(projection.trustworthiness),
+        "trustworthiness": float(projection.trustworthiness) if np.isfinite(projection.trustworthiness) else None,
         "explained": None if explained is None else np.asarray(explained, dtype=float).tolist(),
     }
 
@@ -245,6 +246,14 @@ def sprites(city: City, store_rows: np.ndarray) -> dict[str, Any]:
     cells = (tile_images.pictures(city.pictures, chunk, size) for chunk in chunks)
     quality = SPRITE_QUALITY[crowd(len(store_rows))]
     sheets = [sheet_uri(part, quality) for part in progress(cells, total=len(chunks), desc="pictures of tiles")]
+    return {"size": size, "columns": SHEET_COLUMNS, "per_sheet": SHEET_COLUMNS**2, "sheets": sheets}
+
+
+def bar_sprites(city: City, store_rows: np.ndarray) -> dict[str, Any]:
+    """Pictures of `tile_images.layer_bars` instead of composites, for tiles without pixels."""
+    size = SPRITE_PX[crowd(len(store_rows))]
+    cells = (tile_images.layer_bars(city.store.layer_intensity[chunk], size) for chunk in _chunks(store_rows))
+    sheets = [sheet_uri(part) for part in cells]  # lossless: even colours are small, and edges stay sharp
     return {"size": size, "columns": SHEET_COLUMNS, "per_sheet": SHEET_COLUMNS**2, "sheets": sheets}
 
 
@@ -301,8 +310,8 @@ def map_frame(store: TileStore) -> dict[str, Any]:
     return {"origin": origin.tolist(), "width": width, "height": height, "px_per_tile": px, "tiles": len(store)}
 
 
-def base_map(store: TileStore) -> dict[str, Any]:
-    """The city drawn from all of its tiles, sampled or not."""
+def base_map(store: TileStore, *, coarse: bool = False) -> dict[str, Any]:
+    """The city drawn from all of its tiles, sampled or not; `coarse` as in `tile_images.city_map`."""
     frame = map_frame(store)
-    image, _ = tile_images.city_map(store, frame["px_per_tile"])
+    image, _ = tile_images.city_map(store, frame["px_per_tile"], coarse=coarse)
     return frame | {"image": tile_images.data_uri(image, "webp", 70)}

@@ -3,6 +3,7 @@
 python interactive_visualizer.py --max_tiles 500
 python interactive_visualizer.py --max_tiles 0 --title Astana --output_dir my_visualizations
 python interactive_visualizer.py --tiles_root CITY/tiles --compare OTHER_CITY/tiles
+python interactive_visualizer.py --vectors COUNTRY/ --bbox 71.38,51.10,71.48,51.18 --max_tiles 5000
 """
 
 import base64
@@ -10,20 +11,25 @@ import dataclasses
 import gzip
 import html
 import json
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 import projections
 import similarity
+import tile_images
 from cache_files import load_intact, save_cache
 from cli import (
     DeviceFlags,
     ModelFlags,
     Parser,
     TilesFlags,
+    UserError,
+    VectorFlags,
     add_flags,
     count_int,
     flag,
@@ -32,26 +38,36 @@ from cli import (
     run_main,
 )
 from comparison import Arranged, Pair, arrange, arrange_pair, open_pair
-from embeddings import City, load_city
+from embeddings import PICTURE_PX, City, load_city
 from explorer_data import (
+    MANY_TILES,
+    PLANE_PX,
+    PLANE_STEP,
+    SPRITE_PX,
     VECTOR_TYPE,
     Quantised,
+    bar_sprites,
     crowd,
     explorer_data,
     explorer_facts,
     packed,
     packed_names,
     planes,
+    rounded,
     sheet_order,
+    sheet_uri,
 )
 from files import atomic_write, digest
 from front_end import WEB, bundle, style_sheet
 from layers import LAYERS
 from own_columns import column_colourings, rules
 from place_names import find_place_names
-from progress_bars import progress
+from progress_bars import note, progress
+from projections import FIT_LIMIT
 from reasons import place_parts, shown_parts
+from render_tiles import parse_box
 from tile_store import FAR_TILES, NEAR_TILES
+from vector_city import VectorCity, layer_map, open_vectors, rows_in_box, vector_city
 from version import VERSION
 
 PAGE_NAME = "index.html"
@@ -61,6 +77,11 @@ REASON_SHARE = {"few": 0.995, "some": 0.99, "many": 0.97}
 RECALL_SAMPLE, RECALL_K = 500, 10  # tiles, and neighbours of each
 ERROR_SAMPLE = 100  # tiles
 PAIRS_AT_ONCE = 2048
+
+# how a page of many tiles is estimated: tiles and vectors that are tried, bytes of facts and projections of a tile, and
+# seconds of a projection per fitted vector (docs/speed.md)
+ESTIMATE_SAMPLE, REASON_SAMPLE, FACT_BYTES = 256, 64, 150
+PROJECT_S = {"PCA": 4e-5, "TSNE": 2.4e-3, "UMAP": 2.1e-3}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +105,7 @@ class PageFlags:
         type=Path,
         metavar="EXTRACT",
     )
+    bbox: str | None = flag(None, "with --vectors: only the tiles in this box, in degrees", metavar="W,S,E,N")
     title: str | None = flag(None, "title of the page (default: the name of the extract)")
     compare: Path | None = flag(
         None,
@@ -111,6 +133,8 @@ class Built:
 def build_page(tiles: TilesFlags, model_path: Path, device: DeviceFlags, page: PageFlags) -> Built:
     """Embed, project and draw a city's tiles, and write them with the explorer as one HTML file."""
     city = load_city(tiles, model_path, device=device.device, max_tiles=page.max_tiles or None, seed=device.seed)
+    if int((~city.embeddings.blank).sum()) > MANY_TILES:
+        note(estimate(city, page))
     path = page.output_dir / PAGE_NAME
     if page.compare is None:
         data, compared = page_data(city, page, tiles.cache_dir, device.seed), ""
@@ -119,6 +143,63 @@ def build_page(tiles: TilesFlags, model_path: Path, device: DeviceFlags, page: P
         data, compared = compared_data(pair, page, tiles.cache_dir, device.seed), " and ".join(pair.names)
     write_page(path, data)
     return Built(path, data["count"], **data["measured"], compared=compared)
+
+
+def build_vector_page(path: Path, tiles: TilesFlags, seed: int, page: PageFlags) -> Built:
+    """The page of a dataset or file of vectors, or of the part of it in a box; its tiles have bars instead of pictures.
+
+    Raises `UserError` if no tile lies in the box.
+    """
+    vectors = open_vectors(path, tiles.cache_dir)
+    if page.bbox:
+        vectors = vectors.take(rows_in_box(vectors, parse_box(page.bbox)))
+    shown = vectors.overview_rows(page.max_tiles or len(vectors))
+    city = vector_city(vectors, vectors.read(shown))
+    data = vector_page_data(city, page, tiles.cache_dir, seed)
+    write_page(page.output_dir / PAGE_NAME, data)
+    return Built(page.output_dir / PAGE_NAME, data["count"], **data["measured"])
+
+
+def estimate(city: City, page: PageFlags) -> str:
+    """What a page of many tiles will hold and about how long it takes: a part of the work is done and timed."""
+    count = int((~city.embeddings.blank).sum())
+    rows = city.rows[~city.embeddings.blank]
+    sample = rows[np.linspace(0, count - 1, min(count, ESTIMATE_SAMPLE)).astype(np.int64)]
+    # pictures of layers and tiles, from the network's own tiles, which lie ready
+    started = time.perf_counter()
+    size, step = PLANE_PX["many"], PLANE_STEP["many"]
+    drawn = city.store.plane_of[sample]
+    masks = city.store.planes[np.unique(drawn[drawn > 0])]
+    masks = np.stack([np.asarray(Image.fromarray(mask).resize((size, size))) for mask in masks])
+    taken = len(sheet_uri(rounded(masks, step)))
+    taken += len(sheet_uri(tile_images.pictures(city.store, sample, SPRITE_PX["many"]), 75))
+    seconds = {"pictures": (time.perf_counter() - started) * count / len(sample)}
+    if city.store.tile_size < PICTURE_PX:
+        seconds["reading the tiles at picture size"] = city.store.meta.get("pack_seconds", 0.0)
+    megabytes = (taken / len(sample) + city.embeddings.vectors.shape[1] * 4 / 3 + FACT_BYTES) * count / 1e6
+    for name in page.dr_algorithms:
+        seconds[projections.TITLES[name]] = 2 * PROJECT_S[name] * min(count, 2 * FIT_LIMIT.get(name, {2: count})[2])
+    if page.reasons:
+        pairs = np.argwhere(shown_parts(city.embedder, sample))
+        some = pairs[np.linspace(0, len(pairs) - 1, min(len(pairs), REASON_SAMPLE)).astype(np.int64)]
+        for _ in range(2):  # the first run warms the network up
+            started = time.perf_counter()
+            city.embedder.embed_without(np.column_stack([sample[some[:, 0]], some[:, 1]]))
+        each = (time.perf_counter() - started) / len(some)
+        seconds["reasons (--no_reasons leaves them out)"] = each * len(pairs) / len(sample) * count
+    parts = ", ".join(f"{name} {minutes(value)}" for name, value in seconds.items())
+    whole = minutes(sum(seconds.values()))
+    return (
+        f"a page of {count:,} tiles: about {megabytes:,.0f} MB, and about {whole} on this machine ({parts}). "
+        f"--max_tiles {MANY_TILES} makes a small one"
+    )
+
+
+def minutes(seconds: float) -> str:
+    """A duration to read: seconds, minutes or hours."""
+    if seconds < 100:
+        return f"{max(1, seconds):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def write_page(path: Path, data: dict[str, Any]) -> None:
@@ -193,6 +274,7 @@ def page_data(
         }
     else:
         shown = explorer_facts(city, rows, arranged.cluster, page.title, own, arranged.beside)
+        shown["vectors"] = Quantised.of(places.vectors, dtype).packed()
     return shown | {
         "own_columns": rules(),
         "projections": arranged.points,
@@ -229,6 +311,35 @@ def compared_data(pair: Pair, page: PageFlags, cache_dir: Path, seed: int) -> di
             "other": {name: value for name, value in right.items() if value != left.get(name)},
             **together,
         }
+    }
+
+
+def vector_page_data(city: VectorCity, page: PageFlags, cache_dir: Path, seed: int) -> dict[str, Any]:
+    """The same as `page_data` for tiles of which only the vectors are known: no layers to switch and no reasons."""
+    rows = sheet_order(city)
+    places = city.embeddings.take(rows)
+    short = Quantised.of(places.vectors, VECTOR_TYPE[crowd(len(rows))])
+    recall, bits = quantised_recall(places.vectors, short.vectors()), np.iinfo(short.steps.dtype).bits
+    arranged = arrange([places], page.dr_algorithms, page.clusters, seed=seed, cache_dir=cache_dir)[0]
+    frame, image = layer_map(city.tiles)
+    facts = {
+        "Tiles shown": f"{len(rows):,}",
+        "Tiles with content": f"{len(city.tiles):,}",
+        "Search in this page": f"finds {recall:.1%} of the exact ten nearest",
+    }
+    own = column_colourings(page.columns or (), places.tile_xy, city.store.zoom)
+    named = find_place_names(city.store.tiles_root, page.names) if page.names else None
+    return explorer_facts(city, rows, arranged.cluster, page.title, own) | {
+        "vectors": short.packed(),
+        "sprites": bar_sprites(city, city.rows[rows]),
+        "map": frame | {"image": tile_images.data_uri(image, "png")},
+        "own_columns": rules(),
+        "names": packed_names(city, named) if named is not None else None,
+        "projections": arranged.points,
+        "reasons": None,
+        "measured": {"recall": recall, "bits": bits, "reason_error": None},
+        "search_note": search_note(recall, bits, None),
+        "facts": [{"name": name, "value": value} for name, value in facts.items()],
     }
 
 
@@ -349,8 +460,17 @@ def _reason_error(pairs: np.ndarray, vectors: np.ndarray, exact: np.ndarray, sho
 
 def run(args: Any) -> None:
     """Build the page that the parsed flags describe, and print where it is."""
-    flags = [read_flags(kind, args) for kind in (TilesFlags, DeviceFlags, PageFlags)]
-    built = build_page(flags[0], args.model_path, flags[1], flags[2])
+    tiles, device, page = (read_flags(kind, args) for kind in (TilesFlags, DeviceFlags, PageFlags))
+    if args.vectors is not None and page.compare is not None:
+        raise UserError(
+            "--compare needs a city of tiles; give --tiles_root instead of --vectors, and the vectors after --compare"
+        )
+    if args.vectors is not None:
+        built = build_vector_page(args.vectors, tiles, device.seed, page)
+    elif page.bbox is not None:
+        raise UserError("--bbox chooses tiles of --vectors; name a dataset or file with --vectors, or leave --bbox out")
+    else:
+        built = build_page(tiles, args.model_path, device, page)
     size = built.path.stat().st_size / 1e6
     print(f"{built.path}: {built.tiles:,} tiles, {size:.1f} MB in one file; open it in any browser")
     if built.compared:
@@ -362,7 +482,7 @@ def run(args: Any) -> None:
 
 def add_page_flags(parser: Parser) -> None:
     """Add the flags of this script; `run_interactive_viz.py html` has the same."""
-    for config in (TilesFlags, ModelFlags, PageFlags, DeviceFlags):
+    for config in (TilesFlags, ModelFlags, VectorFlags, PageFlags, DeviceFlags):
         add_flags(parser, config)
 
 

@@ -21,6 +21,7 @@ from cli import (
     Parser,
     TilesFlags,
     UserError,
+    VectorFlags,
     add_flags,
     as_arguments,
     flag,
@@ -63,7 +64,7 @@ def main() -> int | None:
         page.set_defaults(run=interactive_visualizer.run)
         interactive_visualizer.add_page_flags(page)
     app = modes.add_parser("streamlit", doc="Start the live app on this machine.", help="start the live app")
-    for config in (TilesFlags, ModelFlags, DeviceFlags, ServerFlags):
+    for config in (TilesFlags, ModelFlags, DeviceFlags, VectorFlags, ServerFlags):
         add_flags(app, config)
     app.set_defaults(run=serve)
     args = parser.parse_args()
@@ -84,7 +85,7 @@ def serve(args: argparse.Namespace) -> int:
     command = [sys.executable, "-c", STREAMLIT, str(APP.parent), "run", str(APP)]
     command += [part for name, value in options.items() for part in (f"--{name}", str(value))]
     command.append("--")
-    for config in (TilesFlags, ModelFlags, DeviceFlags):
+    for config in (TilesFlags, ModelFlags, DeviceFlags, VectorFlags):
         command += as_arguments(read_flags(config, args))
     if args.max_tiles is not None:
         command += ["--max_tiles", str(args.max_tiles)]

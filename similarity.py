@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from cache_files import DamagedFile, load_cache, save_cache
+from cache_files import DamagedFile, load_cache, load_intact, save_cache
 from cli import UserError, WorkError
 from files import atomic_path, digest, file_digest, locked
 from layers import LAYERS
@@ -284,6 +284,16 @@ def open_search(
         search = _IndexFile(vectors, metric, trees, seed, key, Path(cache_dir)).open(force)
     search.seconds = time.perf_counter() - started
     return search
+
+
+def is_index_cached(
+    vectors: np.ndarray, *, metric: str, trees: int, key: str, cache_dir: Path | str, seed: int = 42
+) -> bool:
+    """Whether `open_search` with the same arguments would only read files."""
+    if len(vectors) < EXACT_BELOW or not annoy_available():
+        return True
+    index = _IndexFile(vectors, metric, trees, seed, key, Path(cache_dir))
+    return index.path.is_file() and load_intact(index.path.with_suffix(".l2v"), index.key) is not None
 
 
 def _new_index(dimension: int, metric: Any) -> Any:

@@ -2,6 +2,7 @@
 
 streamlit run streamlit_app.py
 streamlit run streamlit_app.py -- --model_path checkpoints/best_model.pth --tiles_root 12_layer_tiles/tiles
+streamlit run streamlit_app.py -- --vectors COUNTRY/
 python run_interactive_viz.py streamlit
 """
 
@@ -11,11 +12,12 @@ import streamlit as st
 
 from app_address import URL
 from app_compare import compare_page
-from app_controls import AppFlags, choose_source
+from app_controls import AppFlags, choose_source, choose_vectors
 from app_jobs import show_error
 from app_projector import projector_page
 from app_search import search_page
-from cli import DeviceFlags, ModelFlags, Parser, TilesFlags, UserError, WorkError, add_flags, read_flags
+from app_vectors import vectors_page
+from cli import DeviceFlags, ModelFlags, Parser, TilesFlags, UserError, VectorFlags, WorkError, add_flags, read_flags
 from front_end import WEB
 
 PAGES = {
@@ -30,15 +32,20 @@ def main() -> None:
     st.set_page_config("Loc2Vec explorer", page_icon=str(WEB / "icon.svg"), layout="wide")
     st.html(WEB / "live_app.css")
     try:
-        flags = read_app_flags()
+        tiles, model, device, app, vectors = read_app_flags()
         st.sidebar.title("Loc2Vec")
-        mode = st.sidebar.radio("Mode", list(PAGES), key="mode", bind=URL, label_visibility="collapsed")
-        PAGES[mode](choose_source(*flags))
+        modes = st.sidebar.container()
+        shown = choose_vectors(vectors, tiles, device)
+        if shown is not None:
+            vectors_page(shown)
+            return
+        mode = modes.radio("Mode", list(PAGES), key="mode", bind=URL, label_visibility="collapsed")
+        PAGES[mode](choose_source(tiles, model, device, app))
     except (UserError, WorkError, OSError) as error:
         show_error(error)
 
 
-def read_app_flags() -> tuple[TilesFlags, ModelFlags, DeviceFlags, AppFlags]:
+def read_app_flags() -> tuple[TilesFlags, ModelFlags, DeviceFlags, AppFlags, VectorFlags]:
     """The flags after `--` of `streamlit run streamlit_app.py -- --model_path …`."""
 
     class AppParser(Parser):
@@ -47,7 +54,7 @@ def read_app_flags() -> tuple[TilesFlags, ModelFlags, DeviceFlags, AppFlags]:
             raise UserError(f"{message}. `python streamlit_app.py --help` lists every flag")
 
     parser = AppParser(__doc__)
-    groups = (TilesFlags, ModelFlags, DeviceFlags, AppFlags)
+    groups = (TilesFlags, ModelFlags, DeviceFlags, AppFlags, VectorFlags)
     for group in groups:
         add_flags(parser, group)
     args = parser.parse_args()

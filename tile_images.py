@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from layers import LAYER_COLOURS, LAYER_STYLES, LAYERS, Stop
+from progress_bars import progress
 from tile_store import TileStore
 from vectors import principal_components
 
@@ -59,6 +60,8 @@ SEQUENTIAL_COLOURS = [
 
 PRINCIPAL_RANGE = (56, 244)  # darkest and brightest red, green, blue of a principal component
 
+COARSE_PIXELS = 1 << 23  # of a whole city, that are painted for a map in a few seconds
+FULL_BAR = 2.0  # sum of the roots of the layers' brightness that fills a picture of `layer_bars`
 SPRITE_LIMIT_PX = 8192  # the largest sheet that the TensorBoard Projector takes
 _PIXELS_AT_ONCE = 1 << 24
 
@@ -185,6 +188,23 @@ def pictures(store: TileStore, rows: np.ndarray, size: int = 64) -> np.ndarray:
     return result
 
 
+def layer_bars(intensity: np.ndarray, size: int = 64) -> np.ndarray:
+    """Pictures `(n, size, size, 3) uint8` of tiles of which only the mean brightness `(n, L)` of each layer is known.
+
+    The colours of the layers stand side by side, as wide as each one's share and as high as the tile is full.
+    """
+    share = np.sqrt(np.asarray(intensity, dtype=np.float32))
+    total = share.sum(axis=1, keepdims=True)
+    edge = np.cumsum(share / np.maximum(total, 1e-9), axis=1)  # (n, L)
+    at = (np.arange(size) + 0.5) / size
+    layer = np.minimum((edge[:, None] < at[None, :, None]).sum(axis=2), len(LAYERS) - 1)  # (n, size)
+    palette = np.array([hex_to_rgb(LAYER_COLOURS[name]) for name in LAYERS], np.uint8)
+    high = np.clip(total / FULL_BAR, 0.12, 1) * (total > 0)
+    drawn = at[None, :] > 1 - high  # (n, size), from the top
+    ground = np.array(GROUND, np.uint8)
+    return np.where(drawn[:, :, None, None], palette[layer][:, None], ground)
+
+
 def shrink_planes(planes: np.ndarray, size: int) -> np.ndarray:
     """Planes `(P, S, S)` at `size`, a whole fraction of S. Takes the average of mean and maximum, which keeps lines."""
     factor = planes.shape[-1] // size
@@ -231,18 +251,44 @@ def _mosaic(cells: np.ndarray) -> np.ndarray:
     return cells.transpose(0, 2, 1, 3, 4).reshape(rows * size, columns * size, 3)
 
 
-def city_map(store: TileStore, px_per_tile: int = 8) -> tuple[Image.Image, tuple[int, int]]:
+def coarse_px(store: TileStore) -> int:
+    """How wide tiles may be on a map that is drawn from a store's coarser levels in a few seconds."""
+    finest = max(store.levels)
+    return finest // 2 if finest**2 * len(store) <= COARSE_PIXELS else finest // 4
+
+
+def coarse_pictures(store: TileStore, size: int) -> np.ndarray:
+    """As `pictures`, of all tiles of a store, at most `coarse_px` wide, from the coarser levels: no plane is read."""
+    finest, between = max(store.levels), 2 * coarse_px(store)
+    cells = store.levels[finest][:, :2].reshape(-1, 2, between, finest // between, between, finest // between)
+    mean = cells[:, 0].mean(axis=(2, 4), dtype=np.float32).astype(np.uint16)
+    planes = ((mean + cells[:, 1].max(axis=(2, 4))) // 2).astype(np.uint8)
+    result = np.empty((len(store), size, size, 3), dtype=np.uint8)
+    chunk = _PIXELS_AT_ONCE // (8 * between**2)
+    with progress(total=len(store), desc="drawing the map", unit="tile") as bar:
+        for first in range(0, len(store), chunk):
+            part = slice(first, first + chunk)
+            result[part] = _resize_all(composite(planes[store.plane_of[part]]), size)
+            bar.update(len(result[part]))
+    return result
+
+
+def city_map(store: TileStore, px_per_tile: int = 8, *, coarse: bool = False) -> tuple[Image.Image, tuple[int, int]]:
     """The whole city made of its tiles, and the (x, y) of the tile in the upper left corner.
 
     Tile (x, y) starts at pixel ((x - x0) * px_per_tile, (y - y0) * px_per_tile); cells without a tile are grey.
+    `coarse` draws it in seconds, with at most `coarse_px` per tile.
     """
+    if coarse:
+        px_per_tile = min(px_per_tile, coarse_px(store))
     tile_xy = store.unwrapped_xy
     origin = tile_xy.min(axis=0)
     columns, rows = tile_xy.max(axis=0) - origin + 1
     cells = np.empty((rows, columns, px_per_tile, px_per_tile, 3), dtype=np.uint8)
     cells[:] = MISSING
     x, y = (tile_xy - origin).T
-    cells[y, x] = pictures(store, np.arange(len(store)), px_per_tile)
+    rows = np.arange(len(store))
+    cells[y, x] = coarse_pictures(store, px_per_tile) if coarse else pictures(store, rows, px_per_tile)
     return Image.fromarray(_mosaic(cells)), (int(origin[0]), int(origin[1]))
 
 

@@ -8,10 +8,14 @@ import sys
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+
+if TYPE_CHECKING:
+    from embeddings import Embeddings
 
 # Workers that share the cores must not each start a thread on every one: threads that wait for others spin.
 WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
@@ -217,3 +221,53 @@ def chromium() -> str:
     if not found:
         pytest.skip("no Chromium found: `apt-get install chromium` (Debian), then run the test again")
     return found
+
+
+# --- made-up vectors without tiles -------------------------------------------------------------------------
+
+
+def made_up_embeddings(tile_xy: np.ndarray, dimensions: int = 128, zoom: int = 17) -> "Embeddings":
+    """Vectors that change smoothly over the map, with noise, and facts that go with them; a twentieth is blank."""
+    from embeddings import Embeddings
+    from layers import LAYERS
+    from tile_grid import tile_codes
+
+    codes = tile_codes(tile_xy)
+    rng = np.random.default_rng(codes[:4].astype(np.uint64))
+    waves = np.random.default_rng(0).normal(size=(2, 24)) / 40
+    hidden = np.sin(tile_xy.astype(np.float64) @ waves) + 0.3 * rng.normal(size=(len(tile_xy), 24))
+    vectors = hidden @ np.random.default_rng(1).normal(size=(24, dimensions))
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    blank = codes % 20 == 0
+    intensity = np.abs(hidden[:, : len(LAYERS)]).astype(np.float32) / 4 * (hidden[:, : len(LAYERS)] > 0)
+    intensity[blank] = 0
+    layer = np.where(intensity.any(axis=1), intensity.argmax(axis=1), -1).astype(np.int8)
+    blank |= layer < 0
+    density = intensity.mean(axis=1)
+    zone = (codes % 9).astype(np.int8)
+    content = codes.astype(np.uint64)
+    return Embeddings(tile_xy, vectors, zoom, "made up", layer, zone, density, blank, intensity, content, "made up")
+
+
+def write_vectors(folder: Path | str, side: int, *, block: int = 64, dtype: str = "float16", x0: int = 91520) -> Path:
+    """A dataset of side x side made-up tiles, as `python embed.py COUNTRY.osm.pbf -o FOLDER/` writes one."""
+    from vector_dataset import FORMAT, DatasetFolder, part_bytes, part_name
+
+    y0, parts = 43776, {}
+    dataset = DatasetFolder(folder)
+    for left in range(0, side, block):
+        for top in range(0, side, block):
+            x, y = np.meshgrid(np.arange(left, min(side, left + block)), np.arange(top, min(side, top + block)))
+            tiles = made_up_embeddings(np.stack([x.ravel() + x0, y.ravel() + y0], axis=1).astype(np.int32))
+            name = f"{(x0 + left) // block}_{(y0 + top) // block}"
+            dataset.write(part_name(name), part_bytes(tiles, dtype, {"dataset": f"made up {side}"}))
+            parts[name] = len(tiles)
+    dataset.write_summary([part_name(name) for name in sorted(parts)])
+    west, north, east, south = 71.36, 51.2, 71.5, 51.1
+    dataset.write_manifest({
+        "format": FORMAT, "key": f"made up {side}", "complete": True, "failed": [], "parts": parts, "zoom": 17,
+        "extract": {"name": "Nowhere.osm.pbf", "digest": ""}, "style": "", "dtype": dtype, "block_tiles": block,
+        "encoder": {"digest": "made up", "dimensions": 128}, "box": [west, south, east, north],
+        "attribution": "© OpenStreetMap contributors, ODbL 1.0",
+    })  # fmt: skip
+    return Path(folder)

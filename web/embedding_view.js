@@ -8,7 +8,7 @@ import { context2d, element, fitCanvas, loadedImage, nextFrame, painted } from "
 import { TileView } from "./tile_view.js";
 
 /** @import { Explorer } from "./explorer.js" */
-/** @import { PageData, PlotlyApi, PlotlyElement } from "./types.d.ts" */
+/** @import { PageData, Pin, PlotlyApi, PlotlyElement, Point } from "./types.d.ts" */
 /** @typedef {[number, number]} Range */
 
 const TRANSITION_MS = 750;
@@ -16,6 +16,7 @@ const MOST_STRETCH = 1.6;
 const MARGIN_PX = 24; // around the dots
 const BARS_PX = 48; // the tools and the caption, which lie over the plot
 const ROUND_DOTS = 3000; // more are drawn as squares while they move, which is faster
+const ROUND_STILL_DOTS = 20_000; // the same before Plotly has come
 
 export class EmbeddingView extends TileView {
   /**
@@ -310,6 +311,16 @@ export class EmbeddingView extends TileView {
     this.explorer.located(this);
   }
 
+  /**
+   * @param {Pin} pin
+   * @returns {Point | null}
+   */
+  placeOfPin({ point }) {
+    if (!point || this.solid) return null;
+    const [[left, right], [bottom, top]] = this.ranges;
+    return [(point[0] - left) * this.width / (right - left), (top - point[1]) * this.height / (top - bottom)];
+  }
+
   relocate() {
     this.locate();
     this.drawMarks();
@@ -320,7 +331,7 @@ export class EmbeddingView extends TileView {
   /** @param {CanvasRenderingContext2D} context */
   drawUnder(context) {
     if (!this.algorithm) return;
-    if (this.drawsOnCanvas) this.drawDots(context, this.positions, true);
+    if (this.drawsOnCanvas) this.drawDots(context, this.positions, this.order.length <= ROUND_STILL_DOTS);
     if (this.explorer.state.dots === "pictures") this.drawPictures(context);
   }
 

@@ -221,6 +221,9 @@ export class Explorer {
     else this.pick(-1);
   }
 
+  /** The map shows another part of the ground. */
+  mapMoved() {}
+
   // --- pointing, picking, selecting ---
 
   /**
@@ -430,7 +433,11 @@ export class Explorer {
     return value;
   }
 
-  /** @param {number} row */
+  /**
+   * Cosine similarity of every tile to one of them.
+   * @param {number} row
+   * @returns {Float32Array}
+   */
   similarities(row) {
     return this.remembered("similarities", [row], () => this.search.similarities(this.search.vector(row)));
   }

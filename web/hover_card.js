@@ -44,7 +44,7 @@ export class HoverCard {
     const { tiles, words, pictures, state } = this.explorer;
     const lines = [tiles.id(row), ...factsBelowHeading(this.explorer, row).map((fact) => fact.join(" "))];
     const similarities = state.tile === row ? null : this.explorer.similaritiesToPicked();
-    if (similarities) lines.push(`similarity ${similarities[row].toFixed(3)}`);
+    if (similarities && !Number.isNaN(similarities[row])) lines.push(`similarity ${similarities[row].toFixed(3)}`);
     this.node.dataset.tile = tiles.id(row);
     this.node.replaceChildren(pictures.canvas(row, PICTURE_PX, state.preview),
       element("div", {}, element("strong", {}, words.heading(row)), lines.map((line) => element("span", {}, line))));

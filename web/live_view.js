@@ -1,6 +1,7 @@
 // The explorer as a part of the live app. Plotly, the city (tiles, vectors) and pictures come with components of their
 // own (live_plotly.js, live_city.js, live_pictures.js); the small data of the view comes with every rerun.
 
+import { arrayOf } from "./arrays.js";
 import { Explorer } from "./explorer.js";
 import { Sheets } from "./sheets.js";
 
@@ -13,6 +14,10 @@ import { Sheets } from "./sheets.js";
  * @typedef {{tile: {z: number, x: number, y: number} | null, point: {lat: number, lon: number} | null}} Click
  */
 /**
+ * What is sent to Python: a click, and the tiles that the map shows (left, top, right, bottom; null: all of them).
+ * @typedef {{click: (click: Click) => void, moved: (tiles: number[] | null) => void}} Tell
+ */
+/**
  * One place in the app's page that shows a view.
  * @typedef {HTMLElement & {wanted?: LiveData | null, starting?: boolean, explorer?: LiveExplorer, shown?: string}} LiveRoot
  */
@@ -21,6 +26,8 @@ const SHEETS_AT_ONCE = 6; // in one request
 const ASK_AFTER_MS = 30; // so that one request covers what is drawn together
 const ANSWER_MS = 15_000; // a request without an answer after this time is repeated
 const WAIT_MS = 30;
+const MOVED_MS = 350; // after the last movement of the map Python learns what it shows
+const COSINE_STEPS = 32767; // between 0 and 1, of app_view.py
 
 /** @param {LiveData} live */
 function cityOf(live) {
@@ -105,12 +112,40 @@ class LiveExplorer extends Explorer {
    * @param {PageData} data
    * @param {Options} options
    * @param {LiveData} live
-   * @param {(click: Click) => void} onClick
+   * @param {Tell} tell
    */
-  constructor(root, data, options, live, onClick) {
+  constructor(root, data, options, live, tell) {
     super(root, data, options);
     this.live = live;
-    this.onClick = onClick;
+    this.tell = tell;
+    this.settling = 0;
+    this.told = "null"; // what Python last learned of the map
+    /** Those to the tile that was picked last; Python computes them. */
+    this.known = new Float32Array(data.count).fill(NaN);
+    this.receiveSimilarities();
+  }
+
+  receiveSimilarities() {
+    const { similarities } = this.live;
+    if (similarities) this.known = Float32Array.from(arrayOf(similarities), (step) => step / COSINE_STEPS);
+  }
+
+  /** Until Python has answered, those to the tile picked before. */
+  similarities() { return this.known; }
+
+  mapMoved() {
+    if (!this.live?.follows) return;
+    clearTimeout(this.settling);
+    this.settling = window.setTimeout(() => {
+      const { map } = this;
+      const [left, top] = map.tileAt([0, 0]);
+      const [right, bottom] = map.tileAt([map.width, map.height]);
+      const tiles = map.showsAll ? null : [left, top, right, bottom];
+      const text = JSON.stringify(tiles);
+      if (this.stops.signal.aborted || text === this.told) return;
+      this.told = text;
+      this.tell.moved(tiles);
+    }, MOVED_MS);
   }
 
   /**
@@ -121,7 +156,7 @@ class LiveExplorer extends Explorer {
   pick(row, ground) {
     this.set({ tile: row });
     if (row >= 0) this.say(`Picked ${this.describe(row)}`);
-    this.onClick({
+    this.tell.click({
       tile: row < 0 ? null : this.place(row),
       point: ground ? { lat: ground[0], lon: ground[1] } : null,
     });
@@ -143,7 +178,7 @@ class LiveExplorer extends Explorer {
       { row, radius: 7, colour: ink.accent, label: live.labels[rank] ?? String(rank + 1), width: 1.5 }));
     if (state.tile >= 0) rings.push({ row: state.tile, radius: 10, colour: ink.text, width: 2.5 });
     if (this.hovered >= 0) rings.push({ row: this.hovered, radius: 8, colour: ink.text });
-    return { rings, path: live?.path ? marked.filter((row) => row >= 0) : [] };
+    return { rings, path: live?.path ? marked.filter((row) => row >= 0) : [], pins: live?.pins };
   }
 }
 
@@ -194,20 +229,23 @@ function receivePictures(explorer, pictures) {
  * A view whose dots are there; Plotly, which moves them, may still be on its way.
  * @param {LiveRoot} root
  * @param {LiveData} live
- * @param {(click: Click) => void} onClick
+ * @param {Tell} tell
+ * @param {LiveExplorer | null} before what showed the same ground until now: the map stays where it is
  */
-async function startView(root, live, onClick) {
-  await until(() => cityOf(live) && root.isConnected);
+async function startView(root, live, tell, before) {
   const city = /** @type {Omit<PageData, "projections">} */ (cityOf(live));
   const data = { ...city, projections: { [projectionName(live)]: live.projection.packed } };
   root.className = `live-root loc2vec live ${live.panes}`;
   const options = { plotly: loadedPlotly, hash: false, theme: live.theme };
-  const explorer = new LiveExplorer(root, data, options, live, onClick);
+  const explorer = new LiveExplorer(root, data, options, live, tell);
   receivePictures(explorer, picturesOf(live.city));
   Object.assign(explorer.state, stateOf(live, explorer.tiles));
   explorer.recolour(false);
   explorer.start();
-  if (explorer.state.tile >= 0) explorer.map.show(explorer.state.tile);
+  if (before) {
+    explorer.told = before.told;
+    explorer.map.showGround(before.map.ground());
+  } else if (explorer.state.tile >= 0) explorer.map.show(explorer.state.tile);
   return explorer;
 }
 
@@ -215,9 +253,9 @@ async function startView(root, live, onClick) {
  * One explorer for each place in the page; a rerun changes it, another city replaces it.
  * @param {LiveRoot} root
  * @param {LiveData} live
- * @param {(click: Click) => void} onClick
+ * @param {Tell} tell
  */
-async function showView(root, live, onClick) {
+async function showView(root, live, tell) {
   root.wanted = live;
   if (root.starting) return;
   root.starting = true;
@@ -229,10 +267,17 @@ async function showView(root, live, onClick) {
       if (explorer && root.shown === next.city + next.panes) {
         explorer.live = next;
         explorer.data.projections[projectionName(next)] ??= next.projection.packed;
+        explorer.receiveSimilarities();
         explorer.set(stateOf(next, explorer.tiles));
+        if (next.colour === "similarity") explorer.recolour();
       } else {
+        await until(() => root.wanted || (cityOf(next) && root.isConnected));
+        if (root.wanted) continue; // another city was chosen before this one came
+        const before = explorer?.live.series === next.series ? explorer : null;
         explorer?.destroy();
-        root.explorer = await startView(root, next, onClick);
+        delete root.dataset.drawn;
+        delete root.dataset.ready;
+        root.explorer = await startView(root, next, tell, before);
         root.shown = next.city + next.panes;
       }
     }
@@ -249,5 +294,8 @@ export default function ({ data, parentElement, setTriggerValue }) {
     root = parentElement.appendChild(document.createElement("div"));
     root.className = "live-root";
   }
-  showView(root, data, (click) => setTriggerValue("click", click));
+  showView(root, data, {
+    click: (click) => setTriggerValue("click", click),
+    moved: (tiles) => setTriggerValue("ground", { tiles }),
+  });
 }

@@ -4,7 +4,7 @@ import { context2d, element, fitCanvas } from "./dom.js";
 import { TileView } from "./tile_view.js";
 
 /** @import { Explorer } from "./explorer.js" */
-/** @import { LatLon, PageData, Point } from "./types.d.ts" */
+/** @import { LatLon, PageData, Pin, Point } from "./types.d.ts" */
 
 const TILE_ALPHA = 0.62;
 const NIGHT_ALPHA = 0.78; // in the dark theme the light map is dimmed
@@ -67,6 +67,7 @@ export class MapView extends TileView {
     this.reach = Math.max(this.sparse ? 14 : 9, this.side * 0.75);
     this.draw();
     this.drawMarks();
+    this.explorer.mapMoved();
   }
 
   /**
@@ -91,6 +92,19 @@ export class MapView extends TileView {
     this.top += y / this.scale - y / scale;
     this.scale = scale;
     this.showsAll = false;
+    this.moved();
+  }
+
+  /** Where the map is, for `showGround` of another one. */
+  ground() {
+    const { left, top, scale, showsAll } = this;
+    return { left, top, scale, showsAll };
+  }
+
+  /** @param {{left: number, top: number, scale: number, showsAll: boolean}} ground */
+  showGround(ground) {
+    if (ground.showsAll) return;
+    Object.assign(this, ground);
     this.moved();
   }
 
@@ -197,6 +211,14 @@ export class MapView extends TileView {
       else context.fillRect(x, y, side, side);
     }
     context.globalAlpha = 1;
+  }
+
+  /**
+   * @param {Pin} pin
+   * @returns {Point}
+   */
+  placeOfPin({ tile: [x, y] }) {
+    return [(this.tiles.onMap(x) - this.left) * this.scale, (y - this.top) * this.scale];
   }
 
   /** @param {number} radius */

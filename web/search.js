@@ -12,7 +12,7 @@ export class Search {
   constructor(data) {
     this.count = data.count;
     this.dimensions = data.dimensions;
-    this.vectors = vectorsOf(data.vectors, this.dimensions);
+    this.vectors = data.vectors ? vectorsOf(data.vectors, this.dimensions) : new Float32Array(0);
     this.reasonVectors = data.reasons ? new ReasonVectors(data.reasons, this) : null;
   }
 

@@ -6,9 +6,10 @@ import { isInside } from "./polygon.js";
 
 /** @import { Label } from "./labels.js" */
 /** @import { Explorer } from "./explorer.js" */
-/** @import { LatLon, Point, Ring, Tool } from "./types.d.ts" */
+/** @import { LatLon, Pin, Point, Ring, Tool } from "./types.d.ts" */
 
 const CLICK_SLOP_PX = 5;
+const PIN_PX = 4.5;
 const KEY_ZOOM = 1.4;
 /** @type {Record<string, Point>} */
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
@@ -310,10 +311,11 @@ export class TileView {
     if (this.moving) return;
     const context = context2d(this.overlay);
     context.clearRect(0, 0, this.width, this.height);
-    const { rings, path } = this.explorer.marks();
+    const { rings, path, pins = [] } = this.explorer.marks();
     this.drawUnder(context);
     drawLabels(context, this.labels(context), this.explorer.ink.text, this.explorer.ink.halo);
     this.drawPath(context, path);
+    for (const pin of pins) this.drawPin(context, pin);
     for (const ring of rings) this.drawRing(context, ring);
     this.drawOutline(context);
   }
@@ -380,6 +382,31 @@ export class TileView {
       context.stroke();
     }
     if (label) this.drawLabel(context, label, x + around + 3, y - around - 3, colour);
+  }
+
+  /**
+   * Where a place that is no tile is in the view, null where it cannot be shown.
+   * @param {Pin} _pin
+   * @returns {Point | null}
+   */
+  placeOfPin(_pin) { return null; }
+
+  /**
+   * @param {CanvasRenderingContext2D} context
+   * @param {Pin} pin
+   */
+  drawPin(context, pin) {
+    const point = this.placeOfPin(pin);
+    if (!point) return;
+    const { accent, halo } = this.explorer.ink;
+    context.beginPath();
+    context.arc(point[0], point[1], PIN_PX, 0, 2 * Math.PI);
+    context.fillStyle = accent;
+    context.strokeStyle = halo;
+    context.lineWidth = 2;
+    context.fill();
+    context.stroke();
+    if (pin.label) this.drawLabel(context, pin.label, point[0] + PIN_PX + 3, point[1] - PIN_PX - 3, accent);
   }
 
   /** @param {number} radius */

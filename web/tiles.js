@@ -43,7 +43,13 @@ export class Tiles {
    * x on the map: counted on from the map's western edge where the city crosses 180 degrees.
    * @param {number} row
    */
-  mapX(row) { return this.west + modulo(this.x(row) - this.west, this.columns); }
+  mapX(row) { return this.onMap(this.x(row)); }
+
+  /**
+   * The same for any x.
+   * @param {number} x
+   */
+  onMap(x) { return this.west + modulo(x - this.west, this.columns); }
 
   /**
    * The tile's name in the page's address and in exports.

@@ -62,7 +62,8 @@ export interface PageData {
   algorithms: Record<string, string>;
   colourings: ColouringData[];
   arrays: { tile_xy: Packed; dominant_layer: Packed; layer_bits: Packed; layer_mass: Packed };
-  vectors: PackedVectors;
+  /** Missing in the live app, where Python searches. */
+  vectors?: PackedVectors;
   /** What stands out on each tile: indices into `texts`, the most telling first. Missing in the live app. */
   words?: { texts: string[]; of_tile: Packed } | null;
   /** Named places: every line of a text is a name of it, the usual one first; `kind` counts in `kinds`. */
@@ -155,7 +156,9 @@ export interface Options {
 
 /** A ring around a tile, with a short label beside it. */
 export interface Ring { row: number; radius: number; colour: string; label?: string; width?: number }
-export interface Marks { rings: Ring[]; path: number[] }
+/** A place that is no tile of the page: `tile` are its coordinates on the map, `point` those in the flat projection. */
+export interface Pin { tile: Point; point: Point | null; label: string }
+export interface Marks { rings: Ring[]; path: number[]; pins?: Pin[] }
 
 /** Colours of the current theme; each is a custom property of explorer.css. */
 export interface Ink {
@@ -201,6 +204,14 @@ export interface LiveData {
   tile: string;
   /** Ids of tiles with rings, their labels if these are not 1, 2, …, and whether a line joins them. */
   marked: string[]; labels: string[]; path: boolean;
+  /** Places that are no tiles of the city. */
+  pins: Pin[];
+  /** Cosine similarity of every tile to the picked one, in steps of 1 / 32767; null if none is picked. */
+  similarities: Packed | null;
+  /** Views of one series show the same ground: another choice of its tiles leaves the map where it is. */
+  series: string;
+  /** Whether Python chooses tiles by what the map shows. */
+  follows: boolean;
   panes: string;
   theme: Theme;
 }
