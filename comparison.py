@@ -14,18 +14,16 @@ import numpy as np
 import projections
 from cli import DeviceFlags, ModelFlags, TilesFlags, UserError
 from colourings import Colouring, Numbers, ShownTiles
-from embeddings import City, Embeddings, load_city, pick_rows, tile_contents, with_facts
+from embeddings import City, Embeddings, load_city
 from explorer_data import NEIGHBOURS, city_title, packed, packed_projection, sheet_order
-from exports import read_export
 from files import digest
 from layers import LAYERS
 from pretrained import CONFIG, PRETRAINED, WEIGHTS, load_model
 from similarity import Search
-from tile_files import plane_digest
-from tile_store import TileStore
+from vector_city import VectorCity, open_vectors, vector_city
+from vector_dataset import is_dataset
 
 Kind = Literal["cities", "encoders"]
-FLAT_PX = 16  # edge of the one-colour pictures of tiles of which only vectors are known
 
 
 # --- opening -----------------------------------------------------------------------------------------------
@@ -36,14 +34,13 @@ class Pair:
     """Two cities as one encoder sees them ("cities"), or one city as two encoders see it ("encoders").
 
     Two encoders have the same tiles in the same order. `names` tell the two sides apart, `encoder` is the name of the
-    first side's encoder. Of the second side there may be `vectors_only`, no pictures of tiles.
+    first side's encoder.
     """
 
     kind: Kind
     cities: tuple[City, City]
     names: tuple[str, str]
     encoder: str
-    vectors_only: bool = False
 
     @property
     def title(self) -> str:
@@ -64,7 +61,7 @@ class Pair:
         """What each side shows, in a few words."""
         if self.kind == "cities":
             counts = [f"{int((~city.embeddings.blank).sum()):,} tiles" for city in self.cities]
-            return [counts[0], counts[1] + ", without pictures" * self.vectors_only]
+            return [counts[0], counts[1] + ", without pictures" * isinstance(self.cities[1], VectorCity)]
         return [
             f"{city.embeddings.vectors.shape[1]} numbers, {city.store.tile_size} px, "
             + (f"epoch {city.checkpoint.epoch:,}" if city.checkpoint.epoch else "untrained")
@@ -75,7 +72,7 @@ class Pair:
 def open_pair(other: Path, city: City, tiles: TilesFlags, model_path: Path, device: DeviceFlags, most: int) -> Pair:
     """Open `other` beside a city.
 
-    It is a folder of tiles or a file of vectors (.parquet), for the city's encoder, or another encoder for the city's
+    It is a folder of tiles, or a file or dataset of vectors, for the city's encoder, or another encoder for the city's
     tiles. At most `most` tiles are taken, 0 for all, as `load_city` takes them. Raises `UserError` for anything else,
     for another zoom, for tiles or an encoder compared with itself, and for vectors of another encoder.
     """
@@ -86,11 +83,11 @@ def open_pair(other: Path, city: City, tiles: TilesFlags, model_path: Path, devi
             f"--compare {other}: nothing there; expected another city's folder of tiles, which `python render_tiles.py "
             f"CITY.osm.pbf --tiles_root {other}` draws, vectors that embed.py wrote (.parquet), or a checkpoint (.pth)"
         )
-    if other.suffix.lower() == ".parquet":
-        second = city_of_vectors(other, city, most or None, device.seed)
+    if other.suffix.lower() == ".parquet" or is_dataset(other):
+        second: City = city_of_vectors(other, city, most or None)
         name = other.stem.replace("_", " ").replace("-", " ").title()
         names = told_apart(tiles.tiles_root, other, (city_title(city), name))
-        return Pair("cities", (city, second), names, encoder, vectors_only=True)
+        return Pair("cities", (city, second), names, encoder)
     if other.is_file() or all((other / name).is_file() for name in (CONFIG, WEIGHTS)):
         check_encoder(other, city, tiles)
         pair = common_tiles((city, load_city(tiles, other, **options)))
@@ -101,39 +98,23 @@ def open_pair(other: Path, city: City, tiles: TilesFlags, model_path: Path, devi
     return Pair("cities", (city, second), names, encoder)
 
 
-def city_of_vectors(path: Path, city: City, most: int | None, seed: int) -> City:
-    """The city of a file that embed.py wrote: its vectors and facts, and one flat colour for each tile.
+def city_of_vectors(path: Path, city: City, most: int | None) -> VectorCity:
+    """The city of a dataset or of a file that embed.py wrote, of which only the vectors are known.
 
-    Raises `UserError` for a file with vectors of another encoder or zoom than those of `city`.
+    Raises `UserError` for vectors of another encoder or zoom than those of `city`.
     """
-    export, own = read_export(path), city.embeddings
+    tiles, own = open_vectors(path, city.cache_dir), city.embeddings
     again = f"`python embed.py CITY.osm.pbf -o {path}` with the same --model_path writes them"
-    if export.zoom != own.zoom:
-        raise UserError(f"--compare {path}: zoom {export.zoom}, the city's tiles have zoom {own.zoom}; {again}")
-    if export.vectors.shape[1] != own.vectors.shape[1]:
+    if tiles.zoom != own.zoom:
+        raise UserError(f"--compare {path}: zoom {tiles.zoom}, the city's tiles have zoom {own.zoom}; {again}")
+    if tiles.about["dimensions"] != own.vectors.shape[1]:
         raise UserError(
-            f"--compare {path}: vectors of {export.vectors.shape[1]} numbers, those of the city have "
+            f"--compare {path}: vectors of {tiles.about['dimensions']} numbers, those of the city have "
             f"{own.vectors.shape[1]}; {again}"
         )
-    if export.model_key != own.model_key:
+    if tiles.about["encoder"] != own.model_key:
         raise UserError(f"--compare {path}: these vectors are of another encoder than the city's; {again}")
-    store = flat_store(path, export.tile_xy, export.layer_intensity, export.zoom)
-    rows = pick_rows(store, most, seed)
-    facts = with_facts(store, rows, export.vectors[rows], tile_contents(store, rows), export.model_key)
-    found = City(store, city.checkpoint, facts, rows, city.device, city.cache_dir)
-    found.pictures = store
-    return found
-
-
-def flat_store(path: Path, tile_xy: np.ndarray, intensity: np.ndarray, zoom: int) -> TileStore:
-    """Tiles `(N, 2)` whose layers have one brightness everywhere: their mean `intensity (N, L)`, 0 to 1."""
-    levels = np.where(intensity > 0, np.clip(np.round(intensity * 255), 1, 255), 0).astype(np.int32)
-    planes = np.repeat(np.arange(256, dtype=np.uint8), FLAT_PX**2).reshape(256, FLAT_PX, FLAT_PX)
-    digests = np.frombuffer(b"".join(map(plane_digest, planes)), np.uint8).reshape(256, -1)
-    brightness = np.linspace(0, 1, 256, dtype=np.float32)
-    return TileStore(
-        path, zoom, FLAT_PX, "mean", tile_xy.astype(np.int32), planes, levels, brightness, digests, {}, {"flat": True}
-    )
+    return vector_city(tiles, tiles.read(tiles.overview_rows(most or len(tiles))))
 
 
 def encoder_name(path: Path) -> str:

@@ -27,7 +27,7 @@ from pretrained import load_model
 from progress_bars import warn
 from tile_facts import LayerScale, compass_zones, content_density, dominant_layers, layer_scale
 from tile_files import read_manifest
-from tile_grid import hilbert_order, latlon_of_tile, tile_codes
+from tile_grid import TileIndex, hilbert_order, latlon_of_tile
 from tile_store import FAR_TILES, TileStore, open_store
 
 PICTURE_PX = 128  # edge of the tiles that people look at, if the network sees smaller ones
@@ -76,17 +76,12 @@ class Embeddings:
         return latlon_of_tile(self.tile_xy + 0.5, self.zoom)
 
     @cached_property
-    def _sorted_codes(self) -> tuple[np.ndarray, np.ndarray]:
-        codes = tile_codes(self.tile_xy)
-        order = np.argsort(codes)
-        return codes[order], order
+    def _index(self) -> TileIndex:
+        return TileIndex(self.tile_xy)
 
     def rows(self, tile_xy: np.ndarray) -> np.ndarray:
         """Row of each coordinate of `tile_xy (..., 2)`, -1 where there is no tile."""
-        codes, order = self._sorted_codes
-        wanted = tile_codes(np.asarray(tile_xy))
-        at = np.minimum(np.searchsorted(codes, wanted), len(codes) - 1)
-        return np.where(codes[at] == wanted, order[at], -1)
+        return self._index.rows(tile_xy)
 
     def take(self, rows: np.ndarray) -> "Embeddings":
         """Only the tiles of `rows`, in that order; the key follows the choice."""

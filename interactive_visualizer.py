@@ -296,12 +296,11 @@ def compared_data(pair: Pair, page: PageFlags, cache_dir: Path, seed: int) -> di
     second = dataclasses.replace(page, title=pair.names[1])
     if two_cities:
         second = dataclasses.replace(second, names=None, columns=None)
-    if pair.vectors_only:
-        second = dataclasses.replace(second, reasons=False)
     left = page_data(pair.cities[0], first, cache_dir, seed, sides[0])
-    right = page_data(pair.cities[1], second, cache_dir, seed, sides[1], pictures=two_cities)
-    if pair.vectors_only:  # a flat colour has neither words nor layers to switch
-        right |= {"words": None, "planes": None}
+    if isinstance(pair.cities[1], VectorCity):
+        right = vector_page_data(pair.cities[1], second, cache_dir, seed, sides[1]) | {"words": None, "planes": None}
+    else:
+        right = page_data(pair.cities[1], second, cache_dir, seed, sides[1], pictures=two_cities)
     return left | {
         "compare": {
             "kind": pair.kind,
@@ -314,22 +313,24 @@ def compared_data(pair: Pair, page: PageFlags, cache_dir: Path, seed: int) -> di
     }
 
 
-def vector_page_data(city: VectorCity, page: PageFlags, cache_dir: Path, seed: int) -> dict[str, Any]:
+def vector_page_data(
+    city: VectorCity, page: PageFlags, cache_dir: Path, seed: int, arranged: Arranged | None = None
+) -> dict[str, Any]:
     """The same as `page_data` for tiles of which only the vectors are known: no layers to switch and no reasons."""
     rows = sheet_order(city)
     places = city.embeddings.take(rows)
     short = Quantised.of(places.vectors, VECTOR_TYPE[crowd(len(rows))])
     recall, bits = quantised_recall(places.vectors, short.vectors()), np.iinfo(short.steps.dtype).bits
-    arranged = arrange([places], page.dr_algorithms, page.clusters, seed=seed, cache_dir=cache_dir)[0]
+    arranged = arranged or arrange([places], page.dr_algorithms, page.clusters, seed=seed, cache_dir=cache_dir)[0]
     frame, image = layer_map(city.tiles)
     facts = {
         "Tiles shown": f"{len(rows):,}",
         "Tiles with content": f"{len(city.tiles):,}",
         "Search in this page": f"finds {recall:.1%} of the exact ten nearest",
     }
-    own = column_colourings(page.columns or (), places.tile_xy, city.store.zoom)
+    own = [*column_colourings(page.columns or (), places.tile_xy, city.store.zoom), *arranged.more]
     named = find_place_names(city.store.tiles_root, page.names) if page.names else None
-    return explorer_facts(city, rows, arranged.cluster, page.title, own) | {
+    return explorer_facts(city, rows, arranged.cluster, page.title, own, arranged.beside) | {
         "vectors": short.packed(),
         "sprites": bar_sprites(city, city.rows[rows]),
         "map": frame | {"image": tile_images.data_uri(image, "png")},

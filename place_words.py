@@ -267,7 +267,7 @@ def shared_words(own: list[str], other: list[str]) -> str:
 
 def shows_classes(store: TileStore, rows: np.ndarray) -> bool:
     """Whether the pixels of the store's `rows` have the brightness of the classes of the style."""
-    if store.meta.get("flat") or store.tile_size == 1:  # one mean brightness for each layer of a tile
+    if store.tile_size == 1:  # one mean brightness for each layer of a tile
         return False
     digest = load_style().digest
     same_style = read_manifest(store.tiles_root).get("style_digest", digest) == digest

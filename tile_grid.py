@@ -139,6 +139,21 @@ class TileGrid:
         return np.where(inside, self.table[offset[..., 0], offset[..., 1]], -1)
 
 
+class TileIndex:
+    """Row numbers of tiles `(N, 2)` by their coordinates, as `TileGrid`, for tiles spread over any area."""
+
+    def __init__(self, tile_xy: np.ndarray):
+        codes = tile_codes(tile_xy)
+        self.order = np.argsort(codes)
+        self.codes = codes[self.order]
+
+    def rows(self, tile_xy: np.ndarray) -> np.ndarray:
+        """Row of each coordinate of `tile_xy (..., 2)`, -1 where there is no tile."""
+        wanted = tile_codes(np.asarray(tile_xy))
+        at = np.minimum(np.searchsorted(self.codes, wanted), len(self.codes) - 1)
+        return np.where(self.codes[at] == wanted, self.order[at], -1)
+
+
 def near_any(tile_xy: np.ndarray, others: np.ndarray, radius: int) -> np.ndarray:
     """`(N,) bool`: tiles within `radius` tiles (Chebyshev distance) of any of `others`, which includes themselves."""
     if not len(others):

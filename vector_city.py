@@ -25,7 +25,17 @@ from layers import LAYER_COLOURS, LAYERS
 from progress_bars import progress
 from similarity import Search
 from tile_facts import ZONES
-from tile_grid import Box, area_bounds, farther_than, latlon_of_tile, tile_codes, tile_of_latlon, unwrapped
+from tile_grid import (
+    Box,
+    TileIndex,
+    area_bounds,
+    farther_than,
+    inside_box,
+    latlon_of_tile,
+    tile_codes,
+    tile_of_latlon,
+    unwrapped,
+)
 from tile_images import hex_to_rgb
 from tile_store import TileStore
 from vector_dataset import ROW_GROUP, DatasetFolder, is_dataset, part_name
@@ -74,17 +84,12 @@ class VectorTiles:
         return unwrapped(self.tile_xy, self.zoom)
 
     @cached_property
-    def _sorted_codes(self) -> tuple[np.ndarray, np.ndarray]:
-        codes = tile_codes(self.tile_xy)
-        order = np.argsort(codes)
-        return codes[order], order
+    def _index(self) -> TileIndex:
+        return TileIndex(self.tile_xy)
 
     def rows(self, tile_xy: np.ndarray) -> np.ndarray:
         """Row of each coordinate of `tile_xy (..., 2)`, -1 where there is no tile."""
-        codes, order = self._sorted_codes
-        wanted = tile_codes(np.asarray(tile_xy))
-        at = np.minimum(np.searchsorted(codes, wanted), len(codes) - 1)
-        return np.where(codes[at] == wanted, order[at], -1)
+        return self._index.rows(tile_xy)
 
     def row_at(self, latlon: tuple[float, float]) -> int:
         """Row of the tile at a place. Raises `UserError` if there is none."""
@@ -375,10 +380,8 @@ def layer_map(tiles: VectorTiles) -> tuple[dict[str, Any], Image.Image]:
 
 def rows_in_box(tiles: VectorTiles, box: Box) -> np.ndarray:
     """Rows of the tiles with their centre in a box. Raises `UserError` if there is none."""
-    west, south, east, north = box
     lat, lon = latlon_of_tile(tiles.tile_xy + 0.5, tiles.zoom).T
-    across = (lon >= west) | (lon <= east) if west > east else (lon >= west) & (lon <= east)
-    rows = np.flatnonzero(across & (lat >= south) & (lat <= north))
+    rows = np.flatnonzero(inside_box(lat, lon, box))
     if not len(rows):
         covers = ",".join(f"{edge:.4f}" for edge in area_bounds(tiles.tile_xy, tiles.zoom))
         wanted = ",".join(f"{edge:g}" for edge in box)
