@@ -43,7 +43,7 @@ class ExampleFlags:
     epochs: int = flag(
         2, "training epochs: enough to see the city on a laptop; more make better vectors", type=positive_int
     )
-    max_tiles: int = flag(3000, "tiles in the pictures and on the page, spread evenly", type=positive_int)
+    max_tiles: int = flag(1500, "tiles in the pictures and on the page, spread evenly", type=positive_int)
     preset: str = flag("recommended", "settings of train.py: recommended, or spec for the published ones")
     model_path: Path = flag(ModelFlags.model_path, "checkpoint that the pictures show")
     output_dir: Path = flag(Path("visualizations"), "folder for the pictures and the page")
