@@ -291,7 +291,8 @@ def tile_contents(store: TileStore, rows: np.ndarray, surroundings: bool = False
         for offset, factor in zip(offsets, factors, strict=True):  # sums of 64-bit products, modulo 2^64
             total += own[store.grid.rows(store.tile_xy[rows] + offset)] * factor
         return total
-    planes = store.plane_digest[store.plane_of[rows]].reshape(len(rows), -1)
+    planes = store.plane_digest[store.plane_of[rows]]
+    planes = planes.reshape(len(rows), planes.shape[1] * planes.shape[2])
     digests = (hashlib.blake2b(row, digest_size=8).digest() for row in planes)
     return np.frombuffer(b"".join(digests), dtype=np.uint64)
 

@@ -231,14 +231,15 @@ def test_a_signal_ends_it_and_the_same_command_goes_on(ground, tmp_path, signum)
 # --- points ------------------------------------------------------------------------------------------------
 
 
-def test_points_keep_their_rows_and_columns(run, from_pngs, tmp_path):
+@pytest.mark.parametrize("name", ["multiscale", "loc2vec"])
+def test_points_keep_their_rows_and_columns(run, from_pngs, tmp_path, name):
     (tmp_path / "shops.csv").write_bytes(TABLE.encode("cp1251"))
-    said = run("--points", "shops.csv")
+    said = run("--points", "shops.csv", model=name)
     assert "5 rows (3 have no vector: 1 without coordinates, 1 with impossible coordinates, 1 outside the map)" in said
     frame = pd.read_parquet("shops_vectors.parquet")
     assert frame["назва"].tolist() == ["Кава", "b", "c", "d", "e"]
     assert frame["embedding"].isna().tolist() == [False, False, True, True, True]
-    expected = from_pngs["multiscale"].embedder.embed_places(np.array([(51.128, 71.43), (51.1251, 71.4213)]))
+    expected = from_pngs[name].embedder.embed_places(np.array([(51.128, 71.43), (51.1251, 71.4213)]))
     np.testing.assert_allclose(np.stack(frame["embedding"][:2]), expected, atol=2e-6)
 
 
