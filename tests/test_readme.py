@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import shapely
 
 from checkpoint import library_versions
 from conftest import REPO, save_untrained, script_env
@@ -128,9 +129,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     prices = "".join(f"{x},{name[:-4]},{(int(x) + int(name[:-4])) / 7}\n" for x, name in tiles)
     (folder / "prices.csv").write_text("x,y,price\n" + prices)
     (folder / "shops.csv").write_text("name,lat,lon\nshop,51.128,71.430\n")
-    ring = [[71.42, 51.12], [71.44, 51.12], [71.44, 51.14], [71.42, 51.12]]
-    district = {"type": "Feature", "properties": {}, "geometry": {"type": "Polygon", "coordinates": [ring]}}
-    (folder / "districts.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [district]}))
+    rents = {(71.38, 71.42): 3.5, (71.42, 71.45): 5.0, (71.45, 71.485): 4.2}
+    shapes = {sides: shapely.box(sides[0], 51.11, sides[1], 51.155) for sides in rents}
+    districts = [
+        {"type": "Feature", "properties": {"rent": rent}, "geometry": shapely.geometry.mapping(shapes[sides])}
+        for sides, rent in rents.items()
+    ]
+    (folder / "districts.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": districts}))
     run(folder, "embed.py", "CITY.osm.pbf", "--bbox", "71.42,51.12,71.44,51.14")
     run(folder, "render_tiles.py", "CITY.osm.pbf", "--bbox", "71.42,51.12,71.44,51.14", "--tiles_root", "OTHER/tiles")
     shutil.copy(folder / "CITY.osm.pbf", folder / "OTHER.osm.pbf")
