@@ -8,16 +8,16 @@ tiles do.
 """
 
 import dataclasses
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+import front_end
 from app_city import Source
 from cache_files import load_intact, save_cache
-from explorer_data import PAGE_FORMAT
 from files import digest
-from version import VERSION
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,4 +58,11 @@ def _place(source: Source) -> tuple[Path, str]:
     """The file of a source, and the key that it has while nothing changed."""
     name = digest(str(source.tiles.tiles_root.resolve()), str(source.model_path.resolve()), source.max_tiles)
     path = Path(source.tiles.cache_dir) / f"first-view-{name[:16]}.l2v"
-    return path, digest(source.stamp(), PAGE_FORMAT, VERSION)
+    return path, digest(source.stamp(), code_digest())
+
+
+@cache
+def code_digest() -> str:
+    """A digest of the code that writes first views and of the code that reads them: either may have changed."""
+    writers = [Path(__file__).with_name(name).read_bytes() for name in ("explorer_data.py", "colourings.py")]
+    return digest(*writers, front_end.bundle("live_view.js"))

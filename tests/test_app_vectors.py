@@ -4,6 +4,8 @@ import io
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +21,7 @@ import exports
 import similarity
 import vector_city
 import vector_dataset
-from conftest import made_up_embeddings, write_vectors
+from conftest import REPO, made_up_embeddings, write_vectors
 from test_streamlit_app import (  # noqa: F401 - fixtures
     cache,
     component,
@@ -437,6 +439,30 @@ def app_vectors_module(name: str):
     import app_projector
 
     return getattr(app_projector, name)
+
+
+@pytest.mark.parametrize("changed", ["explorer_data.py", "web/live_view.js"])
+def test_a_first_view_of_other_code_is_not_shown(open_app, cache, tmp_path, changed):  # noqa: F811
+    """What the browser's code expects and what was kept must fit, also after an update of this project."""
+    app = open_app()
+    app.run()
+    (kept,) = cache.glob("first-view-*.l2v")
+    code = shutil.copytree(
+        REPO,
+        tmp_path / "code",
+        ignore=lambda _, names: [
+            n for n in names if n.startswith((".", "node_modules")) or n in ("tests", "docs", "notebooks")
+        ],
+    )
+    (code / changed).write_text(
+        (code / changed).read_text() + ("\n# changed\n" if changed.endswith("py") else "\n// changed\n")
+    )
+    ask = "import app_first_view; print(app_first_view.code_digest())"
+    digests = [
+        subprocess.run([sys.executable, "-c", ask], cwd=where, capture_output=True, text=True, check=True).stdout
+        for where in (REPO, code)
+    ]
+    assert kept.exists() and digests[0] != digests[1]
 
 
 def test_a_changed_tile_makes_a_new_first_view(open_app, tiny_tiles, tmp_path, cache):  # noqa: F811
