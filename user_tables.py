@@ -83,8 +83,12 @@ def read_frame(path: Path | str, *, encoding: str | None = None) -> pd.DataFrame
     if not path.exists():
         raise UserError(f"no file at {path}; name a CSV, GeoJSON, GeoPackage or Parquet file")
     suffix = path.suffix.lower()
-    if path.is_file() and VIRTUAL in path.read_bytes()[:HEAD_BYTES]:
-        raise UserError(f"{path} is a virtual file of GDAL, which points to others; name the file that holds the data")
+    if path.is_file():
+        with path.open("rb") as file:
+            if VIRTUAL in file.read(HEAD_BYTES):
+                raise UserError(
+                    f"{path} is a virtual file of GDAL, which points to others; name the file that holds the data"
+                )
     try:
         if suffix in PARQUET or path.is_dir():
             frame = _read_parquet(path)

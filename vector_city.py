@@ -38,7 +38,7 @@ from tile_grid import (
 )
 from tile_images import hex_to_rgb
 from tile_store import TileStore
-from vector_dataset import ROW_GROUP, DatasetFolder, is_dataset, part_name
+from vector_dataset import ROW_GROUP, DatasetFolder, is_dataset, part_name, readable
 from vectors import unpacked_vectors
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def _read_places(path: Path, places: np.ndarray) -> "pa.Table":
     """Some rows of a Parquet file, sorted; row groups in which none lies are not read."""
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path) as file:
+    with readable(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
         sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
         ends = np.cumsum(sizes)
         groups, start = np.unique(np.searchsorted(ends, places, side="right")), ends - sizes
@@ -289,7 +289,8 @@ def _read_facts(parts: list[Path]) -> dict[str, np.ndarray]:
 
     found = []
     for number, part in enumerate(progress(parts, desc="reading the tiles", unit=" parts")):
-        table = pq.read_table(part, columns=FACTS)
+        with readable(part):
+            table = pq.read_table(part, columns=FACTS, page_checksum_verification=True)
         shown = np.flatnonzero(~table["blank"].to_numpy())
         tile_xy = np.column_stack([table["x"].to_numpy(), table["y"].to_numpy()])[shown].astype(np.int32)
         layer = _numbers(table["dominant_layer"], LAYERS)[shown]

@@ -3,6 +3,7 @@
 Not a command. `python embed.py COUNTRY.osm.pbf -o FOLDER/` writes one.
 """
 
+import contextlib
 import io
 import json
 from collections.abc import Iterable, Iterator
@@ -195,13 +196,20 @@ def read_tiles(path: Path | str, box: Box | None = None, columns: list[str] | No
 
 def part_table(folder: DatasetFolder, block: str, columns: list[str] | None) -> "pa.Table":
     """Some columns of the part of a block. Raises `UserError` for a part that is damaged or gone."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     path = f"{folder.root}/{part_name(block)}"
+    with readable(path), folder.fs.open(path, "rb") as file:
+        return pq.read_table(file, columns=columns, page_checksum_verification=True)
+
+
+@contextlib.contextmanager
+def readable(path: Path | str) -> Iterator[None]:
+    """Context in which a file of vectors that is damaged or gone raises `UserError`."""
+    import pyarrow as pa
+
     try:
-        with folder.fs.open(path, "rb") as file:
-            return pq.read_table(file, columns=columns, page_checksum_verification=True)
+        yield
     except (OSError, pa.ArrowException):
         raise UserError(
             f"{path} is damaged or gone; remove it, and the `embed.py` command that wrote it computes it again"

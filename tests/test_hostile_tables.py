@@ -25,6 +25,7 @@ from test_dataset_search import CORNER, write_parts
 from test_hardening import damage
 from tile_grid import latlon_of_tile
 from user_tables import read_places, read_polygons, write_frame
+from vector_city import open_vectors
 from vector_dataset import read_tiles
 
 pytestmark = pytest.mark.slow
@@ -230,6 +231,11 @@ def test_two_hundred_damaged_datasets(tmp_path, tally):
             tile_at(folder, (lat, lon))
             read_tiles(folder)
 
+        def view() -> None:
+            tiles = open_vectors(folder, tmp_path / "cache")
+            tiles.read(np.arange(len(tiles)))
+
+        tally["damaged datasets in a viewer", ending_of(view)] += 1
         tally[f"damaged {path.suffix.removeprefix('.')} of a dataset", ending_of(search)] += 1
         shutil.rmtree(folder)
 

@@ -115,7 +115,7 @@ export class Comparison {
   // --- picking and selecting ---
 
   /**
-   * Pick a tile. In another city its match is looked for anew.
+   * Pick a tile; the search in the other city starts again from it.
    * @param {ComparedSide} side
    * @param {number} row
    */
