@@ -38,9 +38,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     save_untrained(folder / "checkpoints" / "best_model.pth")
     flags = TilesFlags(tiles_root=folder / "tiles", cache_dir=folder / "cache")
     embeddings.load_city(flags, folder / "checkpoints" / "best_model.pth", device="cpu")
+    yield from live_app(folder, "--tiles_root", "tiles", "--cache_dir", "cache", "--device", "cpu")
+
+
+def live_app(folder: Path, *args: str) -> Iterator[str]:
+    """Start the live app in a folder, give its address, and end it."""
     port = free_port()
-    command = [sys.executable, str(REPO / "run_interactive_viz.py"), "streamlit", "--port", str(port)]
-    command += ["--tiles_root", "tiles", "--cache_dir", "cache", "--device", "cpu"]
+    command = [sys.executable, str(REPO / "run_interactive_viz.py"), "streamlit", "--port", str(port), *args]
     headless = {"STREAMLIT_SERVER_HEADLESS": "true"}
     with open(folder / "log", "w") as log:
         process = subprocess.Popen(command, cwd=folder, env=script_env(headless), stdout=log, stderr=log)
@@ -326,18 +330,7 @@ def country(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of the live app over a dataset of 300,000 tiles."""
     folder = tmp_path_factory.mktemp("country")
     write_vectors(folder / "country", 560)
-    port = free_port()
-    command = [sys.executable, str(REPO / "run_interactive_viz.py"), "streamlit", "--port", str(port)]
-    command += ["--vectors", "country", "--cache_dir", "cache"]
-    with open(folder / "log", "w") as log:
-        environment = script_env({"STREAMLIT_SERVER_HEADLESS": "true"})
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
-    try:
-        wait_until(lambda: is_healthy(port), folder / "log")
-        yield f"http://localhost:{port}"
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(30) in (0, 128 + signal.SIGTERM)
+    yield from live_app(folder, "--vectors", "country", "--cache_dir", "cache")
 
 
 def test_a_dataset_of_300_000_tiles_is_an_overview_that_fills_where_the_map_is_zoomed(browser, country):
