@@ -24,6 +24,7 @@ from app_city import Source, View, city_key, heading
 from app_first_view import FirstView
 from app_pictures import cached_base_map, open_base_map, picture_uri, sheet_frame, sheet_uri, view_order
 from embeddings import City
+from place_names import find_place_names
 from projections import Projection
 
 CLUSTERS = 10
@@ -236,6 +237,8 @@ def pack_payload(city: City, cluster: np.ndarray, frame: dict[str, Any]) -> byte
     key, rows = city_key(city), view_order(city)
     data = explorer.explorer_facts(city, rows, cluster[rows])
     data |= {"sprites": sheet_frame(), "map": frame | {"image": ""}}
+    if (named := find_place_names(city.store.tiles_root)) is not None:
+        data["names"] = explorer.packed_names(city, named)
     return keep_payload(key, key.encode() + json.dumps(data, separators=(",", ":"), allow_nan=False).encode())
 
 

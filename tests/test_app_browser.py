@@ -12,16 +12,21 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import embeddings
+import tile_grid
 from cli import TilesFlags
 from conftest import REPO, make_tiles, save_untrained, script_env, write_vectors
+from place_names import KINDS, NAMES_FILE, PlaceNames, save_place_names
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(900)]
 DESKTOP, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
 WAIT_MS = 180_000
 SEARCH = "Similarity+Search+%28Annoy%29"
+STREET = [name for name, _ in KINDS].index("street")
+STREET_TILE = (76604, 44203)  # in the middle of the city, where something is drawn
 
 
 def free_port() -> int:
@@ -35,6 +40,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of the live app, started as a user starts it, over a small city whose vectors are cached."""
     folder = tmp_path_factory.mktemp("live")
     make_tiles(folder / "tiles", nx=10, ny=10, px=32)
+    at = tile_grid.latlon_of_tile(np.add(STREET_TILE, (0.25, 0.75)))
+    street = PlaceNames([("Хрещатик",)], np.array([STREET], dtype=np.int8), np.array([at]))
+    save_place_names(folder / "tiles" / NAMES_FILE, street)
     save_untrained(folder / "checkpoints" / "best_model.pth")
     flags = TilesFlags(tiles_root=folder / "tiles", cache_dir=folder / "cache")
     embeddings.load_city(flags, folder / "checkpoints" / "best_model.pth", device="cpu")
@@ -184,6 +192,22 @@ def test_a_click_on_the_map_picks_and_tells_the_very_point(visit):
     latitude = float(page.get_by_label(re.compile("^Latitude")).input_value())
     north = float(re.search(r"to ([\d.-]+)\)", page.get_by_text(re.compile("^Latitude")).first.inner_text())[1])
     assert latitude <= north + 0.01
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE])
+def test_a_place_is_found_by_its_name(visit, viewport):
+    page = visit(viewport=viewport)
+    view_of(page)
+    field = page.get_by_role("combobox", name="Find a place")
+    field.fill("Khreschatik")
+    page.get_by_role("option", name="Хрещатик street").wait_for()
+    field.press("ArrowDown")
+    field.press("Enter")
+    page.get_by_text(f"Tile {STREET_TILE[0]}, {STREET_TILE[1]}").first.wait_for()
+    page.get_by_role("tab", name="Any place").click()
+    page.get_by_role("tabpanel", name="Any place").get_by_text("Most similar tiles").wait_for()
+    latitude = float(page.get_by_label(re.compile("^Latitude")).input_value())
+    assert latitude == pytest.approx(tile_grid.latlon_of_tile(np.add(STREET_TILE, (0.25, 0.75)))[0], abs=2e-5)
 
 
 def test_pictures_come_when_their_tiles_come_into_view(visit):

@@ -151,6 +151,6 @@ function findPlace(explorer, lat, lon) {
   const exact = tiles.rowAt(x, y);
   const [nearest, km] = exact >= 0 ? [exact, 0] : tiles.nearestTo(lat, lon);
   if (!(km <= Math.max(NEAR_KM, explorer.widestKm))) return "That place is far outside this city.";
-  explorer.pick(nearest);
+  explorer.pick(nearest, [lat, lon]);
   return exact >= 0 ? "" : `This page has no tile there. The nearest one is ${formatKm(km)} away.`;
 }
