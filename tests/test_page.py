@@ -10,9 +10,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import geopandas
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import shapely.geometry
 from PIL import Image
 
 from conftest import REPO, make_tiles, save_untrained, script_env
@@ -476,6 +481,11 @@ def test_a_legend_entry_selects_its_tiles_and_they_can_be_taken_along(visit, tmp
     assert collection["features"][0]["id"] == f"17/{x}/{y}"
     assert min(lon for lon, _ in ring) == pytest.approx(x / 2**17 * 360 - 180, abs=1e-6)
     assert ring[0] == ring[-1] and len(ring) == 5
+    frame = geopandas.read_parquet(saved(page, "Save the selection as Parquet", tmp_path))
+    assert frame.crs == "OGC:CRS84" and frame["dominant_layer"].unique().tolist() == [name]
+    assert frame["x"].tolist() == [int(line["x"]) for line in table] and frame["x"].dtype == "int32"
+    assert frame["density"].tolist() == pytest.approx([float(line["density"]) for line in table])
+    assert frame.geometry.iloc[0].equals(shapely.geometry.shape(collection["features"][0]["geometry"]))
 
 
 @pytest.mark.parametrize("device", [DESKTOP, PHONE], ids=["desktop", "phone"])
@@ -900,15 +910,43 @@ def as_geojson(rows: list[dict[str, object]]) -> str:
     return json.dumps({"type": "FeatureCollection", "features": features})
 
 
-def drop(page, name: str, text: str) -> None:
+def as_parquet(rows: list[dict]) -> bytes:
+    """The table with vectors, which are no columns, in compressed pages."""
+    table = pa.Table.from_pylist([row | {"vector": [0.5, 1.5]} for row in rows])
+    return parquet_bytes(table, compression="zstd")
+
+
+def as_geoparquet(rows: list[dict]) -> bytes:
+    columns = {name: [row[name] for row in rows] for name in ("price", "kind", "note")}
+    points = geopandas.points_from_xy([row["lon"] for row in rows], [row["lat"] for row in rows], crs="EPSG:4326")
+    file = io.BytesIO()
+    geopandas.GeoDataFrame(columns, geometry=points).to_parquet(file, compression="gzip")
+    return file.getvalue()
+
+
+def parquet_bytes(table: pa.Table, **options: Any) -> bytes:
+    file = io.BytesIO()
+    pq.write_table(table, file, **options)
+    return file.getvalue()
+
+
+def projected() -> bytes:
+    file = io.BytesIO()
+    place = geopandas.points_from_xy([500_000], [5_600_000], crs="EPSG:32636")
+    geopandas.GeoDataFrame({"price": [1.5]}, geometry=place).to_parquet(file)
+    return file.getvalue()
+
+
+def drop(page, name: str, content: str | bytes) -> None:
     """Let a file fall on the page."""
+    content = content.encode() if isinstance(content, str) else content
     transfer = page.evaluate_handle(
-        """([name, text]) => {
+        """([name, content]) => {
           const transfer = new DataTransfer();
-          transfer.items.add(new File([text], name));
+          transfer.items.add(new File([Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0))], name));
           return transfer;
         }""",
-        [name, text],
+        [name, base64.b64encode(content).decode()],
     )
     page.locator("#explorer").dispatch_event("drop", {"dataTransfer": transfer})
     page.wait_for_selector(".file-message")
@@ -955,7 +993,15 @@ def check_own_columns(page, city: City, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("device", [DESKTOP, PHONE], ids=["desktop", "phone"])
-@pytest.mark.parametrize(("name", "text"), [("own.csv", as_csv), ("own.geojson", as_geojson)], ids=["csv", "geojson"])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("own.csv", as_csv),
+        ("own.geojson", as_geojson),
+        ("own.parquet", as_parquet),
+        ("own.geoparquet", as_geoparquet),
+    ],
+)
 def test_a_dropped_file_colours_filters_and_is_exported(visit, city, tmp_path, name, text, device):
     page = visit(f"#{FRESH}", **device)
     drop(page, name, text(own_table(city)))
@@ -988,6 +1034,10 @@ def test_columns_given_when_building_are_the_same(browser, ground, city, tmp_pat
         ("c.csv", "lat,lon\n", "has no rows"),
         ("d.geojson", '{"type": "FeatureCollection", "features"', "not complete GeoJSON"),
         ("e.csv", "\0\1\2", "not a text file"),
+        ("f.parquet", as_parquet([{"lat": 1.5}])[:-9], "Parquet file cannot be read"),
+        ("g.parquet", parquet_bytes(pa.table({"price": [1.5]})), "found the columns price; expected lat and lon"),
+        ("h.parquet", projected(), "its places are in EPSG:32636; expected longitude and latitude"),
+        ("i.parquet", parquet_bytes(pa.table({"lat": [1.5]}), compression="brotli"), "BROTLI"),
     ],
 )
 def test_a_file_that_cannot_be_used_says_why(visit, name, text, said):
@@ -996,6 +1046,20 @@ def test_a_file_that_cannot_be_used_says_why(visit, name, text, said):
     page.wait_for_function("name => document.querySelector('.file-message')?.textContent.startsWith(name)", arg=name)
     assert said in page.locator(".file-message").text_content()
     assert page.locator(".legend .chip").count() > 1
+
+
+def test_a_hundred_damaged_parquet_files_are_one_message_each(visit, city):
+    page, whole = visit(), as_parquet(own_table(city))
+    rng = np.random.default_rng(0)
+    for number in range(100):
+        damaged = bytearray(whole[: rng.integers(len(whole))] if number % 4 == 0 else whole)
+        for at in rng.integers(4, max(5, len(damaged)), size=rng.integers(1, 9)):
+            damaged[min(at, len(damaged) - 1)] = rng.integers(256)
+        name = f"{number}.parquet"
+        drop(page, name, bytes(damaged))
+        page.wait_for_function("name => document.querySelector('.file-message').textContent.startsWith(name)", arg=name)
+    pick_on_map(page)
+    assert page.evaluate("window.attacked") is None and page.locator("#explorer img").count() == 0
 
 
 # --- looks, phones, poorer browsers ----------------------------------------------------------------------------

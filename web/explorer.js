@@ -300,7 +300,7 @@ export class Explorer {
     const rules = this.data.own_columns;
     for (const file of rules ? files : []) {
       try {
-        const table = readTable(file.name, await file.arrayBuffer());
+        const table = await readTable(file.name, await file.arrayBuffer());
         const stem = file.name.replace(/\.[^.]*$/, "");
         const { columns, placed } = joinTable(table, this.tiles, /** @type {OwnRules} */ (rules),
           (name) => (this.colourings.byKey.has(name) ? `${name} (${stem})` : name));

@@ -1,12 +1,14 @@
-// Tiles as CSV and GeoJSON, the page as a picture, and saving them as files.
+// Tiles as CSV, GeoJSON and GeoParquet, the page as a picture, and saving them as files.
 
 import { context2d, element, fitCanvas } from "./dom.js";
 import { latlonOfTile } from "./geography.js";
 import { drawLegend } from "./legend.js";
+import { parquet } from "./parquet_library.js";
 
 /** @import { Explorer } from "./explorer.js" */
 /** @import { Colourings } from "./colourings.js" */
 /** @import { Tiles } from "./tiles.js" */
+/** @import { ParquetData } from "./types.d.ts" */
 
 const PICTURE_GAP_PX = 16;
 
@@ -53,17 +55,45 @@ function csvCell(value) {
  */
 export function geojsonOf(tiles, colourings, rows) {
   const features = records(tiles, colourings, rows).map((properties, i) => {
-    const [x, y] = [tiles.x(rows[i]), tiles.y(rows[i])];
-    const ring = [[x, y], [x, y + 1], [x + 1, y + 1], [x + 1, y], [x, y]].map(([cornerX, cornerY]) =>
-      latlonOfTile(cornerX, cornerY, tiles.zoom).reverse().map((degrees) => Number(degrees.toFixed(7))));
-    return { type: "Feature", id: tiles.id(rows[i]), properties, geometry: { type: "Polygon", coordinates: [ring] } };
+    return { type: "Feature", id: tiles.id(rows[i]), properties, geometry: outline(tiles, rows[i]) };
   });
   return JSON.stringify({ type: "FeatureCollection", features });
 }
 
 /**
+ * @param {Tiles} tiles
+ * @param {Colourings} colourings
+ * @param {number[]} rows
+ */
+export function parquetOf(tiles, colourings, rows) {
+  const table = records(tiles, colourings, rows);
+  const names = [...new Set(table.flatMap((record) => Object.keys(record)))];
+  /** @type {ParquetData[]} */
+  const columnData = names.map((name) => {
+    const data = table.map((record) => record[name] ?? null);
+    const type = ["zoom", "x", "y"].includes(name) ? "INT32" : data.some((cell) => typeof cell === "string") ? "STRING" : "DOUBLE";
+    return { name, type, data: type === "STRING" ? data.map((cell) => (cell === null ? null : String(cell))) : data };
+  });
+  columnData.push({ name: "geometry", type: "GEOMETRY", data: rows.map((row) => outline(tiles, row)) });
+  const geo = { version: "1.1.0", primary_column: "geometry", columns: { geometry: { encoding: "WKB", geometry_types: ["Polygon"] } } };
+  return parquet.parquetWriteBuffer({ columnData, kvMetadata: [{ key: "geo", value: JSON.stringify(geo) }] });
+}
+
+/**
+ * The ground of a tile.
+ * @param {Tiles} tiles
+ * @param {number} row
+ */
+function outline(tiles, row) {
+  const [x, y] = [tiles.x(row), tiles.y(row)];
+  const ring = [[x, y], [x, y + 1], [x + 1, y + 1], [x + 1, y], [x, y]].map(([cornerX, cornerY]) =>
+    latlonOfTile(cornerX, cornerY, tiles.zoom).reverse().map((degrees) => Number(degrees.toFixed(7))));
+  return { type: "Polygon", coordinates: [ring] };
+}
+
+/**
  * Save a file.
- * @param {string | Blob} content
+ * @param {string | Blob | ArrayBuffer} content
  * @param {string} name
  * @param {string} type
  */

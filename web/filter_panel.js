@@ -30,13 +30,13 @@ export function filterPanel(explorer) {
 /** @param {Explorer} explorer */
 function ownFiles(explorer) {
   const input = element("input", {
-    type: "file", class: "sr-only", accept: ".csv,.tsv,.txt,.geojson,.json", "aria-label": "Add your own columns",
+    type: "file", class: "sr-only", accept: ".csv,.tsv,.txt,.geojson,.json,.parquet,.geoparquet", "aria-label": "Add your own columns",
     onchange: () => { if (input.files?.length) explorer.addFiles([...input.files]); },
   });
   return element("div", { class: "own-files" },
     element("label", { class: "button small file" }, "Add your own columns", input),
-    element("p", { class: "note" }, "CSV or GeoJSON with lat and lon, x and y of tiles, or shapes. You can also drop the file on "
-      + "the page. It does not leave this browser."),
+    element("p", { class: "note" }, "CSV, GeoJSON or Parquet with lat and lon, x and y of tiles, or shapes. You can also drop the file "
+      + "on the page. It does not leave this browser."),
     explorer.fileMessage && element("p", { class: "file-message", role: "alert" }, explorer.fileMessage));
 }
 

@@ -1,7 +1,7 @@
 // The selected tiles: what is frequent among them beside the whole page, named selections, and exports.
 
 import { button, element, hint } from "./dom.js";
-import { csvOf, download, geojsonOf } from "./exports.js";
+import { csvOf, download, geojsonOf, parquetOf } from "./exports.js";
 import { numberText } from "./colourings.js";
 import { LONGEST_NAME } from "./state.js";
 import { tileButton } from "./tile_button.js";
@@ -46,6 +46,8 @@ function selected(explorer, rows) {
         { "aria-label": "Save the selection as CSV" }),
       button("GeoJSON", () => download(geojsonOf(tiles, colourings, rows), "tiles.geojson", "application/geo+json"),
         { "aria-label": "Save the selection as GeoJSON" }),
+      button("Parquet", () => download(parquetOf(tiles, colourings, rows), "tiles.parquet", "application/vnd.apache.parquet"),
+        { "aria-label": "Save the selection as Parquet" }),
       button("Invert", () => explorer.invertSelection(), { class: "button quiet", "aria-label": "Invert the selection" }),
       button("Clear", () => explorer.select([]), { class: "button quiet", "aria-label": "Clear the selection" })),
     element("div", { class: "results" },

@@ -1,20 +1,26 @@
-// Tables that people have: CSV with any usual separator, and GeoJSON, as rows of cells with their geometries.
+// Tables that people have: CSV with any usual separator, GeoJSON, Parquet and GeoParquet, as rows of cells with their geometries.
+
+import { parquet } from "./parquet_library.js";
 
 /** @typedef {{type: string, coordinates?: any, geometries?: Geometry[]}} Geometry */
-/** @typedef {{names: string[], rows: (string | number | boolean | null)[][], shapes: (Geometry | null)[] | null}} Table */
+/** @import { ParquetColumn } from "./types.d.ts" */
+/** @typedef {string | number | boolean | null} Cell */
+/** @typedef {{names: string[], rows: Cell[][], shapes: (Geometry | null)[] | null}} Table */
 
 const SEPARATORS = [",", ";", "\t", "|"];
+const LONGITUDE_LATITUDE = ["OGC:CRS84", "EPSG:4326"]; // coordinate systems of a GeoParquet file that need no conversion
 const NUMBER = /^[+-]?(0|[1-9]\d*)?([.,]\d+)?([eE][+-]?\d+)?$/; // no leading zeros: 0042 is a code
 
 /**
  * Read a table; throws an error that says what is wrong with it.
  * @param {string} name of the file
  * @param {ArrayBuffer} bytes
- * @returns {Table}
+ * @returns {Promise<Table>}
  */
-export function readTable(name, bytes) {
+export async function readTable(name, bytes) {
+  if (new TextDecoder().decode(bytes.slice(0, 4)) === "PAR1") return readParquet(bytes);
   const text = decoded(bytes);
-  if (text.includes("\0")) throw new Error("this is not a text file; expected CSV or GeoJSON");
+  if (text.includes("\0")) throw new Error("this is not a text file; expected CSV, GeoJSON or Parquet");
   if (/^\s*\{/.test(text)) return readGeojson(text);
   if (/json$/i.test(name)) throw new Error("this is not GeoJSON");
   return readCsv(text);
@@ -29,6 +35,47 @@ function decoded(bytes) {
   } catch {
     return new TextDecoder("windows-1251").decode(bytes);
   }
+}
+
+/**
+ * The columns of single values, and the geometries, of a Parquet file. Other columns, such as vectors, are not read.
+ * @param {ArrayBuffer} bytes
+ * @returns {Promise<Table>}
+ */
+async function readParquet(bytes) {
+  const file = { byteLength: bytes.byteLength, slice: bytes.slice.bind(bytes) };
+  const compressors = {
+    ZSTD: (/** @type {Uint8Array} */ packed) => parquet.unzstd(packed),
+    GZIP: (/** @type {Uint8Array} */ packed, /** @type {number} */ length) => parquet.gunzip(packed, new Uint8Array(length)),
+  };
+  try {
+    const metadata = await parquet.parquetMetadataAsync(file);
+    const single = parquet.parquetSchema(metadata).children.filter(({ children }) => !children.length);
+    const isShape = (/** @type {ParquetColumn} */ { element }) => /^GEO/.test(element.logical_type?.type ?? "");
+    const shape = single.find(isShape)?.element;
+    const system = shape?.logical_type?.crs ?? LONGITUDE_LATITUDE[0];
+    if (!LONGITUDE_LATITUDE.includes(system)) throw new Error(`its places are in ${system}; expected longitude and latitude`);
+    const names = single.filter((column) => !isShape(column)).map(({ element }) => element.name);
+    const records = await parquet.parquetReadObjects(
+      { file, metadata, compressors, columns: shape ? [...names, shape.name] : names });
+    if (!records.length) throw new Error("it has no rows");
+    return {
+      names, rows: records.map((record) => names.map((name) => cellOf(record[name]))),
+      shapes: shape ? records.map((record) => record[shape.name] ?? null) : null,
+    };
+  } catch (error) {
+    throw new Error(`this Parquet file cannot be read: ${error instanceof Error ? error.message : String(error)}`);
+  }
+}
+
+/**
+ * @param {unknown} value
+ * @returns {Cell}
+ */
+function cellOf(value) {
+  if (typeof value === "bigint") return Number(value);
+  if (value instanceof Date) return value.toISOString();
+  return typeof value === "string" || typeof value === "number" || typeof value === "boolean" ? value : null;
 }
 
 /**

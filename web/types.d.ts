@@ -100,6 +100,22 @@ export interface OwnRules {
   percentiles: [number, number]; palette: string[]; none: Category;
 }
 
+// --- Parquet files ---
+
+export interface ParquetColumn {
+  element: { name: string; logical_type?: { type: string; crs?: string } }; children: ParquetColumn[];
+}
+export interface ParquetData { name: string; type: string; data: unknown[] }
+/** What build_parquet.mjs takes from the packages it names. */
+export interface ParquetLibrary {
+  parquetMetadataAsync(file: object): Promise<object>;
+  parquetSchema(metadata: object): ParquetColumn;
+  parquetReadObjects(options: object): Promise<Record<string, any>[]>;
+  parquetWriteBuffer(options: { columnData: ParquetData[]; kvMetadata: { key: string; value: string }[] }): ArrayBuffer;
+  gunzip(packed: Uint8Array, into: Uint8Array): Uint8Array;
+  unzstd(packed: Uint8Array, into?: Uint8Array): Uint8Array;
+}
+
 // --- the page ---
 
 export type Theme = "light" | "dark" | "system";

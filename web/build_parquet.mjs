@@ -1,0 +1,34 @@
+// Writes parquet_library.js, which reads and writes Parquet in the page, from the npm packages named in package.json.
+//
+//     npm install && npm run parquet
+
+import { readFileSync } from "node:fs";
+import { build } from "esbuild";
+
+const ENTRY = `
+export { parquetMetadataAsync, parquetReadObjects, parquetSchema } from "hyparquet";
+export { gunzip } from "hyparquet-compressors/src/gzip.js";
+export { decompress as unzstd } from "fzstd";
+export { parquetWriteBuffer } from "hyparquet-writer";
+`;
+const PACKAGES = ["hyparquet", "hyparquet-compressors", "hyparquet-writer", "fzstd"];
+
+/** @type {Map<string, string[]>} packages by the text of their licence */
+const licences = new Map();
+for (const name of PACKAGES) {
+  const { version } = JSON.parse(readFileSync(`node_modules/${name}/package.json`, "utf8"));
+  const text = readFileSync(`node_modules/${name}/LICENSE`, "utf8").trim();
+  licences.set(text, [...licences.get(text) ?? [], `${name} ${version}`]);
+}
+const notices = [...licences].map(([text, names]) => `${names.join(", ")}\n\n${text}\n`);
+
+await build({
+  stdin: { contents: ENTRY, resolveDir: "." },
+  bundle: true,
+  minify: true,
+  format: "iife",
+  globalName: "library",
+  banner: { js: `// @ts-nocheck\n// Written by build_parquet.mjs; do not edit.\n/*\n${notices.join("\n")}*/` },
+  footer: { js: '/** @type {import("./types.d.ts").ParquetLibrary} */\nexport const parquet = library;' },
+  outfile: "parquet_library.js",
+});
