@@ -66,7 +66,7 @@ def compare_checkpoints(source: Source) -> None:
     for side, one, city, column in zip(("left", "right"), sources, cities, columns, strict=True):
         with column:
             near.append(show_checkpoint(side, one, city, view, place))
-    load_plotly()
+    load_plotly(view)
     with left:
         shared, correlation = agreement(cities)
         st.metric("Neighbours shared: place", f"{len(np.intersect1d(near[0], near[1]))} of {NEIGHBOURS}")
@@ -165,7 +165,7 @@ def compare_cities(source: Source) -> None:
         if row >= 0:
             label = f"Find the picked tile in {names[here]}"
             st.button(label, icon=":material/arrow_back:", on_click=look_from, args=(names[there], SLOTS[there]))
-    load_plotly()
+    load_plotly(view)
 
 
 def city_names(first: Path, second: Path) -> list[str]:

@@ -116,7 +116,7 @@ def projector_page(source: Source) -> None:
             show_linked_view(city, view, projection, source.tiles.cache_dir, picked=row, marks=marks)
         else:
             answer_picture_requests(city)
-    load_plotly()
+    load_plotly(view)
     with tabs[tab]:
         if tab in (PICKED, ANYWHERE) or (place is not None and tab == TABLE):
             show_similar(city, place, answer)

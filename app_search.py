@@ -75,7 +75,7 @@ def search_page(source: Source) -> None:
             projection = open_projection(source, city, view)
             own, cache_dir = query.row_in(city), source.tiles.cache_dir
             show_linked_view(city, view, projection, cache_dir, key="query", picked=own, marks=Marks(rows))
-            load_plotly()
+            load_plotly(view)
     if figures.open:
         with figures:
             show_index(index, city, settings)

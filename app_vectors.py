@@ -101,7 +101,7 @@ def vectors_page(source: VectorSource) -> None:
         others = opened.all.read(found)
     with view_area:
         show_view(opened, view, projection, own, others)
-    load_plotly()
+    load_plotly(view)
     with tabs[tab]:
         if tab == STATISTICS:
             show_statistics(opened, projection)

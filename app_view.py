@@ -2,8 +2,9 @@
 
 Not a command. `streamlit run streamlit_app.py` shows it at work.
 
-Large data crosses to the browser once: Plotly, the facts about the city's tiles and the base map. Sheets of tile
-pictures follow when the browser asks for them. A rerun sends only the small data of the view. Vectors stay in Python.
+Large data crosses to the browser once: the explorer's code, the facts about the city's tiles, the base map, and Plotly
+for 3-D. Sheets of tile pictures follow when the browser asks for them. A rerun sends only the small data of the view.
+Vectors stay in Python.
 """
 
 import dataclasses
@@ -44,17 +45,19 @@ def components() -> dict[str, Callable]:
     view_js = front_end.bundle("live_view.js")
     return {
         "gallery": make("loc2vec_gallery", css=web("live_gallery.css"), js=web("live_gallery.js")),
-        "view": make("loc2vec_view", isolate_styles=False, css=view_css, js=view_js),
+        "explorer": make("loc2vec_explorer", isolate_styles=False, css=view_css, js=view_js),
+        "view": make("loc2vec_view", isolate_styles=False, js=web("live_slot.js")),
         "city": make("loc2vec_city", js=web("live_city.js")),
         "pictures": make("loc2vec_pictures", js=web("live_pictures.js")),
         "plotly": make("loc2vec_plotly", js=get_plotlyjs() + web("live_plotly.js")),
     }
 
 
-def load_plotly() -> None:
-    """Send Plotly's script. Call it after the views: the browser needs a second to read it, and dots show without."""
-    with st.sidebar:
-        components()["plotly"](key="plotly")
+def load_plotly(view: View) -> None:
+    """Send Plotly's script for a 3-D view. Call it after the views: the browser needs a second to read it."""
+    if view.dimensions == 3:
+        with st.sidebar:
+            components()["plotly"](key="plotly")
 
 
 # --- galleries ---------------------------------------------------------------------------------------------
@@ -180,6 +183,7 @@ def send_view(
         if on_ground and (moved := st.session_state[name].get("ground")):
             on_ground(moved["tiles"])
 
+    components()["explorer"](key=f"explorer {key}")
     components()["view"](key=name, data=data | more, on_click_change=keep, on_ground_change=follow)
 
 

@@ -169,7 +169,7 @@ Object.defineProperty(window, "Plotly", hidden);
 
 
 def test_a_tile_can_be_picked_before_plotly_has_come(visit):
-    page = visit(script=HOLD_PLOTLY)
+    page = visit("?dimensions=3-D", script=HOLD_PLOTLY)
     page.locator(".live-root[data-drawn=true]").wait_for()
     x, y = tile_under(page, "embedding", (0.4, 0.4))
     _, tile_x, tile_y = page.locator(".card-tip").get_attribute("data-tile").split("/")

@@ -135,7 +135,7 @@ def drawn_over(page, number: int, name: str) -> str:
 
 def ground_of(page, number: int) -> str:
     page.wait_for_timeout(150)  # the map draws with the next frame
-    return pane(page, number, "map").locator(".ground").evaluate("canvas => canvas.toDataURL()")
+    return drawn_over(page, number, "map")
 
 
 def data_of(path: Path) -> dict[str, Any]:

@@ -26,6 +26,7 @@ await build({
   stdin: { contents: ENTRY, resolveDir: "." },
   bundle: true,
   minify: true,
+  lineLimit: 120,
   format: "iife",
   globalName: "library",
   banner: { js: `// @ts-nocheck\n// Written by build_parquet.mjs; do not edit.\n/*\n${notices.join("\n")}*/` },

@@ -10,6 +10,17 @@ export function rgbOf(hex) {
   return [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
 }
 
+/**
+ * Red, green and blue of a colour as CSS writes it, #12ab34 or rgba(1, 2, 3, .5), and its opacity from 0 to 1.
+ * @param {string} css
+ * @returns {Rgb}
+ */
+export function rgbaOf(css) {
+  if (css.startsWith("#")) return [...rgbOf(css), 1];
+  const parts = (css.match(/[\d.]+/g) ?? []).map(Number);
+  return [...parts.slice(0, 3), parts[3] ?? 1];
+}
+
 /** @param {Rgb} rgb */
 export function cssOf(rgb) {
   return `rgb(${rgb.join(",")})`;

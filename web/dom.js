@@ -1,5 +1,7 @@
 // Building blocks of the page: elements, buttons, sliders, canvases, and waiting for the browser.
 
+import { graphics } from "./graphics.js";
+
 /** @import { Child } from "./types.d.ts" */
 
 /**
@@ -84,10 +86,11 @@ export function factList(facts) {
 }
 
 /**
+ * Without a graphics card the pixels stay in memory, where drawing is faster.
  * @param {HTMLCanvasElement} canvas
  * @param {CanvasRenderingContext2DSettings} settings
  */
-export function context2d(canvas, settings = {}) {
+export function context2d(canvas, settings = { willReadFrequently: !graphics().card }) {
   return /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d", settings));
 }
 

@@ -18,7 +18,7 @@ import { readTable } from "./table_file.js";
 import { Tiles } from "./tiles.js";
 import { Words } from "./words.js";
 
-/** @import { Filter, Found, Ink, LatLon, Legend, Marks, Options, OwnRules, PageData, Point, Ring, SelectionMode, Slot, State, TileId } from "./types.d.ts" */
+/** @import { Filter, Found, Ink, LatLon, Legend, Marks, Options, OwnRules, PageData, Point, Rgb, Ring, SelectionMode, Slot, State, TileId } from "./types.d.ts" */
 /** @import { Changed } from "./state.js" */
 /** @import { TileView } from "./tile_view.js" */
 
@@ -63,7 +63,9 @@ export class Explorer {
     this.passes = passing(this.colourings, this.state.filters);
     this.ink = this.applyTheme();
     this.panes = new Panes(this);
-    this.css = [""]; // colour of each tile
+    /** @type {Uint8Array} red, green and blue of each tile */
+    this.colours = new Uint8Array(0);
+    this.css = [""]; // the same as CSS writes it
     /** @type {Legend} */
     this.legend = { kind: "hint", text: "" };
     this.recolour(false);
@@ -75,7 +77,7 @@ export class Explorer {
     this.listen();
   }
 
-  /** Show everything; resolves when Plotly has drawn the dots. */
+  /** Show everything; resolves when the projection is shown, by Plotly if it is a solid one. */
   async open() {
     for (const view of [this.embedding, this.map]) view.resized();
     this.refresh();
@@ -91,7 +93,7 @@ export class Explorer {
     performance.mark("loc2vec-ready");
   }
 
-  /** The dots can be seen and answer to the pointer; "ready" says that they can be moved, too. */
+  /** The dots can be seen and answer to the pointer. */
   drawn() {
     if (this.root.dataset.drawn) return;
     this.root.dataset.drawn = "true";
@@ -526,10 +528,26 @@ export class Explorer {
   /** @param {boolean} [draw] */
   recolour(draw = true) {
     const { colours, legend } = this.colourings.paint(this.state.colour, this.dark, () => this.similaritiesToPicked());
+    this.colours = colours;
     this.css = cssColours(colours);
     this.legend = legend;
     this.panes.fillLegend(legend);
     if (draw) this.redraw();
+  }
+
+  /**
+   * Red, green, blue and opacity of each tile's dot.
+   * @param {number} opacity from 0 to 1
+   * @param {Rgb} grey those of a grey one, its opacity from 0 to 1
+   */
+  rgba(opacity, grey) {
+    const found = new Uint8Array(4 * this.tiles.count);
+    for (let row = 0; row < this.tiles.count; row++) {
+      const isGrey = this.isGrey(row);
+      for (let part = 0; part < 3; part++) found[4 * row + part] = isGrey ? grey[part] : this.colours[3 * row + part];
+      found[4 * row + 3] = 255 * (isGrey ? grey[3] : opacity);
+    }
+    return found;
   }
 
   redraw() {

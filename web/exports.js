@@ -124,9 +124,7 @@ export async function savePicture(explorer) {
   context.fillStyle = ink.faint;
   context.fillText([explorer.caption(), colourings.get(state.colour).label, data.attribution].join(" · "), gap, 50);
   context.drawImage(left, gap, 64, embedding.width, embedding.height);
-  for (const canvas of [map.canvas, map.overlay]) {
-    context.drawImage(canvas, embedding.width + 2 * gap, 64, map.width, map.height);
-  }
+  context.drawImage(map.image(), embedding.width + 2 * gap, 64, map.width, map.height);
   drawLegend(context, explorer.legend, ink.text, gap, height + 84);
   picture.toBlob((blob) => blob && download(blob, "loc2vec.png", "image/png"), "image/png");
 }

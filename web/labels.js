@@ -26,13 +26,14 @@ export function placeLabels(view, items, values, isShown, measure, repeats) {
   const { positions, width, height } = view;
   const columns = Math.max(1, Math.ceil(width / BIN_PX));
   const bins = columns * Math.max(1, Math.ceil(height / BIN_PX));
-  const place = new Map(items.map(({ category }, i) => [category, i]));
+  const itemOf = new Int32Array(2 + Math.max(-1, ...items.map(({ category }) => category))).fill(-1); // by category, from -1
+  items.forEach(({ category }, i) => { itemOf[category + 1] = i; });
   const counts = items.map(() => new Uint32Array(bins));
   let inSight = 0;
   for (let row = 0; row < values.length; row++) {
     const [x, y] = [positions[2 * row], positions[2 * row + 1]];
-    const item = place.get(Math.max(-1, values[row]));
-    if (!(x >= 0 && y >= 0 && x < width && y < height) || item === undefined || !isShown(row)) continue;
+    const item = itemOf[Math.max(-1, values[row]) + 1] ?? -1;
+    if (!(x >= 0 && y >= 0 && x < width && y < height) || item < 0 || !isShown(row)) continue;
     counts[item][Math.floor(y / BIN_PX) * columns + Math.floor(x / BIN_PX)]++;
     inSight++;
   }

@@ -1,5 +1,6 @@
-// The explorer as a part of the live app. Plotly, the city (tiles, vectors) and pictures come with components of their
-// own (live_plotly.js, live_city.js, live_pictures.js); the small data of the view comes with every rerun.
+// The explorer as a part of the live app, for the slots of its page (live_slot.js). Plotly (for 3-D), the city (tiles,
+// vectors) and pictures come with components of their own (live_plotly.js, live_city.js, live_pictures.js); the small data
+// of the view comes with every rerun.
 
 import { arrayOf } from "./arrays.js";
 import { Explorer } from "./explorer.js";
@@ -226,7 +227,7 @@ function receivePictures(explorer, pictures) {
 }
 
 /**
- * A view whose dots are there; Plotly, which moves them, may still be on its way.
+ * A view whose dots are there; Plotly, which draws them in 3-D, may still be on its way.
  * @param {LiveRoot} root
  * @param {LiveData} live
  * @param {Tell} tell
@@ -287,7 +288,7 @@ async function showView(root, live, tell) {
 }
 
 /** @param {Component<LiveData>} component */
-export default function ({ data, parentElement, setTriggerValue }) {
+function show({ data, parentElement, setTriggerValue }) {
   /** @type {LiveRoot} */
   let root = /** @type {HTMLElement} */ (parentElement.querySelector(".live-root"));
   if (!root) {
@@ -298,4 +299,8 @@ export default function ({ data, parentElement, setTriggerValue }) {
     click: (click) => setTriggerValue("click", click),
     moved: (tiles) => setTriggerValue("ground", { tiles }),
   });
+}
+
+export default function () {
+  window.loc2vecShow = show;
 }

@@ -1,12 +1,15 @@
 // The city map: a picture made of the tiles themselves, with a coloured square on every tile of the page.
 
+import { rgbOf } from "./colour.js";
 import { context2d, element, fitCanvas } from "./dom.js";
+import { dotsAbove } from "./dots.js";
 import { TileView } from "./tile_view.js";
 
 /** @import { Explorer } from "./explorer.js" */
 /** @import { LatLon, PageData, Pin, Point } from "./types.d.ts" */
 
 const TILE_ALPHA = 0.62;
+const GREY_ALPHA = 0.5;
 const NIGHT_ALPHA = 0.78; // in the dark theme the light map is dimmed
 const SPRITES_FROM_PX = 26; // a tile this wide on the screen shows its own picture instead of the map's
 const FEW_SHARE = 0.5; // a page with fewer of the city's tiles draws larger squares
@@ -23,6 +26,9 @@ export class MapView extends TileView {
     super(host, explorer);
     this.canvas = element("canvas", { class: "ground", "aria-hidden": "true" });
     host.prepend(this.canvas);
+    this.dots = dotsAbove(this.canvas, () => this.draw());
+    if (!this.dots.isLayer) this.canvas.remove(); // it is copied below the marks
+    this.painted = ""; // what the dots were painted for
     this.tiles = explorer.tiles;
     this.base = new Image();
     this.base.onload = () => this.draw();
@@ -30,6 +36,7 @@ export class MapView extends TileView {
     const { origin: [x, y], width, height, px_per_tile: px } = data.map;
     this.extent = { x, y, width: width / px, height: height / px }; // in tiles
     this.sparse = this.tiles.count < FEW_SHARE * data.map.tiles;
+    this.middles = Float64Array.from(this.tiles.centres, (_, row) => this.tiles.mapX(row) + 0.5); // of the tiles, from left to right
     this.positions = new Float32Array(2 * this.tiles.count);
     this.scale = 1; // pixels per tile
     this.left = x; // tile coordinates of the view's upper left corner
@@ -38,6 +45,12 @@ export class MapView extends TileView {
     this.showsAll = true;
     this.frame = 0;
     this.reset();
+  }
+
+  destroy() {
+    super.destroy();
+    cancelAnimationFrame(this.frame);
+    this.dots.destroy();
   }
 
   // --- where things are ---
@@ -53,20 +66,20 @@ export class MapView extends TileView {
 
   layOut() {
     fitCanvas(this.canvas, this.width, this.height);
+    this.dots.fit(this.width, this.height);
     if (this.showsAll) this.reset();
     else this.moved();
   }
 
   moved() {
     for (let row = 0; row < this.tiles.count; row++) {
-      this.positions[2 * row] = (this.tiles.mapX(row) + 0.5 - this.left) * this.scale;
+      this.positions[2 * row] = (this.middles[row] - this.left) * this.scale;
       this.positions[2 * row + 1] = (this.tiles.y(row) + 0.5 - this.top) * this.scale;
     }
     this.locations++;
     this.side = Math.max(this.scale, this.sparse ? 7 : 1.5);
     this.reach = Math.max(this.sparse ? 14 : 9, this.side * 0.75);
     this.draw();
-    this.drawMarks();
     this.explorer.mapMoved();
   }
 
@@ -117,7 +130,7 @@ export class MapView extends TileView {
     const margin = SHOW_MARGIN_PX;
     if (!this.width) return; // hidden: it shows everything when it comes into sight
     if (x > margin && y > margin && x < this.width - margin && y < this.height - margin) return;
-    this.left = this.tiles.mapX(row) + 0.5 - this.width / 2 / this.scale;
+    this.left = this.middles[row] - this.width / 2 / this.scale;
     this.top = this.tiles.y(row) + 0.5 - this.height / 2 / this.scale;
     this.showsAll = false;
     this.moved();
@@ -151,18 +164,28 @@ export class MapView extends TileView {
 
   // --- drawing ---
 
+  /** Draw everything, once in the next frame. */
   draw() {
-    if (this.frame) return;
-    this.frame = requestAnimationFrame(() => {
+    this.frame ||= requestAnimationFrame(() => {
       this.frame = 0;
-      const context = context2d(this.canvas);
-      context.clearRect(0, 0, this.width, this.height);
-      context.globalAlpha = this.explorer.dark ? NIGHT_ALPHA : 1;
-      this.drawBase(context);
-      if (this.scale >= SPRITES_FROM_PX) this.drawSprites(context);
-      context.globalAlpha = 1;
-      this.drawTiles(context);
+      this.drawGround();
+      this.drawMarks();
     });
+  }
+
+  drawGround() {
+    const context = context2d(this.canvas);
+    context.clearRect(0, 0, this.width, this.height);
+    context.globalAlpha = this.explorer.dark ? NIGHT_ALPHA : 1;
+    this.drawBase(context);
+    if (this.scale >= SPRITES_FROM_PX) this.drawSprites(context);
+    context.globalAlpha = 1;
+    this.drawTiles(context);
+  }
+
+  /** @param {CanvasRenderingContext2D} context */
+  drawUnder(context) {
+    if (!this.dots.isLayer) context.drawImage(this.canvas, 0, 0, this.width, this.height);
   }
 
   /** @param {CanvasRenderingContext2D} context */
@@ -199,18 +222,54 @@ export class MapView extends TileView {
     const hollow = this.scale >= 2 * SPRITES_FROM_PX;
     const side = this.sparse ? Math.max(this.side * 0.92, 7) : Math.max(this.side * (this.side > 6 ? 0.94 : 1), 1.5);
     const plain = state.map === "plain"; // only the selection is coloured
+    const opacity = this.sparse ? 0.9 : TILE_ALPHA;
+    this.dots.clear();
     if (plain && !state.selection.size) return;
+    if (!hollow) {
+      this.paintDots(opacity, plain);
+      this.dots.draw(this.positions, { size: side, round: false });
+      if (!this.dots.isLayer) this.dots.copyTo(context);
+      return;
+    }
     context.lineWidth = Math.max(2, this.scale * 0.05);
     for (let row = 0; row < this.tiles.count; row++) {
       const grey = this.explorer.isGrey(row);
       if (!this.inSight(row) || (plain && grey)) continue;
       const [x, y] = [this.positions[2 * row] - side / 2, this.positions[2 * row + 1] - side / 2];
-      context.globalAlpha = grey ? 0.5 : this.sparse ? 0.9 : TILE_ALPHA;
-      context[hollow ? "strokeStyle" : "fillStyle"] = grey ? ink.greyTile : css[row];
-      if (hollow) context.strokeRect(x + 2, y + 2, side - 4, side - 4);
-      else context.fillRect(x, y, side, side);
+      context.globalAlpha = grey ? GREY_ALPHA : opacity;
+      context.strokeStyle = grey ? ink.greyTile : css[row];
+      context.strokeRect(x + 2, y + 2, side - 4, side - 4);
     }
     context.globalAlpha = 1;
+  }
+
+  /**
+   * Colour the squares that WebGL draws, when something has changed.
+   * @param {number} opacity
+   * @param {boolean} plain whether only the selection is coloured
+   */
+  paintDots(opacity, plain) {
+    const { explorer } = this;
+    const wanted = `${explorer.colourRun} ${plain}`;
+    if (wanted === this.painted) return;
+    this.painted = wanted;
+    const order = Uint32Array.from({ length: this.tiles.count }, (_, row) => row);
+    this.dots.paint(plain ? order.filter((row) => !explorer.isGrey(row)) : order,
+      explorer.rgba(opacity, [...rgbOf(explorer.ink.greyTile), GREY_ALPHA]));
+  }
+
+  /** The view as a picture. */
+  image() {
+    const picture = element("canvas");
+    fitCanvas(picture, this.width, this.height);
+    const context = context2d(picture);
+    if (this.dots.isLayer) {
+      this.drawGround(); // what WebGL drew before is gone
+      context.drawImage(this.canvas, 0, 0, this.width, this.height);
+      this.dots.copyTo(context);
+    }
+    context.drawImage(this.overlay, 0, 0, this.width, this.height);
+    return picture;
   }
 
   /**

@@ -26,7 +26,7 @@ export class Panes {
     this.caption = element("p", { class: "caption" });
     this.legend = element("div", { class: "legend", role: "group", "aria-label": `Legend${of}` });
     this.notice = element("p", { class: "notice", role: "note", hidden: true },
-      "WebGL is not available here. Dots are drawn without it, a little more slowly.");
+      "WebGL is not available here. The 3-D view is drawn without it, a little more slowly.");
     this.sections = [
       element("section", { class: "pane", "aria-label": `Embedding${of}` }, this.embedding,
         this.tools(`Embedding tools${of}`, () => explorer.embedding,

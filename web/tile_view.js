@@ -59,7 +59,7 @@ export class TileView {
     this.host.addEventListener("pointerleave", () => this.onLeave(), options);
     this.host.addEventListener("keydown", (event) => this.onKey(event), options);
     this.host.addEventListener("wheel", (event) => this.onWheel(event), { signal: this.stops.signal, passive: false });
-    window.addEventListener("pointerup", (event) => this.onUp(event), options); // Plotly covers the page while dragging
+    window.addEventListener("pointerup", (event) => this.onUp(event), options);
     this.resizing.observe(this.host);
   }
 
@@ -69,9 +69,6 @@ export class TileView {
   }
 
   // --- what a subclass does its own way ---
-
-  /** Whether this class moves the view when it is dragged; if not, Plotly does. */
-  get movesItself() { return true; }
 
   /**
    * Move the view along with the pointer.
@@ -138,7 +135,6 @@ export class TileView {
     if (event.button || /** @type {Element} */ (event.target).closest("button, a")) return;
     this.downAt = this.at(event);
     this.host.focus({ preventScroll: true });
-    if (this.tool === "pan" && !this.movesItself) return;
     this.host.setPointerCapture(event.pointerId);
     if (this.tool === "pan") {
       this.touches.set(event.pointerId, this.downAt);
@@ -197,7 +193,6 @@ export class TileView {
 
   /** @param {WheelEvent} event */
   onWheel(event) {
-    if (!this.movesItself) return;
     event.preventDefault();
     this.zoom(Math.exp(-event.deltaY * (event.deltaMode ? 0.05 : 0.0018)), this.at(event));
   }

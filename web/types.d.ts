@@ -176,6 +176,9 @@ export interface Ring { row: number; radius: number; colour: string; label?: str
 export interface Pin { tile: Point; point: Point | null; label: string }
 export interface Marks { rings: Ring[]; path: number[]; pins?: Pin[] }
 
+/** How all dots of a view look: their width in pixels, discs or squares, and a line around each. */
+export interface DotStyle { size: number; round: boolean; line?: { width: number; colour: Rgb } | null }
+
 /** Colours of the current theme; each is a custom property of explorer.css. */
 export interface Ink {
   accent: string; onAccent: string; halo: string; greyDot: string; greyTile: string; grid: string; dotEdge: string;
@@ -242,5 +245,6 @@ declare global {
     Plotly?: PlotlyApi;
     loc2vecCities?: Map<string, Omit<PageData, "projections">>;
     loc2vecPictures?: Record<string, LivePictures>;
+    loc2vecShow?: (component: Component<LiveData>) => void;
   }
 }
