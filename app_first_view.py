@@ -18,6 +18,7 @@ import front_end
 from app_city import Source
 from cache_files import load_intact, save_cache
 from files import digest
+from place_names import NAMES_FILE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,11 +59,14 @@ def _place(source: Source) -> tuple[Path, str]:
     """The file of a source, and the key that it has while nothing changed."""
     name = digest(str(source.tiles.tiles_root.resolve()), str(source.model_path.resolve()), source.max_tiles)
     path = Path(source.tiles.cache_dir) / f"first-view-{name[:16]}.l2v"
-    return path, digest(source.stamp(), code_digest())
+    names = source.tiles.tiles_root / NAMES_FILE
+    return path, digest(source.stamp(), code_digest(), names.stat().st_mtime_ns if names.is_file() else 0)
 
 
 @cache
 def code_digest() -> str:
     """A digest of the code that writes first views and of the code that reads them: either may have changed."""
-    writers = [Path(__file__).with_name(name).read_bytes() for name in ("explorer_data.py", "colourings.py")]
+    writers = [
+        Path(__file__).with_name(name).read_bytes() for name in ("app_view.py", "explorer_data.py", "colourings.py")
+    ]
     return digest(*writers, front_end.bundle("live_view.js"))

@@ -73,12 +73,6 @@ def tile_place(city: City, row: int) -> Place:
     return Place(city, (float(lat), float(lon)), (int(x), int(y)), shown.vectors[row])
 
 
-def picked_place(city: City, slot: str) -> Place | None:
-    """The tile picked under `slot`, if it is one of this city's."""
-    row = picked_row(city, slot)
-    return None if row < 0 else tile_place(city, row)
-
-
 def any_place(city: City, latlon: tuple[float, float]) -> Place:
     """The window around any latitude and longitude. Raises `UserError` where the city has no tiles."""
     return Place(city, latlon, None, _place_vector(city, latlon))

@@ -5,7 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,17 @@ os.environ.setdefault("OMP_NUM_THREADS", str(max(1, min(2, (os.cpu_count() or 1)
 REPO = Path(__file__).resolve().parent.parent
 SCRIPT_TIMEOUT_S = 600
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.fixture(scope="module")
+def tally(request) -> Iterator[Counter]:
+    """How many inputs of each class ended how; printed when the module is done."""
+    from fork_host import show
+
+    counts: Counter = Counter()
+    yield counts
+    for (kind, ending), count in sorted(counts.items()):
+        show(request.config, f"{kind}: {count:,} {ending}")
 
 
 # --- running scripts ---------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""How fast the explorer page is in Chromium, beside a page that holds nothing but an empty Plotly plot.
+"""How fast the explorer page is in Chromium.
 
 python tests/page_timing.py interactive_visualizations/index.html
 """
@@ -16,9 +16,15 @@ from cli import Parser, count_int, run_main
 from make_screenshots import DESKTOP, READY, START_TIMEOUT_MS, launch
 
 EMPTY = Path(__file__).parent / "empty_plotly.html"
-FIGURES = ("first draw", "ready", "hover embedding", "hover map")
-MARKS = ("first-draw", "ready")
+FIGURES = (
+    "first draw",
+    "hover embedding",
+    "hover map",
+    "frame while moving the embedding",
+    "frame while moving the map",
+)
 HOVERS = 60
+FRAMES = 60
 HOVER_SCRIPT = """
 async ([selector, count]) => {
   const pane = document.querySelector(selector), box = pane.getBoundingClientRect(), times = [];
@@ -37,13 +43,52 @@ async ([selector, count]) => {
   return times;
 }
 """
+MOVE_SCRIPT = """
+async ([selector, count]) => {
+  const pane = document.querySelector(selector), box = pane.getBoundingClientRect(), times = [];
+  const [x, y] = [box.left + box.width / 2, box.top + box.height / 2];
+  const send = (type, dx, dy) => pane.dispatchEvent(new PointerEvent(type, {
+    clientX: x + dx, clientY: y + dy, bubbles: true, composed: true, buttons: 1, pointerId: 1, isPrimary: true }));
+  pane.setPointerCapture = () => {};
+  send("pointerdown", 0, 0);
+  let last = performance.now();
+  for (let i = 0; i < count; i++) {
+    send("pointermove", 60 * Math.sin(i / 9), 40 * Math.sin(i / 7));
+    await new Promise(requestAnimationFrame);
+    const now = performance.now();
+    times.push(now - last);
+    last = now;
+  }
+  send("pointerup", 0, 0);
+  return times;
+}
+"""
+SQUARE_SCRIPT = """
+async (count) => {
+  const square = document.body.appendChild(document.createElement("canvas")), times = [];
+  square.style.cssText = "position: fixed; left: 0; top: 0; z-index: 99";
+  let last = performance.now();
+  for (let i = 0; i < count; i++) {
+    square.getContext("2d").fillStyle = `rgb(${i}, 0, 0)`;
+    square.getContext("2d").fillRect(0, 0, 10, 10);
+    await new Promise(requestAnimationFrame);
+    const now = performance.now();
+    times.push(now - last);
+    last = now;
+  }
+  square.remove();
+  return times;
+}
+"""
 
 
 def measure(page_path: Path, repeats: int = 3) -> dict[str, tuple[float, float]]:
-    """Milliseconds of each of `FIGURES`: the page's and an empty Plotly page's.
+    """Milliseconds of each of `FIGURES`, and what each is compared with. Medians over `repeats` visits.
 
-    The first draw shows every dot, which answers to the pointer; `ready` is when Plotly moves and zooms them. Medians
-    over `repeats` visits of each in turn; a hover runs from the pointer's event to the frame that shows it.
+    The first draw shows every dot, and the dots can be pointed at and moved. It is compared with the first draw of a
+    page that holds nothing but an empty Plotly plot, and a hover, from the pointer's event to the frame that shows it,
+    with a frame of that page. A frame while a view is moved is compared with a frame of the same page in which nothing
+    but a small square changes.
     """
     found: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in FIGURES}
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
@@ -53,21 +98,28 @@ def measure(page_path: Path, repeats: int = 3) -> dict[str, tuple[float, float]]
             for side, path in enumerate((page_path, empty)):
                 page = browser.new_context(**DESKTOP, offline=True).new_page()
                 page.goto(path.resolve().as_uri())
-                for name, value in visit(page).items():
+                page.wait_for_selector(READY, timeout=START_TIMEOUT_MS)
+                for name, value in start_and_hover(page).items():
                     found[name][side].append(value)
+                if side == 0:
+                    still = statistics.median(page.evaluate(SQUARE_SCRIPT, FRAMES))
+                    for name in ("embedding", "map"):
+                        moving = page.evaluate(MOVE_SCRIPT, [f"[data-pane={name}]", FRAMES])
+                        own, floor = found[f"frame while moving the {name}"]
+                        own.append(statistics.median(moving))
+                        floor.append(still)
                 page.context.close()
         browser.close()
     return {name: (statistics.median(own), statistics.median(floor)) for name, (own, floor) in found.items()}
 
 
-def visit(page: Page) -> dict[str, float]:
-    """One visit's figures in milliseconds."""
-    page.wait_for_selector(READY, timeout=START_TIMEOUT_MS)
-    marks = [page.evaluate(f"performance.getEntriesByName('loc2vec-{name}')[0].startTime") for name in MARKS]
-    hovers = [
-        statistics.median(page.evaluate(HOVER_SCRIPT, [f"[data-pane={name}]", HOVERS])) for name in ("embedding", "map")
-    ]
-    return dict(zip(FIGURES, marks + hovers, strict=True))
+def start_and_hover(page: Page) -> dict[str, float]:
+    """Milliseconds of the first draw and of a hover on each view."""
+    found = {"first draw": page.evaluate("performance.getEntriesByName('loc2vec-first-draw')[0].startTime")}
+    for name in ("embedding", "map"):
+        times = page.evaluate(HOVER_SCRIPT, [f"[data-pane={name}]", HOVERS])
+        found[f"hover {name}"] = statistics.median(times)
+    return found
 
 
 def write_empty_page(folder: Path) -> Path:
@@ -87,7 +139,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=count_int, default=3, help="visits of each page")
     args = parser.parse_args()
     for name, (own, floor) in measure(args.page, args.repeats).items():
-        print(f"{name}: {own:.1f} ms, an empty Plotly page {floor:.1f} ms, ratio {own / floor:.2f}")
+        print(f"{name}: {own:.1f} ms, compared with {floor:.1f} ms, ratio {own / floor:.2f}")
 
 
 if __name__ == "__main__":

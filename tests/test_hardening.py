@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -29,7 +28,7 @@ from cli import TilesFlags, UserError
 from conftest import make_tiles, png_bytes, save_untrained, script_env
 from embeddings import load_city
 from flag_tables import SCRIPTS, parser_of
-from fork_host import REPO, Host, show
+from fork_host import REPO, Host
 from layers import LAYERS
 from osm_file import cut_extract
 from render_tiles import SAMPLE_EXTRACT
@@ -46,15 +45,6 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     host = Host(tmp_path_factory.mktemp("host"))
     yield host
     host.close()
-
-
-@pytest.fixture(scope="module")
-def tally(request) -> Iterator[Counter]:
-    """How many inputs of each class ended how; printed when the module is done."""
-    counts: Counter = Counter()
-    yield counts
-    for (kind, ending), count in sorted(counts.items()):
-        show(request.config, f"{kind}: {count:,} {ending}")
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,7 @@
 import random
 import shutil
 import zipfile
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import geopandas
@@ -18,7 +17,6 @@ import shapely
 from cli import UserError, WorkError
 from dataset_search import open_dataset, tile_at
 from exports import read_export
-from fork_host import show
 from label_tables import load_columns
 from map_style import load_style
 from test_dataset_search import CORNER, write_parts
@@ -33,15 +31,6 @@ pytestmark = pytest.mark.slow
 ROWS = 12
 LAT, LON = np.linspace(51.12, 51.13, ROWS), np.linspace(71.42, 71.44, ROWS)
 TILES = np.stack(np.meshgrid(np.arange(91520, 91528), np.arange(43776, 43784)), axis=-1).reshape(-1, 2)
-
-
-@pytest.fixture(scope="module")
-def tally(request) -> Iterator[Counter]:
-    """How many inputs of each class ended how; printed when the module is done."""
-    counts: Counter = Counter()
-    yield counts
-    for (kind, ending), count in sorted(counts.items()):
-        show(request.config, f"{kind}: {count:,} {ending}")
 
 
 def ending_of(work: Callable[[], object]) -> str:
