@@ -21,7 +21,7 @@ from distributed import ProcessGroup
 from layers import LAYERS
 from tile_store import TileStore
 from train import Run, build_run, scale_dropout, train_step
-from train_config import make_config, network_dtype
+from train_config import loader_threads, make_config, network_dtype
 
 # By device: training steps per measurement, and which steps are measured: preset, tile size, samples per batch.
 STEPS = {"cpu": 2, "cuda": 20, "mps": 5}
@@ -46,7 +46,7 @@ def bench_train(bench: Bench) -> Iterator[Figure]:
 def bench_step(bench: Bench, run: Run, steps: int) -> Iterator[Figure]:
     """`steps` of a run with everything that its recipe does to a batch: loading, windows, flips, loss, optimiser."""
     size = run.config.packing.tile_size
-    stream = prefetch(run.batches, num_threads=run.config.packing.num_workers)
+    stream = prefetch(run.batches, num_threads=loader_threads(run.config, bench.device))
     batch = next(stream)
     ready = run.batches.augmented(batch)
     name = f"{run.config.fit.preset} step, batch {run.config.sample.batch_size}, {size} px"

@@ -406,7 +406,7 @@ class TripletDataset(Dataset):
         return Batch(self.epoch, step, inputs, copy_to(tile_xy, self.device), self.city, rows, index)
 
     def augmented(self, batch: Batch) -> tuple[Tensor, ...]:
-        """The batch's inputs, augmented: every window of a place in the same way."""
+        """The batch's inputs, augmented: every window of a place in the same way. It may change `batch` itself."""
         chosen = self.augmentation
         if not (chosen.flip_rotate or chosen.channel_dropout):
             return batch.inputs
@@ -426,10 +426,18 @@ class TripletDataset(Dataset):
 
 
 def prefetch(dataset: TripletDataset, first_step: int = 0, num_threads: int = 0) -> Generator[Batch]:
-    """The batches of an epoch from `first_step` on, in order; `num_threads` threads load as many batches ahead."""
+    """The batches of an epoch from `first_step` on, in order.
+
+    `num_threads` threads load as many batches ahead; with 0, each batch is loaded when it is asked for.
+    """
+    if not num_threads:
+        for step in range(first_step, len(dataset)):
+            started = time.perf_counter()
+            yield dataclasses.replace(dataset[step], waited=time.perf_counter() - started)
+        return
     steps = iter(range(first_step, len(dataset)))
     pending: deque[Future[Batch]] = deque()
-    with ThreadPoolExecutor(max(1, num_threads)) as threads:
+    with ThreadPoolExecutor(num_threads) as threads:
         try:
             for _ in range(first_step, len(dataset)):
                 for step in islice(steps, num_threads + 1 - len(pending)):
@@ -459,9 +467,10 @@ def augment(
     """Flip and rotate the windows of each place at random (the 8 symmetries of the square), and blank layers by chance.
 
     `inputs` are `(B, C, S, S)` each, of any dtype, on any device: the tile and perhaps its surroundings, whose channels
-    are the layers once or twice and a mask. `generator` is on the CPU, so that every device draws alike. With
-    `part=(i, n)` they are part i of n of a larger batch, for which the random numbers are drawn as a whole. Blanking
-    layers keeps the network from matching two windows by what they share in one layer (Sentiance, loc2vec).
+    are the layers once or twice and a mask. They may be changed in place. `generator` is on the CPU, so that every
+    device draws alike. With `part=(i, n)` they are part i of n of a larger batch, for which the random numbers are
+    drawn as a whole. Blanking layers keeps the network from matching two windows by what they share in one layer
+    (Sentiance, loc2vec).
 
     torchvision.transforms.v2 does not fit: it draws one transform per call, from the global generator.
     """
@@ -470,7 +479,9 @@ def augment(
     own = slice(part_index * count, (part_index + 1) * count)
     if flip_rotate:
         symmetry = torch.randint(8, (parts * count,), generator=generator)[own]
-        inputs = tuple(moved(tensor, symmetry) for tensor in inputs)
+        inputs = tuple(tensor.contiguous() for tensor in inputs)
+        for tensor in inputs:
+            move_(tensor, symmetry)
     if channel_dropout > 0:
         chance = torch.rand((parts * count, layers, 1, 1), generator=generator)[own]
         kept = copy_to((chance >= channel_dropout).to(inputs[0].dtype), device)
@@ -488,17 +499,20 @@ SYMMETRIES = [  # of the square: which axes are flipped, and whether they are sw
 ]  # fmt: skip
 
 
-def moved(images: Tensor, symmetry: Tensor) -> Tensor:
-    """`images (B, C, S, S)` moved by the `SYMMETRIES` of the numbers `symmetry (B,)`, which are on the CPU."""
+def move_(images: Tensor, symmetry: Tensor) -> None:
+    """Move `images (B, C, S, S)` in place by the `SYMMETRIES` of the numbers `symmetry (B,)`, which are on the CPU."""
     planes, kind = images.flatten(0, 1), symmetry.repeat_interleave(images.shape[1])
-    if images.device.type == "cpu":  # most planes are blank, and stay so
-        kind = kind.where(planes.flatten(1).amax(dim=1) > 0, -1)
-    out = torch.zeros_like(planes)
-    for number, (flipped, swapped) in enumerate(SYMMETRIES):
-        index = copy_to((kind == number).nonzero()[:, 0], images.device)
-        image = planes[index].flip(flipped)
-        out[index] = image.transpose(-2, -1) if swapped else image
-    return out.view(images.shape)
+    on_cpu = images.device.type == "cpu"
+    if on_cpu:  # most planes are blank, and stay so
+        kind = kind.where(planes.flatten(1).amax(dim=1) > 0, 0)
+    for number, (flipped, swapped) in enumerate(SYMMETRIES[1:], start=1):  # the first one leaves everything as it is
+        index = (kind == number).nonzero()[:, 0]
+        image = planes.index_select(0, copy_to(index, images.device)).flip(flipped)
+        image = image.transpose(-2, -1).contiguous() if swapped else image
+        if on_cpu:  # whole planes are copied, which is faster than what PyTorch does
+            planes.numpy()[index.numpy()] = image.numpy()
+        else:
+            planes[copy_to(index, images.device)] = image
 
 
 # --- the command -------------------------------------------------------------------------------------------

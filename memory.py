@@ -15,7 +15,7 @@ from data_loader import WINDOW_GATHER_CHUNK, WINDOW_GATHER_OVERHEAD
 from distributed import ProcessGroup
 from model import EncoderConfig, build_network
 from tile_store import SURROUND_PX
-from train_config import TrainConfig, network_dtype
+from train_config import TrainConfig, loader_threads, network_dtype
 
 # Bytes that a step holds per pixel of one layer of one tile, measured as the peak of the resident size on a CPU.
 PUBLISHED_BYTES_PER_PIXEL = {torch.float32: 1800, torch.bfloat16: 1100}  # at 64 and 128 px
@@ -38,7 +38,7 @@ def memory_need(
     weights = weight_count(dataclasses.replace(config.encoder, tile_size=edge))
     tiles = (batch_size or config.sample.batch_size) // group.size * config.loss.views
     pixels = tiles * edge**2
-    batch_bytes, threads = pixels * config.encoder.in_channels, config.packing.num_workers
+    batch_bytes, threads = pixels * config.encoder.in_channels, loader_threads(config, group.device)
     if config.encoder.uses_surroundings:
         step_bytes = MULTISCALE_BYTES_PER_PIXEL[group.device.type] * pixels + SURROUNDINGS_BYTES * tiles
         batch_bytes += 2 * (2 * config.encoder.in_channels + 1) * SURROUND_PX**2 * tiles

@@ -278,18 +278,19 @@ class MultiscaleEncoder(nn.Module):
         drawn = planes.flatten(1).amax(dim=1) > 0
         layer = torch.arange(len(planes), device=tile.device) % tile.shape[1]
         if tile.device.type == "cpu":
-            features = torch.zeros(len(planes), PLANE_FEATURES)
-            if drawn.any():
-                for chosen in drawn.nonzero()[:, 0].split(PLANES_AT_ONCE):
-                    some = planes.index_select(0, chosen)  # faster than planes[chosen]
-                    features[chosen] = self.plane_features(some, layer[chosen])
+            features, chosen = torch.zeros(len(planes), PLANE_FEATURES), drawn.nonzero()[:, 0]
+            if len(chosen):
+                some = planes.index_select(0, chosen)  # faster than planes[chosen]
+                features = features.index_copy(0, chosen, self.plane_features(some, layer[chosen]))
         else:  # selecting planes would make the host wait for the device
             features = self.plane_features(planes, layer) * drawn[:, None]
         return features.view(len(tile), -1)
 
     def plane_features(self, planes: Tensor, layer: Tensor) -> Tensor:
         """Features `(M, 304)` of `planes (M, S, S) uint8` of the layers `layer (M,)`."""
-        return torch.cat([self.histogram(planes, layer), shape_features(planes), self.plane_trunk(planes)], dim=1)
+        parts = planes.split(PLANES_AT_ONCE) if planes.device.type == "cpu" else [planes]
+        trunk = [torch.cat([shape_features(part), self.plane_trunk(part)], dim=1) for part in parts]
+        return torch.cat([self.histogram(planes, layer), torch.cat(trunk)], dim=1)
 
     def join(self, summaries: list[Tensor], keep: Tensor | None = None) -> Tensor:
         """The vectors `(B, embedding_dim)`, before the fixed map, of the summaries of the scales.

@@ -53,7 +53,9 @@ class StoreFlags:
 
     tile_size: int = flag(256, "edge of a tile as the network sees it, in pixels (a multiple of 32)", type=positive_int)
     shrink: str = flag("mean", "how larger tiles are shrunk: mean keeps areas true, max keeps dots", choices=SHRINKS)
-    num_workers: int = flag(min(8, os.cpu_count() or 1), "threads that load data", type=count_int)
+    num_workers: int = flag(
+        min(8, os.cpu_count() or 1), "threads that decode tiles, and that load batches ahead on a GPU", type=count_int
+    )
 
 
 # --- the packed store --------------------------------------------------------------------------------------

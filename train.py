@@ -34,7 +34,15 @@ from progress_bars import progress, progress_listener, warn
 from run_log import Recorder
 from tile_statistics import city_targets
 from tile_store import TileStore, open_configured
-from train_config import TrainConfig, load_initial, network_dtype, parse_config, split_city, tiles_key
+from train_config import (
+    TrainConfig,
+    load_initial,
+    loader_threads,
+    network_dtype,
+    parse_config,
+    split_city,
+    tiles_key,
+)
 from vectors import rank_me, triplet_accuracy
 
 LAST, BEST = "last.pth", "best_model.pth"
@@ -162,7 +170,7 @@ def fit(run: Run, stop: StopSignal) -> dict[str, float]:
         bar = progress(total=len(batches), desc=f"epoch {epoch + 1}/{config.fit.epochs}", unit="batch")
         bar.update(first_step)
         with bar:
-            for batch in prefetch(batches, first_step, config.packing.num_workers):
+            for batch in prefetch(batches, first_step, loader_threads(config, run.group.device)):
                 # Forward, loss, backward, step.
                 values = train_step(run, batch, batches.augmented(batch))
                 state.sums += values

@@ -177,6 +177,11 @@ def _paths(value: str | Path | list) -> list[Path]:
     return [Path(path) for path in ([value] if isinstance(value, str | Path) else value)]
 
 
+def loader_threads(config: TrainConfig, device: torch.device) -> int:
+    """Threads that load batches ahead of the steps. On a CPU there are none: they would take cores from the steps."""
+    return 0 if device.type == "cpu" else config.packing.num_workers
+
+
 def network_dtype(config: TrainConfig, device: torch.device) -> torch.dtype:
     """The precision of the network's forward pass; weights, statistics and the loss stay float32."""
     chosen = {"fp32": torch.float32, "bf16": torch.bfloat16}
