@@ -12,6 +12,7 @@ const TILE_ALPHA = 0.62;
 const GREY_ALPHA = 0.5;
 const NIGHT_ALPHA = 0.78; // in the dark theme the light map is dimmed
 const SPRITES_FROM_PX = 26; // a tile this wide on the screen shows its own picture instead of the map's
+const GAP_FROM_PX = 14; // smaller squares touch each other
 const FEW_SHARE = 0.5; // a page with fewer of the city's tiles draws larger squares
 const SHOW_MARGIN_PX = 24;
 const LARGEST_TILE_PX = 256;
@@ -220,7 +221,8 @@ export class MapView extends TileView {
   drawTiles(context) {
     const { css, ink, state } = this.explorer;
     const hollow = this.scale >= 2 * SPRITES_FROM_PX;
-    const side = this.sparse ? Math.max(this.side * 0.92, 7) : Math.max(this.side * (this.side > 6 ? 0.94 : 1), 1.5);
+    const gap = this.side > GAP_FROM_PX ? 1 : 0; // a whole pixel: a part of one would show between some squares only
+    const side = this.sparse ? Math.max(this.side * 0.92, 7) : Math.max(this.side - gap, 1.5);
     const plain = state.map === "plain"; // only the selection is coloured
     const opacity = this.sparse ? 0.9 : TILE_ALPHA;
     this.dots.clear();

@@ -97,8 +97,8 @@ export class PixelDots {
     const half = (size * ratio) / 2;
     for (const row of order) {
       const [x, y, colour] = [positions[2 * row] * ratio, positions[2 * row + 1] * ratio, colours[row]];
-      const [left, right] = [Math.max(0, Math.round(x - half)), Math.min(width, Math.round(x + half))];
-      const [top, bottom] = [Math.max(0, Math.round(y - half)), Math.min(height, Math.round(y + half))];
+      const [left, right] = [Math.max(0, wholePixel(x - half)), Math.min(width, wholePixel(x + half))];
+      const [top, bottom] = [Math.max(0, wholePixel(y - half)), Math.min(height, wholePixel(y + half))];
       for (let down = top; down < bottom; down++) {
         for (let at = down * width + left; at < down * width + right; at++) pixels[at] = blended(pixels[at], colour, colour >>> 24);
       }
@@ -139,6 +139,14 @@ function stampOf(size, line) {
     }
   }
   return found;
+}
+
+/**
+ * The nearest whole pixel. Squares that touch must round their common edge alike, which float32 does not hold at halves.
+ * @param {number} value
+ */
+function wholePixel(value) {
+  return Math.floor(value + 0.51);
 }
 
 /**
