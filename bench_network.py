@@ -26,7 +26,7 @@ from train_config import loader_threads, make_config, network_dtype
 # By device: training steps per measurement, and which steps are measured: preset, tile size, samples per batch.
 STEPS = {"cpu": 2, "cuda": 20, "mps": 5}
 TRAIN_WORK = {
-    "cpu": (("spec", 64, 4), ("recommended", 64, 32), ("recommended", 128, 8)),
+    "cpu": (("spec", 64, 4), ("recommended", 64, 32), ("recommended", 256, 32)),
     "cuda": (("spec", 256, 256), ("recommended", 256, 256)),
     "mps": (("spec", 128, 32), ("recommended", 128, 32)),
 }
