@@ -281,7 +281,7 @@ class MultiscaleEncoder(nn.Module):
             features, chosen = torch.zeros(len(planes), PLANE_FEATURES), drawn.nonzero()[:, 0]
             if len(chosen):
                 some = planes.index_select(0, chosen)  # faster than planes[chosen]
-                features = features.index_copy(0, chosen, self.plane_features(some, layer[chosen]))
+                features[chosen] = self.plane_features(some, layer[chosen])
         else:  # selecting planes would make the host wait for the device
             features = self.plane_features(planes, layer) * drawn[:, None]
         return features.view(len(tile), -1)
