@@ -506,13 +506,13 @@ def move_(images: Tensor, symmetry: Tensor) -> None:
     if on_cpu:  # most planes are blank, and stay so
         kind = kind.where(planes.flatten(1).amax(dim=1) > 0, 0)
     for number, (flipped, swapped) in enumerate(SYMMETRIES[1:], start=1):  # the first one leaves everything as it is
-        index = (kind == number).nonzero()[:, 0]
-        image = planes.index_select(0, copy_to(index, images.device)).flip(flipped)
+        index = copy_to((kind == number).nonzero()[:, 0], images.device)
+        image = planes.index_select(0, index).flip(flipped)
         image = image.transpose(-2, -1).contiguous() if swapped else image
         if on_cpu:  # whole planes are copied, which is faster than what PyTorch does
             planes.numpy()[index.numpy()] = image.numpy()
         else:
-            planes[copy_to(index, images.device)] = image
+            planes[index] = image
 
 
 # --- the command -------------------------------------------------------------------------------------------

@@ -259,8 +259,9 @@ export class EmbeddingView extends TileView {
 
   relocate() {
     if (!this.algorithm || this.moving) return;
-    if (this.byPlotly) this.plotly?.relayout(this.plot, { "scene.camera": this.camera.plotly() });
     this.locate();
+    if (this.byPlotly) this.plotly?.relayout(this.plot, { "scene.camera": this.camera.plotly() });
+    else if (this.solid) this.paint();
     this.draw();
   }
 
@@ -282,7 +283,13 @@ export class EmbeddingView extends TileView {
     this.order.set([...grey, ...rows.filter((row) => !explorer.isGrey(row))]);
     this.host.dataset.grey = String(grey.length);
     this.colours = explorer.rgba(1, rgbaOf(explorer.ink.greyDot));
-    this.dots.paint(this.order, this.colours);
+    this.paint();
+  }
+
+  /** Of a solid projection, the nearest dots come last. */
+  paint() {
+    const { depths, order } = this;
+    this.dots.paint(this.solid && depths ? order.slice().sort((a, b) => depths[b] - depths[a]) : order, this.colours);
   }
 
   draw() {
@@ -291,8 +298,6 @@ export class EmbeddingView extends TileView {
   }
 
   drawDots() {
-    const { depths } = this;
-    if (this.solid && depths) this.dots.paint(this.order.slice().sort((a, b) => depths[b] - depths[a]), this.colours);
     const size = this.dotSize() * (this.solid ? 0.8 : 1);
     const line = size >= EDGED_PX && !this.solid ? { width: EDGE_PX, colour: rgbaOf(this.explorer.ink.dotEdge) } : null;
     this.dots.draw(this.positions, { size, round: true, line });

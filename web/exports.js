@@ -28,13 +28,21 @@ function records(tiles, colourings, rows) {
 }
 
 /**
+ * The columns of a table; a record may lack some.
+ * @param {Record<string, string | number>[]} table
+ */
+function namesOf(table) {
+  return [...new Set(table.flatMap((record) => Object.keys(record)))];
+}
+
+/**
  * @param {Tiles} tiles
  * @param {Colourings} colourings
  * @param {number[]} rows
  */
 export function csvOf(tiles, colourings, rows) {
   const table = records(tiles, colourings, rows);
-  const names = [...new Set(table.flatMap((record) => Object.keys(record)))];
+  const names = namesOf(table);
   const lines = [names, ...table.map((record) => names.map((name) => record[name] ?? ""))];
   return `${lines.map((line) => line.map(csvCell).join(",")).join("\r\n")}\r\n`;
 }
@@ -67,9 +75,8 @@ export function geojsonOf(tiles, colourings, rows) {
  */
 export function parquetOf(tiles, colourings, rows) {
   const table = records(tiles, colourings, rows);
-  const names = [...new Set(table.flatMap((record) => Object.keys(record)))];
   /** @type {ParquetData[]} */
-  const columnData = names.map((name) => {
+  const columnData = namesOf(table).map((name) => {
     const data = table.map((record) => record[name] ?? null);
     const type = ["zoom", "x", "y"].includes(name) ? "INT32" : data.some((cell) => typeof cell === "string") ? "STRING" : "DOUBLE";
     return { name, type, data: type === "STRING" ? data.map((cell) => (cell === null ? null : String(cell))) : data };

@@ -225,8 +225,9 @@ export class MapView extends TileView {
     const side = this.sparse ? Math.max(this.side * 0.92, 7) : Math.max(this.side - gap, 1.5);
     const plain = state.map === "plain"; // only the selection is coloured
     const opacity = this.sparse ? 0.9 : TILE_ALPHA;
-    this.dots.clear();
-    if (plain && !state.selection.size) return;
+    const nothing = plain && !state.selection.size;
+    if (hollow || nothing) this.dots.clear();
+    if (nothing) return;
     if (!hollow) {
       this.paintDots(opacity, plain);
       this.dots.draw(this.positions, { size: side, round: false });
@@ -246,7 +247,7 @@ export class MapView extends TileView {
   }
 
   /**
-   * Colour the squares that WebGL draws, when something has changed.
+   * Colour the squares, when something has changed.
    * @param {number} opacity
    * @param {boolean} plain whether only the selection is coloured
    */

@@ -1,4 +1,4 @@
-// Dots filled pixel by pixel, for machines without a graphics card: 100,000 discs in about ten milliseconds.
+// Dots filled pixel by pixel, for machines without a graphics card.
 
 import { context2d, element, pixelRatio } from "./dom.js";
 
