@@ -459,6 +459,11 @@ def test_similarity_colours_the_city_by_the_picked_tile(visit):
 # --- selection -----------------------------------------------------------------------------------------------
 
 
+def coloured(page) -> int:
+    """Pixels of the embedding that are not grey."""
+    return int((np.ptp(pixels_of(page, "embedding"), axis=2) > 60).sum())
+
+
 @pytest.mark.parametrize("name", ["embedding", "map"])
 @pytest.mark.parametrize("tool", ["Box", "Lasso"])
 def test_box_and_lasso_select_and_the_rest_turns_grey(visit, city, name, tool):
@@ -467,10 +472,12 @@ def test_box_and_lasso_select_and_the_rest_turns_grey(visit, city, name, tool):
     tools.get_by_role("button", name=tool).click()
     corners = [(0.2, 0.3), (0.75, 0.3), (0.75, 0.75), (0.2, 0.75)]
     points = share_of(page, name, *(corners if tool == "Lasso" else corners[::2]))
+    before = coloured(page)
     drag(page, points)
     first = selected(page)
     assert 0 < first < everything
     assert pane(page, "embedding").get_attribute("data-grey") == str(everything - first)
+    assert coloured(page) < before * (first + everything) / (2 * everything)  # and they are drawn in grey
     drag(page, share_of(page, name, (0.1, 0.2), (0.95, 0.9)), shift=True)
     if tool == "Box":
         assert selected(page) > first
