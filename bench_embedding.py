@@ -25,9 +25,10 @@ from map_index import STYLE_PX, DrawIndex
 from model import AnyEncoder
 from pretrained import load_pretrained
 from streaming import PRELOAD, open_drawing
+from tile_grid import metatiles_of
 from tile_painter import Painter
 from tile_store import TileStore, open_store
-from tile_workers import completed, metatiles_of, start_workers
+from tile_workers import completed, start_workers
 
 # Architecture, tile size, and tiles per measurement on a CPU; a GPU embeds every tile.
 EMBED_WORK = (("loc2vec", 64, 192), ("loc2vec", 128, 48), ("loc2vec", 256, 12), ("multiscale", 256, 256))

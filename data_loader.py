@@ -130,28 +130,30 @@ class TileDataset(Dataset):
             return (tile,)
         return tile, self.surroundings(centre, NEAR_TILES), self.surroundings(centre, FAR_TILES)
 
-    def surroundings(self, centre: np.ndarray, tiles: int) -> Tensor:
+    def surroundings(self, centre: np.ndarray, tiles: int, places: int = 1) -> Tensor:
         """Windows of `tiles` x `tiles` tiles around `centre (B, 2)`, as `(B, 3 L + 1, 64, 64) uint8`.
 
         `centre` is in tiles (x + 0.5, y + 0.5 is the centre of a tile). The channels are the mean of each of the L
-        layers, the maximum of each, the outlines of each, and 255 where there is a tile.
+        layers, the maximum of each, the outlines of each, and 255 where there is a tile. With `places` a window is
+        larger: it holds the windows of `places` x `places` neighbouring tiles, and `centre` is the middle of those.
         """
         px = SURROUND_PX // tiles
+        edge = SURROUND_PX + (places - 1) * px
         level, plane_of = self._levels[px], self._plane_of
-        first, shift = np.divmod(np.rint(np.asarray(centre) * px).astype(np.int64) - SURROUND_PX // 2, px)
-        step = np.arange(tiles + 1)
+        first, shift = np.divmod(np.rint(np.asarray(centre) * px).astype(np.int64) - edge // 2, px)
+        step = np.arange(tiles + places)
         rows = copy_to(self.store.grid.rows(first[:, None, None] + np.stack(np.meshgrid(step, step), -1)), self.device)
         planes = plane_of[rows]  # (B, rows, columns, L)
         blocks = level.index_select(0, planes.flatten()).view(*planes.shape, *level.shape[1:])
         whole = blocks.permute(0, 4, 3, 1, 5, 2, 6).flatten(5, 6).flatten(3, 4).flatten(1, 2).view(torch.uint8)
         exists = (rows >= 0).to(torch.uint8).mul(255).repeat_interleave(px, 1).repeat_interleave(px, 2)
-        windows = whole.new_empty(len(rows), whole.shape[1] + 1, SURROUND_PX, SURROUND_PX)
+        windows = whole.new_empty(len(rows), whole.shape[1] + 1, edge, edge)
         shifts = np.unique(shift, axis=0).tolist()
         for x, y in shifts:  # one shift for all windows around centres of tiles
             these = (shift == (x, y)).all(axis=1)
             chosen = copy_to(np.flatnonzero(these), self.device) if len(shifts) > 1 else slice(None)
-            windows[chosen, :-1] = whole[chosen, :, y : y + SURROUND_PX, x : x + SURROUND_PX]
-            windows[chosen, -1] = exists[chosen, y : y + SURROUND_PX, x : x + SURROUND_PX]
+            windows[chosen, :-1] = whole[chosen, :, y : y + edge, x : x + edge]
+            windows[chosen, -1] = exists[chosen, y : y + edge, x : x + edge]
         return windows
 
     @cached_property

@@ -372,14 +372,16 @@ def embed_missing(
     with locked(cache.path.with_suffix(".lock")) if group.is_main_process else nullcontext():
         cache.read()  # another process may have embedded some while this one waited for the lock
         todo = group.broadcast_array(np.unique(content) if force else cache.missing(content))
-        own = np.array_split(todo, group.size)[group.rank]
         distinct, first = np.unique(content, return_index=True)
+        row_of = rows[first[np.searchsorted(distinct, todo)]]
+        order = embedder.fast_order(row_of)
+        todo, own = todo[order], np.array_split(row_of[order], group.size)[group.rank]
         batches = [np.empty((0, cache.dimension), np.float32)]
         try:
-            batches.extend(embedder.embed_batches(rows[first[np.searchsorted(distinct, own)]]))
+            batches.extend(embedder.embed_batches(own))
         except BaseException:  # keep the batches that are finished
             if group.size == 1:
-                cache.write(embedder.store, own, np.concatenate(batches))
+                cache.write(embedder.store, todo, np.concatenate(batches))
             raise
         embedded = group.gather_rows(np.concatenate(batches), len(todo))
         if group.is_main_process:

@@ -6,23 +6,28 @@ Not a command. `python precompute_embeddings.py` uses it.
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cli import UserError
-from data_loader import TileDataset
+from data_loader import TileDataset, copy_to
 from devices import compute_dtype, network_input
 from layers import LAYERS
 from model import Encoder
+from multiscale import MultiscaleEncoder
 from progress_bars import progress
-from tile_grid import MAX_LATITUDE, area_bounds, tile_of_latlon
-from tile_store import TileStore
+from tile_grid import MAX_LATITUDE, METATILE, area_bounds, metatiles_of, tile_of_latlon
+from tile_store import FAR_TILES, NEAR_TILES, TileStore
 
 SMALL_MAPS = 16  # the multiscale encoder keeps this many times less per pixel
+SHARED_FROM = METATILE**2 // 4  # with so many tiles of a metatile it pays to compute the surroundings of all of them
+SINGLES_AT_ONCE = 16  # other tiles are padded to a multiple of this
 BATCH_PIXELS = {"cpu": 1 << 18, "cuda": 1 << 23, "mps": 1 << 21}  # pixels of one layer per batch, unless --batch_size
 
 
@@ -51,14 +56,85 @@ class Embedder:
 
     def embed_tiles(self, rows: np.ndarray) -> np.ndarray:
         """The vectors `(n, D) float32` of the store's `rows (n,)`."""
-        return self._joined(self.embed_batches(rows))
+        rows = np.asarray(rows)
+        order = self.fast_order(rows)
+        vectors = np.empty((len(rows), self.dimension), dtype=np.float32)
+        vectors[order] = self._joined(self.embed_batches(rows[order]))
+        return vectors
+
+    def fast_order(self, rows: np.ndarray) -> np.ndarray:
+        """The order `(n,)` in which `rows (n,)` are embedded fastest.
+
+        An encoder that sees the surroundings shares work between neighbours.
+        """
+        if not isinstance(self.encoder, MultiscaleEncoder) or not len(rows):
+            return np.arange(len(rows))
+        return np.concatenate(metatiles_of(np.arange(len(rows)), self.store.tile_xy[rows]))
 
     def embed_batches(self, rows: np.ndarray) -> Iterator[np.ndarray]:
-        """The vectors of the store's `rows`, one batch at a time, so that memory stays small. Shows progress."""
+        """The vectors of the store's `rows`, one batch at a time, so that memory stays small. Shows progress.
+
+        The order of `rows` does not change a vector, but `fast_order` is the fastest.
+        """
+        rows = np.asarray(rows)
         with progress(total=len(rows), desc="embedding tiles", unit="tile") as bar:
-            for vectors in self.forward(lambda rows: self._inputs(self.store.tile_xy[rows] + 0.5), np.asarray(rows)):
+            if isinstance(self.encoder, MultiscaleEncoder):
+                found = self.forward(self._load_neighbours, self._neighbours(rows), self._embed_neighbours)
+            else:
+                found = self.forward(lambda rows: (self.tiles.tiles(rows),), self._split(rows))
+            for vectors in found:
                 yield vectors
                 bar.update(len(vectors))
+
+    # The multiscale encoder sees neighbouring tiles in windows that overlap. What they have in common is computed once
+    # for a metatile.
+
+    def tile_input(self, rows: np.ndarray) -> Tensor:
+        """The tiles of `rows (B,)`, or the features that the encoder would compute of them."""
+        return self.tiles.tiles(rows)
+
+    def _neighbours(self, rows: np.ndarray) -> Iterator[np.ndarray]:
+        """Batches of `rows` that end where a metatile ends, if possible."""
+        metatile = self.store.tile_xy[rows] // METATILE
+        edges = np.flatnonzero(np.any(np.diff(metatile, axis=0) != 0, axis=1)) + 1
+        start = 0
+        for edge, after in pairwise([*edges.tolist(), len(rows), len(rows) + self.batch_size + 1]):
+            if after - start > self.batch_size:
+                yield from self._split(rows[start:edge])
+                start = edge
+
+    def _load_neighbours(self, rows: np.ndarray) -> tuple[Any, ...]:
+        """The tiles of `rows (B,)`, windows of surroundings, and which place in the windows belongs to each tile."""
+        tile_xy = self.store.tile_xy[rows].astype(np.int64)
+        metatile, inverse, counts = np.unique(tile_xy // METATILE, axis=0, return_inverse=True, return_counts=True)
+        shared = counts >= SHARED_FROM
+        number = np.cumsum(shared) - 1
+        inverse = inverse.reshape(-1)
+        x, y = (tile_xy % METATILE).T
+        place = (number[inverse] * METATILE + y) * METATILE + x
+        windows = []
+        if shared.any():
+            windows.append((METATILE, (metatile[shared] + 0.5) * METATILE))
+        single = np.flatnonzero(~shared[inverse])
+        if len(single):
+            place[single] = shared.sum() * METATILE**2 + np.arange(len(single))
+            windows.append((1, padded(tile_xy[single] + 0.5, -(-len(single) // SINGLES_AT_ONCE) * SINGLES_AT_ONCE)))
+        loaded = [
+            (places, *(self.tiles.surroundings(centre, tiles, places) for tiles in (NEAR_TILES, FAR_TILES)))
+            for places, centre in windows
+        ]
+        return self.tile_input(rows), copy_to(place, self.device), loaded
+
+    def _embed_neighbours(self, tile: Tensor, place: Tensor, windows: list[tuple[int, Tensor, Tensor]]) -> Tensor:
+        encoder: Any = self.encoder
+        with torch.inference_mode():
+            parts = [encoder.surround_features(near, far, places) for places, near, far in windows]
+            near, far = (torch.cat(part)[place] for part in zip(*parts, strict=True))
+            features = [tile if tile.is_floating_point() else encoder.tile_features(tile), near, far]
+            # In batches of different sizes, sums are added up in another order.
+            fill = max(0, self.batch_size - len(tile))
+            summaries = encoder.summaries([F.pad(part, (0, 0, 0, fill)) for part in features])
+            return encoder.final(encoder.join(summaries))[: len(tile)]
 
     def _inputs(self, centre: np.ndarray) -> tuple[Tensor, ...]:
         return self.tiles.inputs(centre, bool(self.encoder.uses_surroundings))
@@ -86,7 +162,7 @@ class Embedder:
                 f"no tile lies at latitude {lat:g}, longitude {lon:g}; the tiles of {self.store.tiles_root} cover "
                 f"latitude {south:.4f} to {north:.4f}, longitude {west:.4f} to {east:.4f}"
             )
-        return self._joined(self.forward(self._inputs, centre))
+        return self._joined(self.forward(self._inputs, self._split(centre)))
 
     def embed_without(self, pairs: np.ndarray) -> np.ndarray:
         """The vectors `(M, D) float32` of tiles without a part; `pairs (M, 2)` are the store's row and the part.
@@ -108,15 +184,19 @@ class Embedder:
             keep = np.stack([part != count, part != count + 1, part != count + 1], axis=1)
             return (*inputs, torch.from_numpy(keep).to(self.device))
 
-        return self._joined(self.forward(load, np.asarray(pairs)))
+        return self._joined(self.forward(load, self._split(np.asarray(pairs))))
+
+    def _split(self, items: np.ndarray) -> Iterator[np.ndarray]:
+        for start in range(0, len(items), self.batch_size):
+            yield items[start : start + self.batch_size]
 
     def forward(
         self,
-        load: Callable[[np.ndarray], tuple[Tensor, ...]],
-        items: np.ndarray,
+        load: Callable[[np.ndarray], tuple[Any, ...]],
+        batches: Iterable[np.ndarray],
         network: Callable[..., Tensor] | None = None,
     ) -> Iterator[np.ndarray]:
-        """The vectors of `items`, one batch at a time; `load` gives the inputs of `network` for a batch of them.
+        """The vectors of `batches`, one after the other; `load` gives the inputs of `network` for a batch.
 
         The default is the encoder's network.
 
@@ -125,12 +205,11 @@ class Embedder:
         """
         network, previous = network or self.network, None
         with ThreadPoolExecutor(1) as pool:
-            starts = range(0, len(items), self.batch_size)
-            batches = (pool.submit(load, items[start : start + self.batch_size]) for start in starts)
-            loading = next(batches, None)
+            futures = (pool.submit(load, batch) for batch in batches)
+            loading = next(futures, None)
             while loading is not None:
                 inputs = loading.result()
-                loading = next(batches, None)
+                loading = next(futures, None)
                 current = network(*inputs)
                 if previous is not None:
                     yield previous.cpu().numpy()
@@ -140,6 +219,15 @@ class Embedder:
 
     def _joined(self, batches: Iterable[np.ndarray]) -> np.ndarray:
         return np.concatenate([np.empty((0, self.dimension), np.float32), *batches])
+
+
+def padded(items: np.ndarray, size: int) -> np.ndarray:
+    """`items (n, ...)` and copies of the first one, `size` in all.
+
+    A network that runs on batches of one size gives a vector that does not depend on how many others it is computed
+    with: in batches of different sizes, sums are added up in another order.
+    """
+    return np.concatenate([items, np.repeat(items[:1], size - len(items), axis=0)]) if len(items) < size else items
 
 
 def default_batch_size(encoder: nn.Module, device: torch.device, tile_size: int) -> int:

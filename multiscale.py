@@ -25,7 +25,7 @@ SHAPE_FEATURES = 6 * len(RADII) + 2  # sizes and shapes of what is drawn in one 
 PLANE_FEATURES = 2 * (THRESHOLDS + sum(PLANE_WIDTHS)) + SHAPE_FEATURES  # numbers that describe one layer of a tile
 SCALE_FEATURES = 256  # numbers per scale that the head reads
 HIDDEN = 384
-PLANES_AT_ONCE = 32  # of the tile, on a CPU: their activations stay in the processor's cache
+PLANES_AT_ONCE = 16  # of the tile, on a CPU: their activations stay in the processor's cache
 ZONES = 3  # of a window: the middle, the ring around it, and the rest
 DEVIATION_FLOOR, DEVIATION_LIMIT = 0.02, 10.0  # of standardised features
 START_RIDGE = 0.05  # penalty of the linear start, per place
@@ -157,22 +157,34 @@ class SurroundTrunk(nn.Module):
         for i in range(len(self.levels)):
             self.register_buffer(f"zones{i}", _zones(size >> (i + 1)), persistent=False)
 
-    def forward(self, window: Tensor) -> Tensor:
+    def forward(self, window: Tensor, places: int = 1) -> Tensor:
         """`(B, 6 * sum of widths + 3)` for `window (B, C, S, S) uint8`, whose last channel is 255 where there is data.
 
         Pixels without data do not count in any mean. The last three numbers are the share of each zone that has data.
+        A larger window holds the windows of `places` x `places` neighbours, row after row; the result is
+        `(B * places ** 2, ...)`. The first convolution, most of the work, is then computed once for all of them.
         """
         valid = window[:, -1:].float() / 255
         x, means = window, []
         for i, level in enumerate(self.levels):
             x = _relu(level(x))
             valid = F.avg_pool2d(valid, 2)
-            zones = getattr(self, f"zones{i}").flatten(1)  # (3, pixels)
+            zones = getattr(self, f"zones{i}")  # (3, edge, edge)
+            if i == 0 and places > 1:
+                x, valid = (_windows(pixels, zones.shape[-1], places) for pixels in (x, valid))
+            zones = zones.flatten(1)
             weight = zones * valid.flatten(1)[:, None]  # (B, 3, pixels)
             covered = weight.sum(dim=2, keepdim=True)
             mean = weight @ x.permute(0, 2, 3, 1).flatten(1, 2).float() / covered.clamp(min=1e-3)
             means.append(_amounts_and_parts(LOG_STEEPNESS * mean).flatten(1))
         return torch.cat([*means, covered[..., 0] / zones.sum(dim=1)], dim=1)
+
+
+def _windows(pixels: Tensor, edge: int, places: int) -> Tensor:
+    """Cut `pixels (B, C, S, S)` into `places` x `places` windows, `(B * places ** 2, C, edge, edge)`."""
+    step = (pixels.shape[-1] - edge) // (places - 1)
+    windows = pixels.permute(0, 2, 3, 1).unfold(1, edge, step).unfold(2, edge, step)
+    return windows.permute(0, 1, 2, 4, 5, 3).reshape(-1, edge, edge, pixels.shape[1]).permute(0, 3, 1, 2)
 
 
 def _relu(x: Tensor) -> Tensor:
@@ -263,9 +275,9 @@ class MultiscaleEncoder(nn.Module):
         """What the trunks measure at each scale, for the arguments of `forward`."""
         return [self.tile_features(tile), *self.surround_features(near, far)]
 
-    def surround_features(self, near: Tensor, far: Tensor) -> list[Tensor]:
-        """The part of `features` that does not depend on the tile itself."""
-        return [self.surround_trunks[0](near), self.surround_trunks[1](far)]
+    def surround_features(self, near: Tensor, far: Tensor, places: int = 1) -> list[Tensor]:
+        """The part of `features` that does not depend on the tile itself; for `places` see `SurroundTrunk`."""
+        return [trunk(window, places) for trunk, window in zip(self.surround_trunks, (near, far), strict=True)]
 
     def summaries(self, features: list[Tensor]) -> list[Tensor]:
         """The summaries `(B, 256)` of the features of the three scales."""

@@ -6,6 +6,7 @@ Not a command.
 import contextlib
 import contextvars
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import override
 
@@ -37,6 +38,7 @@ def progress(items: Iterable | None = None, *, total: int | None = None, desc: s
 
 ProgressListener = Callable[[str, int, int | None], None]
 _listener: contextvars.ContextVar[ProgressListener | None] = contextvars.ContextVar("progress_listener", default=None)
+TELL_EVERY_S = 0.05  # a listener that was told of each of a million items would take most of the time
 _silent: contextvars.ContextVar[bool] = contextvars.ContextVar("silent", default=False)
 _warned: contextvars.ContextVar[list[str] | None] = contextvars.ContextVar("warned", default=None)
 
@@ -77,9 +79,15 @@ class _Bar(tqdm):
             yield from super().__iter__()
             return
         with self:
+            done, told = 0, time.monotonic()
             for item in self.iterable:
                 yield item
-                self.update()
+                done += 1
+                if time.monotonic() - told > TELL_EVERY_S:
+                    self.update(done)
+                    done, told = 0, time.monotonic()
+            if done:
+                self.update(done)
 
     @override
     def moveto(self, n: int) -> None:

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from functools import cached_property
-from itertools import count
 from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any, override
@@ -24,11 +23,11 @@ from torch import Tensor, nn
 from cache_files import load_cache, load_intact, save_cache
 from checkpoint import Checkpoint, build_encoder, load_checkpoint, save_checkpoint
 from cli import UserError
-from data_loader import TileDataset
+from data_loader import TileDataset, copy_to
 from devices import pick_device
 from embeddings import City, tile_contents, with_facts
 from files import digest, file_digest
-from inference import Embedder, fast_forward
+from inference import Embedder, fast_forward, padded
 from layers import LAYERS, STYLE_PATH
 from map_index import STYLE_PX, DrawIndex, build_index
 from map_style import load_style
@@ -40,10 +39,10 @@ from render_tiles import choose_area
 from tile_area import TileArea, box_text, check_overlap
 from tile_facts import LayerScale
 from tile_files import plane_digest, resize_tile
-from tile_grid import Box, hilbert_order, near_any, tile_of_latlon
+from tile_grid import METATILE, Box, hilbert_order, metatiles_of, near_any, tile_of_latlon
 from tile_painter import Painter
-from tile_store import FAR_TILES, LEVEL_KINDS, LEVELS, NEAR_TILES, TileStore, coarse_levels
-from tile_workers import completed, metatiles_of
+from tile_store import FAR_TILES, LEVEL_KINDS, LEVELS, TileStore, coarse_levels
+from tile_workers import completed
 
 PRELOAD = ("torch", "skia")  # imported once for all worker processes
 SAVE_EVERY_S = 20  # finished tiles are written this often: a run that is killed loses no more
@@ -162,46 +161,22 @@ class DrawnEmbedder(Embedder):
 
     def __init__(self, encoder: nn.Module, store: DrawnTiles, found: np.ndarray, known: np.ndarray):
         cpu = next(encoder.parameters()).device.type == "cpu"
-        super().__init__(encoder, store, batch_size=TILES_AT_ONCE if cpu else None)
+        super().__init__(encoder, store, batch_size=METATILE**2 if cpu else None)
         self.tiles = TileDataset(store, self.device, resident=False)
         self.found, self.known = found, known
 
     @override
     def embed_batches(self, rows: np.ndarray) -> Iterator[np.ndarray]:
-        rows, encoder = np.asarray(rows), self.encoder
-        if not self.known[rows].all():
-            yield from super().embed_batches(rows)
-        elif isinstance(encoder, MultiscaleEncoder):
-
-            def load(rows: np.ndarray) -> tuple[Tensor, ...]:
-                rows = padded(rows, self.batch_size)
-                features = torch.from_numpy(self.found[self.store.plane_of[rows]].reshape(len(rows), -1))
-                centre = self.store.tile_xy[rows] + 0.5
-                near, far = (self.tiles.surroundings(centre, tiles) for tiles in (NEAR_TILES, FAR_TILES))
-                return features.to(self.device), near, far
-
-            def network(features: Tensor, near: Tensor, far: Tensor) -> Tensor:
-                with torch.inference_mode():
-                    return encoder.final(
-                        encoder.join(encoder.summaries([features, *encoder.surround_features(near, far)]))
-                    )
-
-            with progress(total=len(rows), desc="embedding tiles", unit="tile") as bar:
-                for first, vectors in zip(count(step=self.batch_size), self.forward(load, rows, network)):
-                    vectors = vectors[: len(rows) - first]
-                    yield vectors
-                    bar.update(len(vectors))
-        else:
+        if self.known[rows].all() and not isinstance(self.encoder, MultiscaleEncoder):
             yield self.found[rows]
+        else:
+            yield from super().embed_batches(rows)
 
-
-def padded(items: np.ndarray, size: int) -> np.ndarray:
-    """`items (n, ...)` and copies of the first one, `size` in all.
-
-    The network runs on batches of one size only. In batches of different sizes, sums are added up in another order: a
-    vector would depend on how many others it is computed with.
-    """
-    return np.concatenate([items, np.repeat(items[:1], size - len(items), axis=0)]) if len(items) < size else items
+    @override
+    def tile_input(self, rows: np.ndarray) -> Tensor:
+        if not self.known[rows].all():
+            return super().tile_input(rows)
+        return copy_to(self.found[self.store.plane_of[rows]].reshape(len(rows), -1), self.device)
 
 
 # --- what is drawn where -----------------------------------------------------------------------------------
@@ -309,15 +284,22 @@ class Planes:
     features: np.ndarray
 
     @classmethod
-    def of(cls, pixels: list[np.ndarray], place: np.ndarray, features: np.ndarray) -> "Planes":
-        """What is kept of planes with these pixels."""
+    def of(
+        cls,
+        pixels: list[np.ndarray],
+        digests: list[bytes],
+        features: np.ndarray,
+        number: np.ndarray,
+        place: np.ndarray,
+    ) -> "Planes":
+        """What is kept of planes; `number (M,)` says for each which of `pixels`, `digests` and `features` it has."""
         levels = [coarse_levels(plane) for plane in pixels]
         fine, coarse = (
             np.array([level[px] for level in levels], dtype=np.uint8).reshape(-1, LEVEL_KINDS, px, px) for px in LEVELS
         )
-        digests = np.frombuffer(b"".join(map(plane_digest, pixels)), dtype=np.uint8).reshape(-1, 16)
+        digest = np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, 16)
         intensity = np.array([plane.mean() / 255 for plane in pixels], dtype=np.float32)
-        return cls(place, digests, intensity, fine, coarse, features)
+        return cls(place, *(column[number] for column in (digest, intensity, fine, coarse, features)))
 
     @classmethod
     def joined(cls, parts: list["Planes"]) -> "Planes":
@@ -419,7 +401,8 @@ class _PlaneTable:
         size = self.checkpoint.tile_size
         blank = np.zeros((size, size), dtype=np.uint8)
         width = self.parts[0].features.shape[1] if self.parts else 0
-        first = Planes.of([blank], np.zeros((1, 3), np.int64), np.zeros((1, width), np.float32))
+        nothing = np.zeros((1, 3), np.int64)
+        first = Planes.of([blank], [plane_digest(blank)], np.zeros((1, width), np.float32), nothing[:, 0], nothing)
         planes, self.parts = Planes.joined([first, *self.parts]), []
         with contextlib.suppress(OSError, AttributeError, TypeError):  # glibc keeps what was freed in small pieces
             ctypes.CDLL(None).malloc_trim(0)
@@ -523,43 +506,55 @@ def _embed_metatile(
     painter, (encoder, checkpoint) = _load_painter(job), _load_encoder(job)
     size, dimension = checkpoint.tile_size, checkpoint.encoder_config["embedding_dim"]
     painter.symbols.clear()
-    planes, pixels = [], []
+    pixels: list[np.ndarray] = []  # of distinct planes
+    known: dict[tuple[int, bool, bytes], int] = {}
+    planes = []
     for tile, ((x, y), embed) in enumerate(zip(place.tolist(), wanted.tolist(), strict=True)):
         for layer, drawn in painter.layers(int(tiles[tile]), x, y):
             small = resize_tile(drawn, size, checkpoint.shrink)
             if small.any():  # faint marks may vanish when a tile is shrunk
-                planes.append((tile, layer, embed))
-                pixels.append(small.copy())  # the painter uses its array again
-    where = np.array(planes, dtype=np.int64).reshape(-1, 3)
+                at = known.setdefault((layer, embed, plane_digest(small)), len(pixels))
+                if at == len(pixels):
+                    pixels.append(small.copy())  # the painter uses its array again
+                planes.append((at, tile, layer, embed))
+    number, *where = np.array(planes, dtype=np.int64).reshape(-1, 4).T
+    shown = np.column_stack([tiles[where[0]], *where[1:]])
     if isinstance(encoder, MultiscaleEncoder):
         vectors = np.zeros((0, dimension), dtype=np.float32)
-        features = _plane_features(encoder, where, pixels)
+        features = _plane_features(encoder, pixels, np.array([key[:2] for key in known], dtype=np.int64).reshape(-1, 2))
     else:
-        vectors, features = _tile_vectors(job, where, pixels, len(tiles)), np.zeros((len(pixels), 0), np.float32)
-    return tiles, vectors, Planes.of(pixels, np.column_stack([tiles[where[:, 0]], where[:, 1:]]), features)
+        vectors = _tile_vectors(job, where[0], where[1], [pixels[i] for i in number], len(tiles))
+        features = np.zeros((len(pixels), 0), np.float32)
+    digests = [key[2] for key in known]
+    return tiles, vectors, Planes.of(pixels, digests, features, number, shown)
 
 
-def _plane_features(encoder: MultiscaleEncoder, where: np.ndarray, pixels: list[np.ndarray]) -> np.ndarray:
-    """Features `(M, F)` of planes, zero for those of tiles that are not to be embedded."""
+def _plane_features(encoder: MultiscaleEncoder, pixels: list[np.ndarray], kind: np.ndarray) -> np.ndarray:
+    """Features `(P, F)` of planes; `kind (P, 2)` are the layer, and whether they are needed (zeros if not)."""
     features = np.zeros((len(pixels), PLANE_FEATURES), dtype=np.float32)
-    wanted = np.flatnonzero(where[:, 2])
+    wanted = np.flatnonzero(kind[:, 1])
     with torch.inference_mode():
         for first in range(0, len(wanted), PLANES_AT_ONCE):
             chosen = wanted[first : first + PLANES_AT_ONCE]
             batch = padded(chosen, PLANES_AT_ONCE)
             planes = torch.from_numpy(np.stack([pixels[i] for i in batch]))
-            found = encoder.plane_features(planes, torch.from_numpy(where[batch, 1])).numpy()
+            found = encoder.plane_features(planes, torch.from_numpy(kind[batch, 0])).numpy()
             features[chosen] = found[: len(chosen)]
     return features
 
 
-def _tile_vectors(job: PassJob, where: np.ndarray, pixels: list[np.ndarray], count: int) -> np.ndarray:
-    """Vectors `(count, D)` that the published encoder gives the tiles of a metatile; blank ones are embedded once."""
+def _tile_vectors(
+    job: PassJob, tile: np.ndarray, layer: np.ndarray, pixels: list[np.ndarray], count: int
+) -> np.ndarray:
+    """Vectors `(count, D)` that the published encoder gives the tiles of a metatile; blank ones are embedded once.
+
+    `tile (M,)` and `layer (M,)` say where `pixels`, M planes, lie.
+    """
     size = _load_encoder(job)[1].tile_size
-    shown, place = np.unique(where[:, 0], return_inverse=True)
+    shown, row = np.unique(tile, return_inverse=True)
     tiles = np.zeros((len(shown), len(LAYERS), size, size), dtype=np.uint8)
-    for tile, layer, plane in zip(place, where[:, 1], pixels, strict=True):
-        tiles[tile, layer] = plane
+    for *place, plane in zip(row, layer, pixels, strict=True):
+        tiles[tuple(place)] = plane
     vectors = np.repeat(_blank_vector(job)[None], count, axis=0)
     vectors[shown] = _run_network(job, tiles)
     return vectors

@@ -13,6 +13,7 @@ DEFAULT_ZOOM = TilesFlags.zoom
 MAX_LATITUDE = 85.05112878  # where Web Mercator ends
 GRID_LIMIT = 1 << 26  # cells of a dense grid; a city of 100 x 100 km at zoom 17 has 2^17
 EARTH_RADIUS_KM = 6371.0088
+METATILE = 8  # edge in tiles of the squares that are drawn and embedded together
 BLOCK = 12  # edge in tiles of the squares that go as a whole to training, validation or a fold
 
 Box = tuple[float, float, float, float]  # west, south, east, north in degrees
@@ -165,6 +166,14 @@ def near_any(tile_xy: np.ndarray, others: np.ndarray, radius: int) -> np.ndarray
 
 
 # --- blocks ------------------------------------------------------------------------------------------------
+
+
+def metatiles_of(tiles: np.ndarray, place: np.ndarray) -> list[np.ndarray]:
+    """The numbers `tiles (n,)` in blocks of `METATILE` x `METATILE`; `place (N, 2)` are column and row of all tiles."""
+    block = place[tiles] // METATILE
+    order = np.lexsort((block[:, 1], block[:, 0]))
+    edges = np.flatnonzero(np.any(np.diff(block[order], axis=0) != 0, axis=1)) + 1
+    return [part for part in np.split(tiles[order], edges) if len(part)]
 
 
 def blocks_of(tile_xy: np.ndarray, block: int = BLOCK) -> np.ndarray:

@@ -459,28 +459,56 @@ def coarse_levels(plane: np.ndarray) -> dict[int, np.ndarray]:
     Outlines are the edges between drawn and blank pixels inside the tile; 255 stands for one or more per pixel. Beside
     the mean they tell many small objects from one large one.
     """
+    finest = max(LEVELS)
     drawn = (plane > 0).view(np.uint8)
     down, across = drawn[1:] ^ drawn[:-1], drawn[:, 1:] ^ drawn[:, :-1]
     edges = np.zeros(plane.shape, dtype=np.uint8)  # of each drawn pixel
-    for part, between in ((edges[1:], down), (edges[:-1], down), (edges[:, 1:], across), (edges[:, :-1], across)):
-        part += between
+    edges[1:] = down
+    edges[:-1] += down
+    edges[:, 1:] += across
+    edges[:, :-1] += across
     edges *= drawn
-    finest = max(LEVELS)
-    starts = np.arange(finest) * len(plane) // finest
-    if len(plane) % finest == 0:  # five times faster
-        sums = (
-            edges.reshape(finest, -1, len(plane)).sum(axis=1, dtype=np.uint16).reshape(finest, finest, -1).sum(axis=2)
-        )
-    else:
-        sums = np.add.reduceat(np.add.reduceat(edges, starts, axis=0, dtype=np.uint16), starts, axis=1, dtype=np.uint64)
-    largest = resize_tile(plane, finest, "max")
+    outlines, largest = _cell_sums(edges, finest), resize_tile(plane, finest, "max")
     levels = {}
-    for px in LEVELS:
-        cells = (px, finest // px, px, finest // px)
-        outlines = np.rint(sums.reshape(cells).sum(axis=(1, 3)) * (255 * px**2 / plane.size)).clip(max=255)
-        parts = (resize_tile(plane, px, "mean"), largest.reshape(cells).max(axis=(1, 3)), outlines)
-        levels[px] = np.stack(parts).astype(np.uint8)
+    for px, mean in _means(plane).items():
+        if px < finest:
+            cells = (px, finest // px, px, finest // px)
+            outlines, largest = outlines.reshape(cells).sum(axis=(1, 3)), largest.reshape(cells).max(axis=(1, 3))
+        levels[px] = np.empty((LEVEL_KINDS, px, px), dtype=np.uint8)
+        levels[px][0], levels[px][1] = mean, largest
+        levels[px][2] = np.rint(outlines * (255 * px**2 / plane.size)).clip(max=255)
     return levels
+
+
+def _cell_sums(edges: np.ndarray, size: int) -> np.ndarray:
+    """Sums of `edges (S, S) uint8`, each at most 4, over the cells of a grid of `size` x `size`."""
+    edge = len(edges)
+    if edge % size:
+        starts = np.arange(size) * edge // size
+        return np.add.reduceat(np.add.reduceat(edges, starts, axis=0, dtype=np.uint16), starts, axis=1, dtype=np.int64)
+    kind: type = np.uint8 if 4 * edge // size < 256 else np.uint16  # adding up bytes as bytes is ten times faster
+    return edges.reshape(size, -1, edge).sum(axis=1, dtype=kind).reshape(size, size, -1).sum(axis=2)
+
+
+def _means(plane: np.ndarray) -> dict[int, np.ndarray]:
+    """The mean of `plane (S, S)` over the cells of each of `LEVELS`, rounded as Pillow does: first rows, then columns.
+
+    Where a cell is 8, 16, 32, ... pixels wide, eight pixels are added up at a time, in the bytes of one integer.
+    """
+    edge, finest = len(plane), max(LEVELS)
+    if edge % (8 * finest) or (edge // finest) & (edge // finest - 1):
+        return {px: resize_tile(plane, px, "mean") for px in LEVELS}
+    words, every_second = np.ascontiguousarray(plane).view("<u8"), np.uint64(0x00FF00FF00FF00FF)
+    pairs = (words & every_second) + ((words >> np.uint64(8)) & every_second)
+    sums = ((pairs * np.uint64(0x0001000100010001)) >> np.uint64(48)).astype(np.uint32)  # (S, S / 8)
+    means = {}
+    for px in LEVELS:
+        while sums.shape[1] > px:
+            sums = sums[:, ::2] + sums[:, 1::2]
+        half, shift = edge // px // 2, (edge // px).bit_length() - 1
+        rows = (sums + half) >> shift  # (S, px)
+        means[px] = (rows.reshape(px, -1, px).sum(axis=1) + half) >> shift
+    return means
 
 
 def _remove(planes: Path) -> None:

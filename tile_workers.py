@@ -27,10 +27,10 @@ from cli import StopSignal, WorkError
 from map_index import DrawIndex
 from progress_bars import progress
 from tile_area import TileArea
+from tile_grid import metatiles_of
 from tile_painter import Painter
 from tile_writer import TileWriter
 
-METATILE = 8  # tiles are drawn and handed to processes in blocks of 8 x 8
 WINDOWS_MAX_PROCESSES = 61  # Windows cannot wait for more
 
 
@@ -65,14 +65,6 @@ def draw_tiles(
     finally:
         pool.shutdown(cancel_futures=True)
     return inked
-
-
-def metatiles_of(tiles: np.ndarray, place: np.ndarray) -> list[np.ndarray]:
-    """The numbers `tiles (n,)` in blocks of `METATILE` x `METATILE`; `place (N, 2)` are column and row of all tiles."""
-    block = place[tiles] // METATILE
-    order = np.lexsort((block[:, 1], block[:, 0]))
-    edges = np.flatnonzero(np.any(np.diff(block[order], axis=0) != 0, axis=1)) + 1
-    return [part for part in np.split(tiles[order], edges) if len(part)]
 
 
 def completed(pool: Executor, function: Callable, tasks: Iterable[tuple], at_once: int) -> Iterator[Any]:

@@ -30,8 +30,7 @@ from map_style import FILL, LINE, POINT, Style, load_style
 from osm_extract import Features, read_features
 from osm_file import extract_info
 from tile_area import TileArea
-from tile_grid import tile_of_latlon
-from tile_workers import METATILE
+from tile_grid import METATILE, tile_of_latlon
 from tile_writer import PARTIAL, TileWriter, encode_png
 
 ZOOM = 17

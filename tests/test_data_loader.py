@@ -95,6 +95,21 @@ def test_surroundings_show_what_a_picture_of_the_whole_city_shows(store: TileSto
     assert 0 < (windows[:, 36] == 0).float().mean() < 1  # in a small city, part of every far window is missing
 
 
+def test_the_windows_of_neighbouring_tiles_are_cut_as_one(store: TileStore) -> None:
+    """At the corner of the data too."""
+    dataset, first = TileDataset(with_holes(store)), store.tile_xy.min(axis=0) - 1
+    across, down = np.meshgrid(np.arange(3), np.arange(3))
+    each = first + np.column_stack([across.ravel(), down.ravel()]) + 0.5
+    for tiles in (NEAR_TILES, FAR_TILES):
+        step = SURROUND_PX // tiles
+        (whole,) = dataset.surroundings(first[None] + 1.5, tiles, places=3)
+        assert whole.shape == (37, SURROUND_PX + 2 * step, SURROUND_PX + 2 * step)
+        for (x, y), window in zip(
+            (each - first - 0.5).astype(int) * step, dataset.surroundings(each, tiles), strict=True
+        ):
+            assert torch.equal(whole[:, y : y + SURROUND_PX, x : x + SURROUND_PX], window)
+
+
 def test_the_middle_of_the_surroundings_is_the_tile(store: TileStore) -> None:
     rows = np.flatnonzero(~store.blank)[:9]
     tile, near, far = TileDataset(store).inputs(store.tile_xy[rows] + 0.5, surroundings=True)

@@ -51,6 +51,20 @@ def encoder(inputs: tuple[torch.Tensor, ...]) -> MultiscaleEncoder:
 # --- the encoder -------------------------------------------------------------------------------------------
 
 
+def test_surroundings_of_neighbours_are_measured_together(store: TileStore, encoder: MultiscaleEncoder) -> None:
+    dataset, corner = TileDataset(with_holes(store)), store.tile_xy.min(axis=0)
+    across, down = np.meshgrid(np.arange(8), np.arange(8))
+    each = corner + np.column_stack([across.ravel(), down.ravel()]) + 0.5
+    with torch.inference_mode():
+        one_by_one = encoder.surround_features(*(dataset.surroundings(each, tiles) for tiles in (4, 16)))
+        middle = np.stack([corner, corner + 1]) + 4.0  # two blocks that overlap
+        together = encoder.surround_features(*(dataset.surroundings(middle, tiles, 8) for tiles in (4, 16)), 8)
+    for alone, shared in zip(one_by_one, together, strict=True):
+        assert shared.shape == (128, alone.shape[1]) and alone.std(dim=0).max() > 0.01
+        torch.testing.assert_close(shared[:64], alone, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(shared[64], alone[9], rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize(("dim", "size"), [(128, 256), (24, 32)])
 def test_vectors_have_unit_length_at_any_tile_size(dim: int, size: int) -> None:
     network = build_network(EncoderConfig(embedding_dim=dim, tile_size=size, architecture="multiscale")).eval()

@@ -26,7 +26,7 @@ import extract_download
 import map_index
 import osm_extract
 import render_tiles
-import tile_workers
+import tile_grid
 from cli import UserError, WorkError, run_main
 from conftest import REPO, script_env
 from extract_download import fetch_extract
@@ -189,7 +189,7 @@ def test_pixels_do_not_depend_on_box_jobs_or_metatile(quarter, tmp_path, monkeyp
     whole, part, single = tmp_path / "whole", tmp_path / "part", tmp_path / "single"
     draw(quarter, whole, SMALL_BOX, jobs=2)
     report = draw(quarter, part, "71.4310,51.1560,71.4400,51.1600")
-    monkeypatch.setattr(tile_workers, "METATILE", 1)
+    monkeypatch.setattr(tile_grid, "METATILE", 1)
     draw(quarter, single, SMALL_BOX)
     drawn = content(whole)
     assert content(single) == drawn
@@ -210,7 +210,7 @@ def lake(map_file) -> Path:
 
 def test_long_paths_do_not_depend_on_the_metatile_either(lake, tmp_path, monkeypatch):
     draw(lake, tmp_path / "eight", box_text(-12, -1, 6, 2))
-    monkeypatch.setattr(tile_workers, "METATILE", 3)
+    monkeypatch.setattr(tile_grid, "METATILE", 3)
     draw(lake, tmp_path / "three", box_text(-12, -1, 6, 2))
     assert content(tmp_path / "eight") == content(tmp_path / "three")
 

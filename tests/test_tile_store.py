@@ -337,6 +337,16 @@ def test_outlines_count_edges_between_drawn_and_blank_pixels() -> None:
     assert coarse_levels(plane)[4][2][0, 0] == round(255 * 24 / 256)
 
 
+@pytest.mark.parametrize("size", [32, 96, 100, 128, 256, 512])
+def test_the_mean_of_a_level_is_what_pillow_says(size: int) -> None:
+    rng = np.random.default_rng(size)
+    plane = rng.integers(1, 256, (size, size), dtype=np.uint8) * (rng.random((size, size)) < 0.3).astype(np.uint8)
+    for pixels in (plane, plane[:, ::-1], np.full_like(plane, 255)):
+        for px, level in coarse_levels(pixels).items():
+            image = Image.fromarray(np.ascontiguousarray(pixels)).resize((px, px), Image.Resampling.BOX)
+            assert (level[0] == np.asarray(image)).all()
+
+
 def test_damaged_levels_are_noticed_and_made_again(tiles: Path, capsys: pytest.CaptureFixture) -> None:
     levels = {px: np.array(level) for px, level in pack(tiles).levels.items()}
     index = next((tiles.parent / "cache").glob("tiles-*/index.l2v"))
