@@ -25,7 +25,7 @@ SHAPE_FEATURES = 6 * len(RADII) + 2  # sizes and shapes of what is drawn in one 
 PLANE_FEATURES = 2 * (THRESHOLDS + sum(PLANE_WIDTHS)) + SHAPE_FEATURES  # numbers that describe one layer of a tile
 SCALE_FEATURES = 256  # numbers per scale that the head reads
 HIDDEN = 384
-PLANES_AT_ONCE = 16  # of the tile, on a CPU: their activations stay in the processor's cache
+PLANES_AT_ONCE = 16  # of the tile, for each thread of a CPU: their activations stay in the processor's cache
 ZONES = 3  # of a window: the middle, the ring around it, and the rest
 DEVIATION_FLOOR, DEVIATION_LIMIT = 0.02, 10.0  # of standardised features
 START_RIDGE = 0.05  # penalty of the linear start, per place
@@ -300,7 +300,8 @@ class MultiscaleEncoder(nn.Module):
 
     def plane_features(self, planes: Tensor, layer: Tensor) -> Tensor:
         """Features `(M, 304)` of `planes (M, S, S) uint8` of the layers `layer (M,)`."""
-        parts = planes.split(PLANES_AT_ONCE) if planes.device.type == "cpu" else [planes]
+        count = PLANES_AT_ONCE * torch.get_num_threads()
+        parts = planes.split(count) if planes.device.type == "cpu" else [planes]
         trunk = [torch.cat([shape_features(part), self.plane_trunk(part)], dim=1) for part in parts]
         return torch.cat([self.histogram(planes, layer), torch.cat(trunk)], dim=1)
 
