@@ -40,6 +40,7 @@ def write_copies(extract: Path, output: Path, columns: int, rows: int) -> None:
         kind = "nwr"[int(each.is_way()) + 2 * int(each.is_relation())]
         most[kind] = max(most[kind], each.id)
     header = osmium.io.Header()
+    header.set("sorting", "Type_then_ID")
     header.add_box(osmium.osm.Box(box[0], box[1], box[2] + wide * (columns - 1), box[3] + high * (rows - 1)))
     with osmium.SimpleWriter(str(output), header=header, overwrite=True) as writer:
         for kind in (osmium.osm.NODE, osmium.osm.WAY, osmium.osm.RELATION):
