@@ -51,9 +51,10 @@ def embed_figure(bench: Bench, name: str, encoder: AnyEncoder, store: TileStore,
     """Embedding the tiles of a store that show something, or `most` of them, against the bare forward passes."""
     encoder = encoder.to(bench.device).to(memory_format=torch.channels_last).eval()
     rows = np.flatnonzero(~store.blank)
-    if most is not None:
-        rows = rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int)]
     embedder = Embedder(encoder, store)
+    if most is not None:  # neighbours, as in a whole city
+        order = embedder.fast_order(rows)
+        rows = rows[order[(len(order) - most) // 2 :][:most]] if most < len(order) else rows
     batches = forward_batches(embedder, rows)
 
     def bare() -> None:

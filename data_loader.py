@@ -107,6 +107,24 @@ class TileDataset(Dataset):
             return copy_to(self.store.tiles(rows), self.device)
         return self.planes[self.plane_of[copy_to(np.asarray(rows), self.device)]]
 
+    def planes_of(self, rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        """The planes of `rows (B,)` that show something: `planes (M, S, S) uint8`, `layer (M,)`, `number (B, L)`.
+
+        A plane that several tiles have in the same layer is there once. `number` says which of the planes each tile has
+        in each layer, M where nothing is drawn. Most layers of most tiles are blank.
+        """
+        plane_of = self.store.plane_of[rows]
+        kind = plane_of.astype(np.int64) * len(LAYERS) + np.arange(len(LAYERS))
+        kinds, number = np.unique(kind[plane_of > 0], return_inverse=True)
+        numbers = np.full(plane_of.shape, len(kinds))
+        numbers[plane_of > 0] = number
+        plane, layer = np.divmod(kinds, len(LAYERS))
+        if self.resident:
+            planes = self.planes[copy_to(plane, self.device)]
+        else:
+            planes = copy_to(self.store.planes[plane], self.device)
+        return planes, copy_to(layer, self.device), copy_to(numbers, self.device)
+
     def windows(self, origin_px: np.ndarray) -> Tensor:
         """Windows whose upper left pixel is `origin_px (B, 2)` as `(B, 12, S, S) uint8`; see `TileStore.windows`."""
         size = self.store.tile_size

@@ -89,9 +89,9 @@ class Embedder:
     # The multiscale encoder sees neighbouring tiles in windows that overlap. What they have in common is computed once
     # for a metatile.
 
-    def tile_input(self, rows: np.ndarray) -> Tensor:
-        """The tiles of `rows (B,)`, or the features that the encoder would compute of them."""
-        return self.tiles.tiles(rows)
+    def tile_input(self, rows: np.ndarray) -> tuple[Tensor, ...]:
+        """The planes of the tiles `rows (B,)`, or the features that the encoder would compute of them."""
+        return self.tiles.planes_of(rows)
 
     def _neighbours(self, rows: np.ndarray) -> Iterator[np.ndarray]:
         """Batches of `rows` that end where a metatile ends, if possible."""
@@ -125,16 +125,18 @@ class Embedder:
         ]
         return self.tile_input(rows), copy_to(place, self.device), loaded
 
-    def _embed_neighbours(self, tile: Tensor, place: Tensor, windows: list[tuple[int, Tensor, Tensor]]) -> Tensor:
+    def _embed_neighbours(
+        self, tile: tuple[Tensor, ...], place: Tensor, windows: list[tuple[int, Tensor, Tensor]]
+    ) -> Tensor:
         encoder: Any = self.encoder
         with torch.inference_mode():
             parts = [encoder.surround_features(near, far, places) for places, near, far in windows]
             near, far = (torch.cat(part)[place] for part in zip(*parts, strict=True))
-            features = [tile if tile.is_floating_point() else encoder.tile_features(tile), near, far]
+            features = [tile[0] if len(tile) == 1 else encoder.shared_tile_features(*tile), near, far]
             # In batches of different sizes, sums are added up in another order.
-            fill = max(0, self.batch_size - len(tile))
+            fill = max(0, self.batch_size - len(place))
             summaries = encoder.summaries([F.pad(part, (0, 0, 0, fill)) for part in features])
-            return encoder.final(encoder.join(summaries))[: len(tile)]
+            return encoder.final(encoder.join(summaries))[: len(place)]
 
     def _inputs(self, centre: np.ndarray) -> tuple[Tensor, ...]:
         return self.tiles.inputs(centre, bool(self.encoder.uses_surroundings))

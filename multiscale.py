@@ -298,6 +298,11 @@ class MultiscaleEncoder(nn.Module):
             features = self.plane_features(planes, layer) * drawn[:, None]
         return features.view(len(tile), -1)
 
+    def shared_tile_features(self, planes: Tensor, layer: Tensor, number: Tensor) -> Tensor:
+        """The same for tiles whose layers are some of `planes (M, S, S) uint8`; see `TileDataset.planes_of`."""
+        features = self.plane_features(planes, layer) if len(planes) else planes.new_zeros(0, PLANE_FEATURES).float()
+        return F.pad(features, (0, 0, 0, 1))[number].flatten(1)
+
     def plane_features(self, planes: Tensor, layer: Tensor) -> Tensor:
         """Features `(M, 304)` of `planes (M, S, S) uint8` of the layers `layer (M,)`."""
         count = PLANES_AT_ONCE * torch.get_num_threads()

@@ -41,7 +41,7 @@ from tile_facts import LayerScale
 from tile_files import plane_digest, resize_tile
 from tile_grid import METATILE, Box, hilbert_order, metatiles_of, near_any, tile_of_latlon
 from tile_painter import Painter
-from tile_store import FAR_TILES, LEVEL_KINDS, LEVELS, TileStore, coarse_levels
+from tile_store import FAR_TILES, LEVELS, TileStore, coarse_levels
 from tile_workers import completed
 
 PRELOAD = ("torch", "skia")  # imported once for all worker processes
@@ -173,10 +173,10 @@ class DrawnEmbedder(Embedder):
             yield from super().embed_batches(rows)
 
     @override
-    def tile_input(self, rows: np.ndarray) -> Tensor:
+    def tile_input(self, rows: np.ndarray) -> tuple[Tensor, ...]:
         if not self.known[rows].all():
             return super().tile_input(rows)
-        return copy_to(self.found[self.store.plane_of[rows]].reshape(len(rows), -1), self.device)
+        return (copy_to(self.found[self.store.plane_of[rows]].reshape(len(rows), -1), self.device),)
 
 
 # --- what is drawn where -----------------------------------------------------------------------------------
@@ -293,13 +293,11 @@ class Planes:
         place: np.ndarray,
     ) -> "Planes":
         """What is kept of planes; `number (M,)` says for each which of `pixels`, `digests` and `features` it has."""
-        levels = [coarse_levels(plane) for plane in pixels]
-        fine, coarse = (
-            np.array([level[px] for level in levels], dtype=np.uint8).reshape(-1, LEVEL_KINDS, px, px) for px in LEVELS
-        )
+        levels = coarse_levels(pixels)
         digest = np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, 16)
         intensity = np.array([plane.mean() / 255 for plane in pixels], dtype=np.float32)
-        return cls(place, *(column[number] for column in (digest, intensity, fine, coarse, features)))
+        fine, coarse = (levels[px][number] for px in LEVELS)
+        return cls(place, digest[number], intensity[number], fine, coarse, features[number])
 
     @classmethod
     def joined(cls, parts: list["Planes"]) -> "Planes":

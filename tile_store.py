@@ -7,9 +7,10 @@ import dataclasses
 import os
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
+from itertools import batched
 from pathlib import Path
 from typing import IO
 
@@ -41,6 +42,8 @@ NEAR_TILES, FAR_TILES = 4, 16  # edges of the two windows of a place's surroundi
 SURROUND_PX = 64  # edge of both windows, in pixels
 LEVEL_KINDS = 3  # numbers per cell of a coarser level: mean, maximum, outlines
 LEVELS = (SURROUND_PX // NEAR_TILES, SURROUND_PX // FAR_TILES)  # pixels per tile edge of the coarser levels for them
+FINEST = max(LEVELS)
+LEVELS_AT_ONCE = 1 << 18  # pixels; more of them would not stay in the cache
 _STORE_KEY = f"store-4 {' '.join(LAYERS)}"  # the file format, and what the channels mean
 _DECODE_CHUNK = 128
 _COPY_PLANES_FROM_PX = 128  # from this tile size on, copying plane by plane is faster than one np.take
@@ -333,7 +336,7 @@ class _Packer:
         self.blank = np.zeros((pack.size, pack.size), dtype=np.uint8)
         self.plane_by_digest = {plane_digest(self.blank): 0}
         self.intensity = [0.0]
-        self.levels: dict[int, list[np.ndarray]] = {px: [level] for px, level in coarse_levels(self.blank).items()}
+        self.levels = {px: [levels] for px, levels in coarse_levels([self.blank]).items()}
         self.plane_of_source = np.full(len(scan.paths), -1, dtype=np.int32)
         self.failures: list[str] = []
         self.background = find_background(scan, pack.root)
@@ -350,8 +353,8 @@ class _Packer:
         try:
             with open(self.folder / planes_file, "wb") as file:
                 file.write(self.blank)
-                for source, plane, key in self._planes(num_workers, old):
-                    self._keep(file, source, plane, key)
+                for sources, found in self._planes(num_workers, old):
+                    self._keep(file, sources, found)
                 file.flush()
                 os.fsync(file.fileno())
             self._write_index(planes_file, times, time.perf_counter() - started)
@@ -363,19 +366,18 @@ class _Packer:
 
     def _planes(
         self, num_workers: int, old: tuple[TileStore, TileScan] | None
-    ) -> Iterator[tuple[int, np.ndarray, bytes]]:
-        """`(source, plane, digest)` of every readable source; unchanged ones come from the old pack."""
+    ) -> Iterator[tuple[Sequence[int], Planes]]:
+        """Chunks of the sources and their planes; those of unchanged sources come from the old pack."""
         reused = self._reusable(old)
-        if old:
-            for source, plane in reused.items():
-                yield source, old[0].planes[plane], bytes(old[0].plane_digest[plane])
+        for sources in batched(reused, _DECODE_CHUNK):
+            assert old is not None
+            rows = [reused[source] for source in sources]
+            yield sources, Planes(list(old[0].planes[rows]), [bytes(key) for key in old[0].plane_digest[rows]], [])
         todo = [source for source in range(len(self.scan.paths)) if source not in reused]
         with progress(total=len(todo), desc="packing tiles", unit="file") as bar:
             for start, decoded in self._decode(todo, num_workers):
                 self.failures += decoded.failures
-                for source, pixels, key in zip(todo[start:], decoded.planes, decoded.digests, strict=False):
-                    if pixels is not None and key is not None:
-                        yield source, pixels, key
+                yield todo[start : start + len(decoded.planes)], decoded
                 bar.update(len(decoded.planes))
 
     def _decode(self, todo: list[int], num_workers: int) -> Iterator[tuple[int, Planes]]:
@@ -403,14 +405,20 @@ class _Packer:
         planes = [known.get(tuple(key), -1) for key in self.scan.sources.tolist()]
         return {source: plane for source, plane in enumerate(planes) if plane >= 0}
 
-    def _keep(self, file: IO[bytes], source: int, plane: np.ndarray, key: bytes) -> None:
-        if key not in self.plane_by_digest:
-            self.plane_by_digest[key] = len(self.intensity)
-            self.intensity.append(float(plane.mean()) / 255)
-            for px, level in coarse_levels(plane).items():
-                self.levels[px].append(level)
-            file.write(np.ascontiguousarray(plane))
-        self.plane_of_source[source] = self.plane_by_digest[key]
+    def _keep(self, file: IO[bytes], sources: Sequence[int], found: Planes) -> None:
+        new = []
+        for source, plane, key in zip(sources, found.planes, found.digests, strict=True):
+            if plane is None or key is None:
+                continue
+            if key not in self.plane_by_digest:
+                self.plane_by_digest[key] = len(self.intensity)
+                self.intensity.append(float(plane.mean()) / 255)
+                file.write(np.ascontiguousarray(plane))
+                new.append(plane)
+            self.plane_of_source[source] = self.plane_by_digest[key]
+        if new:
+            for px, levels in coarse_levels(new).items():
+                self.levels[px].append(levels)
 
     def _write_index(self, planes_file: str, times: np.ndarray, seconds: float) -> None:
         plane_of = self.plane_of_source[self.scan.source_of]
@@ -424,7 +432,7 @@ class _Packer:
             "plane_digest": np.frombuffer(b"".join(self.plane_by_digest), dtype=np.uint8).reshape(-1, 16),
             "source_of": self.scan.source_of,
             "sources": self.scan.sources,
-        } | {f"level_{px}": np.stack(level) for px, level in self.levels.items()}
+        } | {f"level_{px}": np.concatenate(levels) for px, levels in self.levels.items()}
         meta = {
             "planes_file": planes_file,
             "folder_times": times.tolist(),
@@ -453,61 +461,74 @@ class _Packer:
         warn(f"{text}\nThese tiles are left out")
 
 
-def coarse_levels(plane: np.ndarray) -> dict[int, np.ndarray]:
-    """A plane `(S, S) uint8` at every resolution of `LEVELS`, `(3, px, px) uint8`: mean, maximum, outlines of a cell.
+def coarse_levels(planes: Sequence[np.ndarray] | np.ndarray) -> dict[int, np.ndarray]:
+    """Planes `(M, S, S) uint8` at every resolution of `LEVELS`, `(M, 3, px, px) uint8`.
 
-    Outlines are the edges between drawn and blank pixels inside the tile; 255 stands for one or more per pixel. Beside
-    the mean they tell many small objects from one large one.
+    The three numbers of a cell are its mean, its maximum and its outlines. Outlines are the edges between drawn and
+    blank pixels inside the tile; 255 stands for one or more per pixel. Beside the mean they tell many small objects
+    from one large one.
     """
-    finest = max(LEVELS)
-    drawn = (plane > 0).view(np.uint8)
-    down, across = drawn[1:] ^ drawn[:-1], drawn[:, 1:] ^ drawn[:, :-1]
-    edges = np.zeros(plane.shape, dtype=np.uint8)  # of each drawn pixel
-    edges[1:] = down
-    edges[:-1] += down
-    edges[:, 1:] += across
-    edges[:, :-1] += across
-    edges *= drawn
-    outlines, largest = _cell_sums(edges, finest), resize_tile(plane, finest, "max")
-    levels = {}
-    for px, mean in _means(plane).items():
-        if px < finest:
-            cells = (px, finest // px, px, finest // px)
-            outlines, largest = outlines.reshape(cells).sum(axis=(1, 3)), largest.reshape(cells).max(axis=(1, 3))
-        levels[px] = np.empty((LEVEL_KINDS, px, px), dtype=np.uint8)
-        levels[px][0], levels[px][1] = mean, largest
-        levels[px][2] = np.rint(outlines * (255 * px**2 / plane.size)).clip(max=255)
+    levels = {px: np.empty((len(planes), LEVEL_KINDS, px, px), dtype=np.uint8) for px in LEVELS}
+    count = max(1, LEVELS_AT_ONCE // planes[0].size) if len(planes) else 1
+    for first in range(0, len(planes), count):
+        part = slice(first, first + count)
+        some = np.ascontiguousarray(planes[part])
+        drawn = (some > 0).view(np.uint8)
+        down, across = drawn[:, 1:] ^ drawn[:, :-1], drawn[:, :, 1:] ^ drawn[:, :, :-1]
+        edges = np.zeros(some.shape, dtype=np.uint8)  # of each drawn pixel
+        edges[:, 1:] = down
+        edges[:, :-1] += down
+        edges[:, :, 1:] += across
+        edges[:, :, :-1] += across
+        edges *= drawn
+        outlines, largest = _cell_sums(edges), _cell_maxima(some)
+        for px, mean in _cell_means(some).items():
+            if px < FINEST:
+                cells = (-1, px, FINEST // px, px, FINEST // px)
+                outlines, largest = outlines.reshape(cells).sum(axis=(2, 4)), largest.reshape(cells).max(axis=(2, 4))
+            share = outlines * (255 * px**2 / edges[0].size)
+            levels[px][part, 0], levels[px][part, 1], levels[px][part, 2] = mean, largest, np.rint(share).clip(max=255)
     return levels
 
 
-def _cell_sums(edges: np.ndarray, size: int) -> np.ndarray:
-    """Sums of `edges (S, S) uint8`, each at most 4, over the cells of a grid of `size` x `size`."""
-    edge = len(edges)
-    if edge % size:
-        starts = np.arange(size) * edge // size
-        return np.add.reduceat(np.add.reduceat(edges, starts, axis=0, dtype=np.uint16), starts, axis=1, dtype=np.int64)
-    kind: type = np.uint8 if 4 * edge // size < 256 else np.uint16  # adding up bytes as bytes is ten times faster
-    return edges.reshape(size, -1, edge).sum(axis=1, dtype=kind).reshape(size, size, -1).sum(axis=2)
+def _cell_sums(edges: np.ndarray) -> np.ndarray:
+    """Sums `(M, F, F)` of `edges (M, S, S) uint8`, each at most 4, over the cells of the finest level."""
+    edge = edges.shape[1]
+    if edge % FINEST:
+        starts = np.arange(FINEST) * edge // FINEST
+        rows = np.add.reduceat(edges, starts, axis=1, dtype=np.uint16)
+        return np.add.reduceat(rows, starts, axis=2, dtype=np.int64)
+    kind: type = np.uint8 if 4 * edge // FINEST < 256 else np.uint16  # adding up bytes as bytes is ten times faster
+    rows = edges.reshape(len(edges), FINEST, -1, edge).sum(axis=2, dtype=kind)
+    return rows.reshape(len(edges), FINEST, FINEST, -1).sum(axis=3)
 
 
-def _means(plane: np.ndarray) -> dict[int, np.ndarray]:
-    """The mean of `plane (S, S)` over the cells of each of `LEVELS`, rounded as Pillow does: first rows, then columns.
+def _cell_maxima(planes: np.ndarray) -> np.ndarray:
+    edge = planes.shape[1]
+    if edge % FINEST:
+        return np.stack([resize_tile(plane, FINEST, "max") for plane in planes])
+    rows = planes.reshape(len(planes), FINEST, -1, edge).max(axis=2)
+    return rows.reshape(len(planes), FINEST, FINEST, -1).max(axis=3)
+
+
+def _cell_means(planes: np.ndarray) -> dict[int, np.ndarray]:
+    """Means of `planes (M, S, S)` over the cells of each of `LEVELS`, rounded as Pillow does: first rows, then columns.
 
     Where a cell is 8, 16, 32, ... pixels wide, eight pixels are added up at a time, in the bytes of one integer.
     """
-    edge, finest = len(plane), max(LEVELS)
-    if edge % (8 * finest) or (edge // finest) & (edge // finest - 1):
-        return {px: resize_tile(plane, px, "mean") for px in LEVELS}
-    words, every_second = np.ascontiguousarray(plane).view("<u8"), np.uint64(0x00FF00FF00FF00FF)
+    count, edge = planes.shape[:2]
+    if edge % (8 * FINEST) or (edge // FINEST) & (edge // FINEST - 1):
+        return {px: np.stack([resize_tile(plane, px, "mean") for plane in planes]) for px in LEVELS}
+    words, every_second = planes.view("<u8"), np.uint64(0x00FF00FF00FF00FF)
     pairs = (words & every_second) + ((words >> np.uint64(8)) & every_second)
-    sums = ((pairs * np.uint64(0x0001000100010001)) >> np.uint64(48)).astype(np.uint32)  # (S, S / 8)
+    sums = ((pairs * np.uint64(0x0001000100010001)) >> np.uint64(48)).astype(np.uint32)  # (M, S, S / 8)
     means = {}
     for px in LEVELS:
-        while sums.shape[1] > px:
-            sums = sums[:, ::2] + sums[:, 1::2]
+        while sums.shape[2] > px:
+            sums = sums[..., ::2] + sums[..., 1::2]
         half, shift = edge // px // 2, (edge // px).bit_length() - 1
-        rows = (sums + half) >> shift  # (S, px)
-        means[px] = (rows.reshape(px, -1, px).sum(axis=1) + half) >> shift
+        rows = (sums + half) >> shift  # (M, S, px)
+        means[px] = (rows.reshape(count, px, -1, px).sum(axis=2) + half) >> shift
     return means
 
 

@@ -73,7 +73,7 @@ def naive_surroundings(store: TileStore, centre: np.ndarray, tiles: int) -> np.n
         cell = city[:, y : y + px, x : x + px]
         cell[:12] = [resize_tile(plane, px, "mean") for plane in tile]
         cell[12:24] = [resize_tile(plane, px, "max") for plane in tile]
-        cell[24:36] = [coarse_levels(plane)[px][2] for plane in tile]
+        cell[24:36] = coarse_levels(tile)[px][:, 2]
         cell[36] = 255
     left, top = np.rint((centre - low) * px).astype(int) + border - SURROUND_PX // 2
     return city[:, top : top + SURROUND_PX, left : left + SURROUND_PX]
@@ -93,6 +93,22 @@ def test_surroundings_show_what_a_picture_of_the_whole_city_shows(store: TileSto
         for window, centre in zip(windows.numpy(), centres, strict=True):
             np.testing.assert_array_equal(window, naive_surroundings(city, centre, edge))
     assert 0 < (windows[:, 36] == 0).float().mean() < 1  # in a small city, part of every far window is missing
+
+
+@pytest.mark.parametrize("resident", [False, True])
+def test_planes_that_show_something_are_given_once(store: TileStore, resident: bool) -> None:
+    rows = np.concatenate([np.flatnonzero(~store.blank)[:12], np.flatnonzero(store.blank)[:1]])
+    rows = np.concatenate([rows, rows[:3]])
+    planes, layer, number = TileDataset(store, resident=resident).planes_of(rows)
+    assert (
+        len(planes)
+        == len(layer)
+        == len({(int(kind), bytes(plane.numpy())) for kind, plane in zip(layer, planes, strict=True)})
+    )
+    assert planes.amax(dim=(1, 2)).min() > 0
+    whole = torch.cat([planes, torch.zeros_like(planes[:1])])[number]
+    assert torch.equal(whole, torch.from_numpy(store.tiles(rows)))
+    assert all(int(layer[i]) == at for each in number.tolist() for at, i in enumerate(each) if i < len(planes))
 
 
 def test_the_windows_of_neighbouring_tiles_are_cut_as_one(store: TileStore) -> None:

@@ -129,10 +129,9 @@ def test_a_vector_depends_on_the_place_alone(
 
 def test_memory_is_bounded_by_the_batch(either_city: City, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[int] = []
-    tiles = inference.TileDataset.tiles
-    monkeypatch.setattr(
-        inference.TileDataset, "tiles", lambda self, rows: loaded.append(len(rows)) or tiles(self, rows)
-    )
+    name = "planes_of" if either_city.encoder.uses_surroundings else "tiles"
+    load = getattr(inference.TileDataset, name)
+    monkeypatch.setattr(inference.TileDataset, name, lambda self, rows: loaded.append(len(rows)) or load(self, rows))
     embedder = Embedder(either_city.encoder, either_city.store, batch_size=10)
     for finished, _ in enumerate(embedder.embed_batches(np.arange(60))):
         assert len(loaded) <= finished + 3  # the one in work, the one just finished, the one prefetched

@@ -329,22 +329,25 @@ def test_outlines_count_edges_between_drawn_and_blank_pixels() -> None:
     plane[1:3, 1:3] = 200  # a square of 2 x 2 pixels has 8 edges
     plane[4:8, 12:16] = 90  # 16 edges
     plane[60:, :4] = 30  # in the corner of the tile: only 8 of its edges are inside
-    outlines = coarse_levels(plane)[16][2]
+    outlines = coarse_levels([plane])[16][0, 2]
     expected = np.zeros((16, 16))
     expected[0, 0], expected[1, 3], expected[15, 0] = 8 / 16, 16 / 16, 8 / 16
     np.testing.assert_allclose(outlines, np.rint(255 * expected), atol=1)
-    assert (coarse_levels(plane[:, ::-1])[16][2][:, ::-1] == outlines).all()
-    assert coarse_levels(plane)[4][2][0, 0] == round(255 * 24 / 256)
+    assert (coarse_levels([plane[:, ::-1]])[16][0, 2, :, ::-1] == outlines).all()
+    assert coarse_levels([plane])[4][0, 2, 0, 0] == round(255 * 24 / 256)
 
 
 @pytest.mark.parametrize("size", [32, 96, 100, 128, 256, 512])
 def test_the_mean_of_a_level_is_what_pillow_says(size: int) -> None:
     rng = np.random.default_rng(size)
     plane = rng.integers(1, 256, (size, size), dtype=np.uint8) * (rng.random((size, size)) < 0.3).astype(np.uint8)
-    for pixels in (plane, plane[:, ::-1], np.full_like(plane, 255)):
-        for px, level in coarse_levels(pixels).items():
-            image = Image.fromarray(np.ascontiguousarray(pixels)).resize((px, px), Image.Resampling.BOX)
+    planes = [plane, np.ascontiguousarray(plane[:, ::-1]), np.full_like(plane, 255), *[plane.T.copy()] * 20]
+    for px, levels in coarse_levels(planes).items():
+        assert levels.shape == (23, 3, px, px)
+        for pixels, level in zip(planes, levels, strict=True):
+            image = Image.fromarray(pixels).resize((px, px), Image.Resampling.BOX)
             assert (level[0] == np.asarray(image)).all()
+            assert (level[1] == resize_tile(pixels, px, "max")).all()
 
 
 def test_damaged_levels_are_noticed_and_made_again(tiles: Path, capsys: pytest.CaptureFixture) -> None:
