@@ -202,10 +202,13 @@ class Embedder:
 
         The default is the encoder's network.
 
-        A thread loads the next batch while the network runs. Results are copied back one batch late, because a copy
-        waits for the GPU, which by then already works on the next batch.
+        Beside a GPU, a thread loads the next batch while the network runs. Results are copied back one batch late,
+        because a copy waits for the GPU, which by then already works on the next batch.
         """
         network, previous = network or self.network, None
+        if self.device.type == "cpu":  # a thread would take a core from the network
+            yield from (network(*load(batch)).numpy() for batch in batches)
+            return
         with ThreadPoolExecutor(1) as pool:
             futures = (pool.submit(load, batch) for batch in batches)
             loading = next(futures, None)
