@@ -81,7 +81,7 @@ class Embedder:
             if isinstance(self.encoder, MultiscaleEncoder):
                 found = self.forward(self._load_neighbours, self._neighbours(rows), self._embed_neighbours)
             else:
-                found = self.forward(lambda rows: (self.tiles.tiles(rows),), self._split(rows))
+                found = self.forward(lambda rows: self._inputs(self.store.tile_xy[rows] + 0.5), self._split(rows))
             for vectors in found:
                 yield vectors
                 bar.update(len(vectors))
@@ -118,7 +118,8 @@ class Embedder:
         single = np.flatnonzero(~shared[inverse])
         if len(single):
             place[single] = shared.sum() * METATILE**2 + np.arange(len(single))
-            windows.append((1, padded(tile_xy[single] + 0.5, -(-len(single) // SINGLES_AT_ONCE) * SINGLES_AT_ONCE)))
+            count = -(-len(single) // SINGLES_AT_ONCE) * SINGLES_AT_ONCE
+            windows.append((1, padded(tile_xy[single] + 0.5, count)))
         loaded = [
             (places, *(self.tiles.surroundings(centre, tiles, places) for tiles in (NEAR_TILES, FAR_TILES)))
             for places, centre in windows

@@ -23,7 +23,7 @@ from progress_bars import progress_listener
 from reasons import PLACE_PARTS, layer_contributions, place_contributions
 from tile_facts import ZONES, compass_zones, content_density, dominant_layers
 from tile_grid import latlon_of_tile
-from tile_store import TileStore
+from tile_store import NEAR_TILES, TileStore
 
 LAST_COLUMN = 2**17 - 1  # of the tiles around the Earth
 
@@ -138,25 +138,32 @@ def test_memory_is_bounded_by_the_batch(either_city: City, monkeypatch: pytest.M
     assert max(loaded) <= 10 and sum(loaded) == 60
 
 
-def test_an_encoder_of_another_architecture_embeds_too(city: City, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("surroundings", [False, True])
+def test_an_encoder_of_another_architecture_embeds_too(
+    city: City, monkeypatch: pytest.MonkeyPatch, surroundings: bool
+) -> None:
     class Means(torch.nn.Module):
-        """The mean intensity of each layer."""
+        """The mean intensity of each layer, of the tile or of its surroundings."""
 
-        uses_surroundings = False
+        uses_surroundings = surroundings
 
         def __init__(self, config: EncoderConfig):
             super().__init__()
             self.config = config
             self.scale = torch.nn.Parameter(torch.ones(1))
 
-        def forward(self, tiles: torch.Tensor) -> torch.Tensor:
-            return torch.nn.functional.normalize(self.scale * (1 + tiles.float().mean(dim=(2, 3)) / 255), dim=1)
+        def forward(self, tiles: torch.Tensor, *windows: torch.Tensor) -> torch.Tensor:
+            seen = windows[0][:, :12] if windows else tiles
+            return torch.nn.functional.normalize(self.scale * (1 + seen.float().mean(dim=(2, 3)) / 255), dim=1)
 
     monkeypatch.setitem(ENCODERS, "means", Means)
     encoder = build_network(EncoderConfig(embedding_dim=12, tile_size=32, architecture="means")).eval()
     rows = np.flatnonzero(~city.store.blank)[:5]
     vectors = Embedder(encoder, city.store).embed_tiles(rows)
     means = 1 + city.store.layer_intensity[rows]
+    if surroundings:
+        near = TileDataset(city.store).surroundings(city.store.tile_xy[rows] + 0.5, NEAR_TILES)[:, :12]
+        means = 1 + near.float().mean(dim=(2, 3)).numpy() / 255
     assert np.allclose(vectors, means / np.linalg.norm(means, axis=1, keepdims=True), atol=5e-3)
 
 
