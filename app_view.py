@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import streamlit as st
-from plotly.offline import get_plotlyjs
 
 import explorer_data as explorer
 import front_end
@@ -49,7 +48,7 @@ def components() -> dict[str, Callable]:
         "view": make("loc2vec_view", isolate_styles=False, js=web("live_slot.js")),
         "city": make("loc2vec_city", js=web("live_city.js")),
         "pictures": make("loc2vec_pictures", js=web("live_pictures.js")),
-        "plotly": make("loc2vec_plotly", js=get_plotlyjs() + web("live_plotly.js")),
+        "plotly": make("loc2vec_plotly", js=front_end.plotly_script() + web("live_plotly.js")),
     }
 
 

@@ -17,6 +17,11 @@ def style_sheet(name: str = "explorer.css") -> str:
     return (WEB / name).read_text(encoding="utf-8")
 
 
+def plotly_script() -> str:
+    """The part of Plotly that draws 3-D plots, as a script that sets `window.Plotly`."""
+    return (WEB / "plotly_3d.js").read_text(encoding="utf-8")
+
+
 def bundle(entry: str, folder: Path = WEB) -> str:
     """The module `entry` and all that it imports as one script, for strict mode.
 

@@ -58,7 +58,7 @@ from explorer_data import (
     sheet_uri,
 )
 from files import atomic_write, digest
-from front_end import WEB, bundle, style_sheet
+from front_end import WEB, bundle, plotly_script, style_sheet
 from layers import LAYERS
 from own_columns import column_colourings, rules
 from place_names import find_place_names
@@ -204,10 +204,8 @@ def minutes(seconds: float) -> str:
 
 def write_page(path: Path, data: dict[str, Any]) -> None:
     """Write the explorer with its data as one file that needs nothing else."""
-    from plotly.offline import get_plotlyjs
-
     template = (WEB / "page.html").read_text(encoding="utf-8")
-    plotly = gzip.compress(get_plotlyjs().encode(), 9, mtime=0)  # 1.5 MB instead of 4.8 MB
+    plotly = gzip.compress(plotly_script().encode(), 9, mtime=0)  # 0.5 MB instead of 1.6 MB
     parts = {
         "title": html.escape(data.get("compare", data)["title"]),
         "generator": f"Loc2Vec {VERSION}",

@@ -73,7 +73,7 @@ def test_one_file_that_needs_nothing_else(run_script, places, tmp_path):
     assert not re.search(r"(?:src|href)\s*=\s*[\"']?(?:https?:)?//", text)
     assert "connect-src 'none'" in text
     packed = re.search(r'<script type="text/plain" id="plotly">(.*?)</script>', text, re.DOTALL)[1]
-    assert b"plotly.js v" in gzip.decompress(base64.b64decode(packed))[:200]
+    assert b"plotly.js (gl3d" in gzip.decompress(base64.b64decode(packed))[:200]
     data = data_in(page)
     assert data["count"] == 40 and set(data["projections"]) == {"PCA-2", "PCA-3"}
     assert array(data["arrays"]["tile_xy"]).shape == (40, 2)

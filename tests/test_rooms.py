@@ -65,7 +65,6 @@ HEAVY = {"umap", "numba", "openTSNE", "sklearn", "matplotlib", "streamlit", "plo
 BUILT_ON = {
     "streamlit_app": {"streamlit", "pandas", "plotly"},
     **{name: {"streamlit", "pandas", "plotly"} for name in LEVEL if name.startswith("app_")},
-    "interactive_visualizer": {"plotly"},
     "visualize": {"matplotlib"},
     "user_tables": {"pandas"},
     "area_vectors": {"pandas"},

@@ -1,5 +1,5 @@
 // @ts-nocheck
-// Written by build_parquet.mjs; do not edit.
+// Written by build_libraries.mjs; do not edit.
 /*
 hyparquet 1.33.0, hyparquet-compressors 1.1.2, hyparquet-writer 0.17.0
 

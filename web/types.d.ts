@@ -106,7 +106,7 @@ export interface ParquetColumn {
   element: { name: string; logical_type?: { type: string; crs?: string } }; children: ParquetColumn[];
 }
 export interface ParquetData { name: string; type: string; data: unknown[] }
-/** What build_parquet.mjs takes from the packages it names. */
+/** What build_libraries.mjs takes from the packages it names. */
 export interface ParquetLibrary {
   parquetMetadataAsync(file: object): Promise<object>;
   parquetSchema(metadata: object): ParquetColumn;

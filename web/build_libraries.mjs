@@ -1,8 +1,9 @@
-// Writes parquet_library.js, which reads and writes Parquet in the page, from the npm packages named in package.json.
+// Writes what the page takes from the npm packages named in package.json: parquet_library.js, which reads and writes
+// Parquet, and plotly_3d.js, the part of Plotly that draws 3-D plots. It is a third of the whole.
 //
-//     npm install && npm run parquet
+//     npm install && npm run libraries
 
-import { readFileSync } from "node:fs";
+import { copyFileSync, readFileSync } from "node:fs";
 import { build } from "esbuild";
 
 const ENTRY = `
@@ -29,7 +30,9 @@ await build({
   lineLimit: 120,
   format: "iife",
   globalName: "library",
-  banner: { js: `// @ts-nocheck\n// Written by build_parquet.mjs; do not edit.\n/*\n${notices.join("\n")}*/` },
+  banner: { js: `// @ts-nocheck\n// Written by build_libraries.mjs; do not edit.\n/*\n${notices.join("\n")}*/` },
   footer: { js: '/** @type {import("./types.d.ts").ParquetLibrary} */\nexport const parquet = library;' },
   outfile: "parquet_library.js",
 });
+
+copyFileSync("node_modules/plotly.js-gl3d-dist-min/plotly-gl3d.min.js", "plotly_3d.js"); // its licence is inside
