@@ -46,7 +46,7 @@ from tile_workers import completed
 
 PRELOAD = ("torch", "skia")  # imported once for all worker processes
 SAVE_EVERY_S = 20  # finished tiles are written this often: a run that is killed loses no more
-TILES_AT_ONCE = 32  # tiles that are embedded together on a CPU
+TILES_AT_ONCE = 32  # tiles that the published network embeds together on a CPU
 PLACES_AT_ONCE = 256  # places that a process embeds at a time
 FEW_PLACES = 1024  # so many are embedded in the main process
 MOST_SYMBOLS = 50_000  # outlines of objects that a painter keeps
@@ -161,7 +161,8 @@ class DrawnEmbedder(Embedder):
 
     def __init__(self, encoder: nn.Module, store: DrawnTiles, found: np.ndarray, known: np.ndarray):
         cpu = next(encoder.parameters()).device.type == "cpu"
-        super().__init__(encoder, store, batch_size=METATILE**2 if cpu else None)
+        at_once = METATILE**2 if isinstance(encoder, MultiscaleEncoder) else TILES_AT_ONCE
+        super().__init__(encoder, store, batch_size=at_once if cpu else None)
         self.tiles = TileDataset(store, self.device, resident=False)
         self.found, self.known = found, known
 
