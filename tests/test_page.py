@@ -287,11 +287,20 @@ def test_a_solid_view_answers_before_plotly_has_come_and_dots_stay_where_they_ar
     page.get_by_label("Colour by").select_option("zone")
     assert marks(page, "embedding") != before  # the dots have other colours
     page.mouse.move(5, 5)
+    first = coloured_share(page)
     page.evaluate("letPlotlyCome()")
     page.wait_for_selector(READY)
+    page.wait_for_timeout(500)
+    assert 0.6 < coloured_share(page) / first < 1.6  # and the same size
     page.mouse.move(x, y)
     assert card(page).get_attribute("data-tile") == tile
     visit.leave()
+
+
+def coloured_share(page) -> float:
+    """The share of the embedding's pixels that are not grey."""
+    pixels = np.asarray(Image.open(io.BytesIO(pane(page, "embedding").screenshot())).convert("RGB")).astype(int)
+    return float((np.ptp(pixels, axis=-1) > 40).mean())
 
 
 def test_a_projection_chosen_before_plotly_has_come_is_the_one_it_shows(browser, ground):

@@ -13,6 +13,7 @@ import { TileView } from "./tile_view.js";
 /** @import { PageData, Pin, PlotlyApi, PlotlyElement, Point } from "./types.d.ts" */
 /** @typedef {[number, number]} Range */
 
+const PLOTLY_PX = 3.04; // pixels across of a dot that Plotly draws in 3-D, for each unit of its size (measured)
 const TRANSITION_MS = 750;
 const MOST_STRETCH = 1.6;
 const MARGIN_PX = 24; // around the dots
@@ -298,14 +299,14 @@ export class EmbeddingView extends TileView {
   }
 
   drawDots() {
-    const size = this.dotSize() * (this.solid ? 0.8 : 1);
+    const size = this.dotSize();
     const line = size >= EDGED_PX && !this.solid ? { width: EDGE_PX, colour: rgbaOf(this.explorer.ink.dotEdge) } : null;
     this.dots.draw(this.positions, { size, round: true, line });
   }
 
   dotSize() {
-    const area = this.width * this.height;
-    return Math.min(11, Math.max(3.2, Math.sqrt(area / this.data.count) * 0.36));
+    const area = this.width * this.height, size = Math.min(11, Math.max(3.2, Math.sqrt(area / this.data.count) * 0.36));
+    return this.solid ? 0.8 * size : size;
   }
 
   /** @param {CanvasRenderingContext2D} context */
@@ -372,7 +373,7 @@ export class EmbeddingView extends TileView {
     /** @param {number} d */
     const axis = (d) => Float32Array.from(this.order, (row) => points[row * 3 + d]);
     const color = Array.from(this.order, (row) => (this.explorer.isGrey(row) ? ink.greyDot : css[row]));
-    const marker = { color, size: this.dotSize() * 0.6, opacity: 1, line: { width: 0 } };
+    const marker = { color, size: this.dotSize() / PLOTLY_PX, opacity: 1, line: { width: 0 } };
     return { type: "scatter3d", mode: "markers", hoverinfo: "skip", marker, x: axis(0), y: axis(1), z: axis(2) };
   }
 
