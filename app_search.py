@@ -7,6 +7,7 @@ import dataclasses
 import time
 
 import numpy as np
+import plotly.graph_objects as go
 import streamlit as st
 
 import reasons
@@ -163,8 +164,6 @@ def show_reasons(query: Place, result: Place) -> None:
         return
     parts = contributions(query.city, query.store_row, result.store_row)
     order = [part for part in sorted(parts, key=parts.__getitem__) if abs(parts[part]) > 1e-4]
-    import plotly.graph_objects as go  # slow to import
-
     figure = go.Figure(
         go.Bar(
             x=[parts[part] for part in order],

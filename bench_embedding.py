@@ -53,8 +53,7 @@ def embed_figure(bench: Bench, name: str, encoder: AnyEncoder, store: TileStore,
     rows = np.flatnonzero(~store.blank)
     embedder = Embedder(encoder, store)
     if most is not None:  # neighbours, as in a whole city
-        order = embedder.fast_order(rows)
-        rows = rows[order[(len(order) - most) // 2 :][:most]] if most < len(order) else rows
+        rows = rows[embedder.fast_order(rows)][max(0, len(rows) - most) // 2 :][:most]
     batches = forward_batches(embedder, rows)
 
     def bare() -> None:

@@ -22,13 +22,14 @@ from layers import LAYERS
 from model import Encoder
 from multiscale import MultiscaleEncoder
 from progress_bars import progress
-from tile_grid import MAX_LATITUDE, METATILE, area_bounds, metatiles_of, tile_of_latlon
+from tile_grid import MAX_LATITUDE, METATILE, area_bounds, metatile_starts, metatiles_of, tile_of_latlon
 from tile_store import FAR_TILES, NEAR_TILES, TileStore
 
 SMALL_MAPS = 16  # the multiscale encoder keeps this many times less per pixel
 SHARED_FROM = METATILE**2 // 4  # with so many tiles of a metatile it pays to compute the surroundings of all of them
 SINGLES_AT_ONCE = 16  # other tiles are padded to a multiple of this
-BATCH_PIXELS = {"cpu": 1 << 18, "cuda": 1 << 23, "mps": 1 << 21}  # pixels of one layer per batch, unless --batch_size
+# Pixels of one layer per batch, unless --batch_size: they keep the device busy without much memory (0.2 GB on a CPU).
+BATCH_PIXELS = {"cpu": 1 << 18, "cuda": 1 << 23, "mps": 1 << 21}
 
 
 class Embedder:
@@ -50,7 +51,8 @@ class Embedder:
         config: Any = encoder.config
         self.store, self.encoder, self.dimension = store, encoder, int(config.embedding_dim)
         self.device = next(encoder.parameters()).device
-        self.batch_size = batch_size or default_batch_size(encoder, self.device, store.tile_size)
+        pixels = BATCH_PIXELS[self.device.type] * (SMALL_MAPS if encoder.uses_surroundings else 1)
+        self.batch_size = batch_size or max(1, pixels // store.tile_size**2)
         self.tiles = TileDataset(store, self.device)
         self.network = fast_forward(encoder)
 
@@ -95,10 +97,8 @@ class Embedder:
 
     def _neighbours(self, rows: np.ndarray) -> Iterator[np.ndarray]:
         """Batches of `rows` that end where a metatile ends, if possible."""
-        metatile = self.store.tile_xy[rows] // METATILE
-        edges = np.flatnonzero(np.any(np.diff(metatile, axis=0) != 0, axis=1)) + 1
-        start = 0
-        for edge, after in pairwise([*edges.tolist(), len(rows), len(rows) + self.batch_size + 1]):
+        ends, start = metatile_starts(self.store.tile_xy[rows]).tolist(), 0
+        for edge, after in pairwise([*ends, len(rows), len(rows) + self.batch_size + 1]):
             if after - start > self.batch_size:
                 yield from self._split(rows[start:edge])
                 start = edge
@@ -234,12 +234,6 @@ def padded(items: np.ndarray, size: int) -> np.ndarray:
     with: in batches of different sizes, sums are added up in another order.
     """
     return np.concatenate([items, np.repeat(items[:1], size - len(items), axis=0)]) if len(items) < size else items
-
-
-def default_batch_size(encoder: nn.Module, device: torch.device, tile_size: int) -> int:
-    """Tiles per batch that keep the device busy without much memory (about 0.2 GB on a CPU)."""
-    pixels = BATCH_PIXELS[device.type] * (SMALL_MAPS if encoder.uses_surroundings else 1)
-    return max(1, pixels // tile_size**2)
 
 
 def fast_forward(encoder: nn.Module) -> Callable[..., Tensor]:

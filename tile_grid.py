@@ -171,9 +171,13 @@ def near_any(tile_xy: np.ndarray, others: np.ndarray, radius: int) -> np.ndarray
 def metatiles_of(tiles: np.ndarray, place: np.ndarray) -> list[np.ndarray]:
     """The numbers `tiles (n,)` in blocks of `METATILE` x `METATILE`; `place (N, 2)` are column and row of all tiles."""
     block = place[tiles] // METATILE
-    order = np.lexsort((block[:, 1], block[:, 0]))
-    edges = np.flatnonzero(np.any(np.diff(block[order], axis=0) != 0, axis=1)) + 1
-    return [part for part in np.split(tiles[order], edges) if len(part)]
+    tiles = tiles[np.lexsort((block[:, 1], block[:, 0]))]
+    return [part for part in np.split(tiles, metatile_starts(place[tiles])) if len(part)]
+
+
+def metatile_starts(place: np.ndarray) -> np.ndarray:
+    """Where, along `place (n, 2)`, a tile lies in another metatile than the one before it."""
+    return np.flatnonzero(np.any(np.diff(place // METATILE, axis=0) != 0, axis=1)) + 1
 
 
 def blocks_of(tile_xy: np.ndarray, block: int = BLOCK) -> np.ndarray:
