@@ -24,7 +24,7 @@ FIGURES = (
     "frame while moving the map",
 )
 HOVERS = 60
-FRAMES = 60
+FRAMES = 240
 HOVER_SCRIPT = """
 async ([selector, count]) => {
   const pane = document.querySelector(selector), box = pane.getBoundingClientRect(), times = [];
@@ -53,7 +53,7 @@ async ([selector, count]) => {
   send("pointerdown", 0, 0);
   let last = performance.now();
   for (let i = 0; i < count; i++) {
-    send("pointermove", 60 * Math.sin(i / 9), 40 * Math.sin(i / 7));
+    send("pointermove", 300 * Math.sin(i / 40), 100 * Math.sin(i / 30));  // up to 480 pixels a second
     await new Promise(requestAnimationFrame);
     const now = performance.now();
     times.push(now - last);
@@ -87,8 +87,8 @@ def measure(page_path: Path, repeats: int = 3) -> dict[str, tuple[float, float]]
 
     The first draw shows every dot, and the dots can be pointed at and moved. It is compared with the first draw of a
     page that holds nothing but an empty Plotly plot, and a hover, from the pointer's event to the frame that shows it,
-    with a frame of that page. A frame while a view is moved is compared with a frame of the same page in which nothing
-    but a small square changes.
+    with a frame of that page. The mean frame while a view is dragged, now and then drawn again, is compared with a frame
+    of the same page in which nothing but a small square changes.
     """
     found: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in FIGURES}
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
@@ -102,11 +102,11 @@ def measure(page_path: Path, repeats: int = 3) -> dict[str, tuple[float, float]]
                 for name, value in start_and_hover(page).items():
                     found[name][side].append(value)
                 if side == 0:
-                    still = statistics.median(page.evaluate(SQUARE_SCRIPT, FRAMES))
+                    still = statistics.fmean(page.evaluate(SQUARE_SCRIPT, FRAMES))
                     for name in ("embedding", "map"):
                         moving = page.evaluate(MOVE_SCRIPT, [f"[data-pane={name}]", FRAMES])
                         own, floor = found[f"frame while moving the {name}"]
-                        own.append(statistics.median(moving))
+                        own.append(statistics.fmean(moving))
                         floor.append(still)
                 page.context.close()
         browser.close()

@@ -330,6 +330,37 @@ def test_the_embedding_can_be_dragged_zoomed_and_reset(visit):
     assert card(page).get_attribute("data-tile") == tile
 
 
+@pytest.mark.parametrize("name", ["embedding", "map"])
+def test_a_view_follows_the_pointer_and_is_drawn_again_when_it_rests_or_its_edge_comes(visit, name):
+    page = visit(f"#{FRESH}")
+    overlay = page.locator(f"[data-pane={name}] .overlay")
+    x, y = middle_of(page, name)
+
+    def moved_by() -> tuple[float, float]:
+        box = overlay.bounding_box()
+        return box["x"] - home["x"], box["y"] - home["y"]
+
+    home = overlay.bounding_box()
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.wait_for_timeout(100)
+    before = marks(page, name)
+    page.mouse.move(x + 30, y - 20, steps=3)
+    assert moved_by() == (30, -20) and marks(page, name) == before  # the same picture, elsewhere
+    page.wait_for_function(f"!document.querySelector('[data-pane={name}]').style.getPropertyValue('--slid')")
+    page.wait_for_timeout(100)
+    rested = marks(page, name)
+    assert moved_by() == (0, 0) and rested != before
+    page.mouse.move(x + 200, y - 20, steps=20)
+    page.wait_for_timeout(50)
+    assert abs(moved_by()[0]) < 100 and marks(page, name) != rested
+    page.mouse.up()
+    page.mouse.move(5, 5)
+    page.wait_for_timeout(100)
+    assert moved_by() == (0, 0)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
 def test_a_picked_tile_shows_its_facts_and_opens_nothing_by_itself(visit, city):
     page = visit()
     tile = pick_on_map(page)
@@ -384,11 +415,12 @@ def test_a_dot_in_3d_is_where_plotly_draws_it(visit):
 
 def ring_centre(page) -> tuple[int, int]:
     """Middle of the dark ring round the picked tile: where it was drawn last, by its colour."""
-    data = page.evaluate("document.querySelector('[data-pane=embedding] .overlay').toDataURL()")
+    script = "overlay => [overlay.toDataURL(), overlay.offsetLeft, overlay.offsetTop]"
+    data, left, top = pane(page, "embedding").locator(".overlay").evaluate(script)
     pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(data.split(",")[1]))))
     dark = (pixels[..., :3] < 60).all(axis=-1) & (pixels[..., 3] > 200)
     rows, columns = np.nonzero(dark)
-    return int((columns.min() + columns.max()) / 2), int((rows.min() + rows.max()) / 2)
+    return int((columns.min() + columns.max()) / 2) + left, int((rows.min() + rows.max()) / 2) + top
 
 
 # --- colour --------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import { context2d, element, fitCanvas } from "./dom.js";
 import { Explorer, numberedRings } from "./explorer.js";
+import { SPARE_PX } from "./graphics.js";
 
 /** @import { Comparison } from "./comparison.js" */
 /** @import { EmbeddingView } from "./embedding_view.js" */
@@ -30,7 +31,7 @@ export class ComparedSide extends Explorer {
    */
   located(view) {
     if (!this.comparison?.isCities) return;
-    fitCanvas(this.behind, view.width, view.height);
+    fitCanvas(this.behind, view.width, view.height, SPARE_PX);
     const context = context2d(this.behind);
     const { positions } = view.project(this.comparison.otherThan(this).embedding.coordinatesOf(view.algorithm, view.dimensions));
     context.fillStyle = this.ink.greyDot;

@@ -1,6 +1,6 @@
 // Building blocks of the page: elements, buttons, sliders, canvases, and waiting for the browser.
 
-import { graphics } from "./graphics.js";
+import { SPARE_PX, graphics } from "./graphics.js";
 
 /** @import { Child } from "./types.d.ts" */
 
@@ -104,14 +104,25 @@ export function pixelRatio() {
  * @param {HTMLCanvasElement} canvas
  * @param {number} width
  * @param {number} height
+ * @param {number} spare how far it reaches beyond this size on every side
  */
-export function fitCanvas(canvas, width, height) {
+export function fitCanvas(canvas, width, height, spare = 0) {
   const ratio = pixelRatio();
-  canvas.width = Math.max(1, Math.round(width * ratio));
-  canvas.height = Math.max(1, Math.round(height * ratio));
-  canvas.style.width = `${width}px`;
-  canvas.style.height = `${height}px`;
-  context2d(canvas).setTransform(ratio, 0, 0, ratio, 0, 0);
+  const [wide, high] = [width + 2 * spare, height + 2 * spare];
+  canvas.width = Math.max(1, Math.round(wide * ratio));
+  canvas.height = Math.max(1, Math.round(high * ratio));
+  canvas.style.cssText = `left:${-spare}px;top:${-spare}px;width:${wide}px;height:${high}px`;
+  context2d(canvas).setTransform(ratio, 0, 0, ratio, spare * ratio, spare * ratio);
+}
+
+/**
+ * Draw a canvas of a view into another picture of that view.
+ * @param {CanvasRenderingContext2D} context
+ * @param {HTMLCanvasElement} canvas which reaches `SPARE_PX` beyond the view
+ */
+export function copyCanvas(context, canvas) {
+  const ratio = pixelRatio();
+  context.drawImage(canvas, -SPARE_PX, -SPARE_PX, canvas.width / ratio, canvas.height / ratio);
 }
 
 /** @returns {Promise<void>} */

@@ -4,7 +4,7 @@
 import { arrayOf } from "./arrays.js";
 import { AXIS_RANGE, Camera } from "./camera.js";
 import { mix, rgbaOf } from "./colour.js";
-import { context2d, element, fitCanvas, loadedImage, nextFrame, painted } from "./dom.js";
+import { context2d, copyCanvas, element, fitCanvas, loadedImage, nextFrame, painted } from "./dom.js";
 import { dotsAbove } from "./dots.js";
 import { graphics } from "./graphics.js";
 import { TileView } from "./tile_view.js";
@@ -127,8 +127,8 @@ export class EmbeddingView extends TileView {
       const eased = share < 0.5 ? 4 * share ** 3 : 1 - (-2 * share + 2) ** 3 / 2;
       this.positions = to.map((target, i) => mix(Number.isNaN(from[i]) ? target : from[i], target, eased));
       this.drawDots();
-      context.clearRect(0, 0, this.width, this.height);
-      if (!this.dots.isLayer) this.dots.copyTo(context);
+      this.clear(context);
+      if (!this.dots.isLayer) copyCanvas(context, this.dots.canvas);
       await nextFrame();
     }
     if (run !== this.run) return;
@@ -184,6 +184,7 @@ export class EmbeddingView extends TileView {
   }
 
   locate() {
+    this.rest();
     this.locations++;
     const { positions, depths } = this.project(this.coordinates());
     this.positions = positions;
@@ -213,7 +214,7 @@ export class EmbeddingView extends TileView {
 
   reset() {
     this.showAll();
-    this.relocateSoon();
+    this.redraw();
   }
 
   /**
@@ -231,7 +232,8 @@ export class EmbeddingView extends TileView {
       this.ranges = [[left - x, right - x], [bottom + y, top + y]];
     }
     this.showsAll = false;
-    this.relocateSoon();
+    if (this.solid || this.moving) this.redraw();
+    else this.slide(dx, dy);
   }
 
   /**
@@ -247,11 +249,10 @@ export class EmbeddingView extends TileView {
       return /** @type {Range} */ ([fixed - (fixed - low) / factor, fixed + (high - fixed) / factor]);
     });
     this.ranges = [across, up];
-    this.relocateSoon();
+    this.redraw();
   }
 
-  /** Draw what has moved, once in the next frame. */
-  relocateSoon() {
+  redraw() {
     this.frame ||= requestAnimationFrame(() => {
       this.frame = 0;
       this.relocate();
@@ -313,7 +314,7 @@ export class EmbeddingView extends TileView {
   drawUnder(context) {
     if (!this.algorithm) return;
     if (this.explorer.state.dots === "pictures") this.drawPictures(context);
-    else if (!this.dots.isLayer && !this.byPlotly) this.dots.copyTo(context);
+    else if (!this.dots.isLayer && !this.byPlotly) copyCanvas(context, this.dots.canvas);
   }
 
   /**
@@ -326,7 +327,7 @@ export class EmbeddingView extends TileView {
     const { css, pictures, state } = this.explorer;
     for (const row of this.order.slice().reverse()) {
       const [x, y] = [this.positions[2 * row], this.positions[2 * row + 1]];
-      if (!(x > 0 && y > 0 && x < this.width && y < this.height)) continue;
+      if (!this.nearView(x, y, 0)) continue;
       const [left, top] = [Math.floor(x / side) * side, Math.floor(y / side) * side];
       if (taken.has(`${left},${top}`)) continue;
       taken.add(`${left},${top}`);
@@ -349,9 +350,9 @@ export class EmbeddingView extends TileView {
       if (image) context.drawImage(await loadedImage(image), 0, 0, this.width, this.height);
     } else if (this.dots.isLayer && this.explorer.state.dots === "dots") {
       this.drawDots();
-      this.dots.copyTo(context);
+      copyCanvas(context, this.dots.canvas);
     }
-    context.drawImage(this.overlay, 0, 0, this.width, this.height);
+    copyCanvas(context, this.overlay);
     return picture;
   }
 

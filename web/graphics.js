@@ -2,6 +2,12 @@
 
 /** @typedef {{webgl: boolean, card: boolean}} Graphics whether there is WebGL 2, and whether a graphics card does its work */
 
+/**
+ * How far the canvases of a view reach beyond it, in pixels of the page: while a view is dragged, they are moved, and drawn
+ * again only when that much has come into sight.
+ */
+export const SPARE_PX = 80;
+
 const WITHOUT_CARD = /swiftshader|llvmpipe|softpipe|basic render/i; // renderers that use the processor
 
 /** @type {Graphics | null} */

@@ -1,8 +1,9 @@
 // The city map: a picture made of the tiles themselves, with a coloured square on every tile of the page.
 
 import { rgbOf } from "./colour.js";
-import { context2d, element, fitCanvas } from "./dom.js";
+import { context2d, copyCanvas, element, fitCanvas } from "./dom.js";
 import { dotsAbove } from "./dots.js";
+import { SPARE_PX } from "./graphics.js";
 import { TileView } from "./tile_view.js";
 
 /** @import { Explorer } from "./explorer.js" */
@@ -66,13 +67,14 @@ export class MapView extends TileView {
   }
 
   layOut() {
-    fitCanvas(this.canvas, this.width, this.height);
+    fitCanvas(this.canvas, this.width, this.height, SPARE_PX);
     this.dots.fit(this.width, this.height);
     if (this.showsAll) this.reset();
     else this.moved();
   }
 
   moved() {
+    this.rest();
     for (let row = 0; row < this.tiles.count; row++) {
       this.positions[2 * row] = (this.middles[row] - this.left) * this.scale;
       this.positions[2 * row + 1] = (this.tiles.y(row) + 0.5 - this.top) * this.scale;
@@ -84,6 +86,8 @@ export class MapView extends TileView {
     this.explorer.mapMoved();
   }
 
+  redraw() { this.moved(); }
+
   /**
    * @param {number} dx
    * @param {number} dy
@@ -92,7 +96,7 @@ export class MapView extends TileView {
     this.left -= dx / this.scale;
     this.top -= dy / this.scale;
     this.showsAll = false;
-    this.moved();
+    this.slide(dx, dy);
   }
 
   /**
@@ -176,7 +180,7 @@ export class MapView extends TileView {
 
   drawGround() {
     const context = context2d(this.canvas);
-    context.clearRect(0, 0, this.width, this.height);
+    this.clear(context);
     context.globalAlpha = this.explorer.dark ? NIGHT_ALPHA : 1;
     this.drawBase(context);
     if (this.scale >= SPRITES_FROM_PX) this.drawSprites(context);
@@ -186,7 +190,7 @@ export class MapView extends TileView {
 
   /** @param {CanvasRenderingContext2D} context */
   drawUnder(context) {
-    if (!this.dots.isLayer) context.drawImage(this.canvas, 0, 0, this.width, this.height);
+    if (!this.dots.isLayer) copyCanvas(context, this.canvas);
   }
 
   /** @param {CanvasRenderingContext2D} context */
@@ -201,8 +205,7 @@ export class MapView extends TileView {
 
   /** @param {number} row */
   inSight(row) {
-    const [x, y] = [this.positions[2 * row], this.positions[2 * row + 1]];
-    return x > -this.side && y > -this.side && x < this.width + this.side && y < this.height + this.side;
+    return this.nearView(this.positions[2 * row], this.positions[2 * row + 1], this.side);
   }
 
   /** @param {CanvasRenderingContext2D} context */
@@ -231,7 +234,7 @@ export class MapView extends TileView {
     if (!hollow) {
       this.paintDots(opacity, plain);
       this.dots.draw(this.positions, { size: side, round: false });
-      if (!this.dots.isLayer) this.dots.copyTo(context);
+      if (!this.dots.isLayer) copyCanvas(context, this.dots.canvas);
       return;
     }
     context.lineWidth = Math.max(2, this.scale * 0.05);
@@ -268,10 +271,10 @@ export class MapView extends TileView {
     const context = context2d(picture);
     if (this.dots.isLayer) {
       this.drawGround(); // what WebGL drew before is gone
-      context.drawImage(this.canvas, 0, 0, this.width, this.height);
-      this.dots.copyTo(context);
+      copyCanvas(context, this.canvas);
+      copyCanvas(context, this.dots.canvas);
     }
-    context.drawImage(this.overlay, 0, 0, this.width, this.height);
+    copyCanvas(context, this.overlay);
     return picture;
   }
 

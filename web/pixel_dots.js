@@ -1,6 +1,7 @@
 // Dots filled pixel by pixel, for machines without a graphics card.
 
 import { context2d, element, pixelRatio } from "./dom.js";
+import { SPARE_PX } from "./graphics.js";
 
 /** @import { DotStyle } from "./types.d.ts" */
 /** @typedef {{across: number, down: number, cover: number, line: number}} StampPixel one pixel of a disc, counted from its middle */
@@ -11,8 +12,6 @@ export class PixelDots {
     this.canvas = element("canvas");
     this.order = new Uint32Array(0);
     this.colours = new Uint32Array(0);
-    this.width = 0;
-    this.height = 0;
     this.image = new ImageData(1, 1);
     this.pixels = new Uint32Array(1); // of the image: opacity, blue, green, red
   }
@@ -22,8 +21,7 @@ export class PixelDots {
    * @param {number} height
    */
   fit(width, height) {
-    Object.assign(this, { width, height });
-    const [wide, high] = [width, height].map((size) => Math.max(1, Math.round(size * pixelRatio())));
+    const [wide, high] = [width, height].map((size) => Math.max(1, Math.round((size + 2 * SPARE_PX) * pixelRatio())));
     Object.assign(this.canvas, { width: wide, height: high });
     this.image = new ImageData(wide, high);
     this.pixels = new Uint32Array(this.image.data.buffer);
@@ -65,8 +63,8 @@ export class PixelDots {
     const [red, green, blue] = line?.colour ?? [0, 0, 0];
     const lineColour = (255 << 24) | (blue << 16) | (green << 8) | red;
     for (const row of order) {
-      const x = Math.floor(positions[2 * row] * ratio);
-      const y = Math.floor(positions[2 * row + 1] * ratio);
+      const x = Math.floor((positions[2 * row] + SPARE_PX) * ratio);
+      const y = Math.floor((positions[2 * row + 1] + SPARE_PX) * ratio);
       if (!(x > -reach && y > -reach && x < width + reach && y < height + reach)) continue;
       const colour = colours[row];
       const middle = y * width + x;
@@ -96,7 +94,7 @@ export class PixelDots {
     const ratio = pixelRatio();
     const half = (size * ratio) / 2;
     for (const row of order) {
-      const [x, y, colour] = [positions[2 * row] * ratio, positions[2 * row + 1] * ratio, colours[row]];
+      const [x, y, colour] = [(positions[2 * row] + SPARE_PX) * ratio, (positions[2 * row + 1] + SPARE_PX) * ratio, colours[row]];
       const [left, right] = [Math.max(0, wholePixel(x - half)), Math.min(width, wholePixel(x + half))];
       const [top, bottom] = [Math.max(0, wholePixel(y - half)), Math.min(height, wholePixel(y + half))];
       for (let down = top; down < bottom; down++) {
@@ -107,14 +105,6 @@ export class PixelDots {
 
   clear() {
     context2d(this.canvas).clearRect(0, 0, this.canvas.width, this.canvas.height);
-  }
-
-  /**
-   * Draw the dots that were drawn last into another picture of the view.
-   * @param {CanvasRenderingContext2D} context
-   */
-  copyTo(context) {
-    context.drawImage(this.canvas, 0, 0, this.width, this.height);
   }
 
   destroy() {}

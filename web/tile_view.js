@@ -1,6 +1,7 @@
 // What the embedding and the map share: pointing, picking, dragging, box and lasso, marks drawn on top, arrow keys.
 
 import { context2d, element, fitCanvas } from "./dom.js";
+import { SPARE_PX } from "./graphics.js";
 import { LABEL_FONT, drawLabels, placeLabels } from "./labels.js";
 import { isInside } from "./polygon.js";
 
@@ -9,6 +10,7 @@ import { isInside } from "./polygon.js";
 /** @import { LatLon, Pin, Point, Ring, Tool } from "./types.d.ts" */
 
 const CLICK_SLOP_PX = 5;
+const SETTLE_MS = 150; // without a movement, until a dragged view is drawn again
 const PIN_PX = 4.5;
 const KEY_ZOOM = 1.4;
 /** @type {Record<string, Point>} */
@@ -41,6 +43,9 @@ export class TileView {
     this.downAt = null;
     /** @type {Map<number, Point>} where each finger or the mouse was last while it drags the view */
     this.touches = new Map();
+    /** @type {Point} how far the canvases were dragged since they were drawn */
+    this.slid = [0, 0];
+    this.settling = 0;
     this.locations = 0; // counts changes of `positions`
     /** @type {{key: string, labels: Label[]}} names of categories, kept while nothing moves */
     this.named = { key: "", labels: [] };
@@ -66,6 +71,7 @@ export class TileView {
   destroy() {
     this.stops.abort();
     this.resizing.disconnect();
+    clearTimeout(this.settling);
   }
 
   // --- what a subclass does its own way ---
@@ -86,6 +92,9 @@ export class TileView {
 
   /** Show everything. */
   reset() {}
+
+  /** Find `positions` again and draw, in the next frame. */
+  redraw() {}
 
   /** Fit the drawing to the size of the view. */
   layOut() {}
@@ -160,8 +169,34 @@ export class TileView {
     this.zoom(spread(point) / spread(before), [(point[0] + other[0]) / 2, (point[1] + other[1]) / 2]);
   }
 
+  /**
+   * Let the canvases follow the pointer. The view is drawn again when they rest, or when their edge comes into sight.
+   * @param {number} dx
+   * @param {number} dy
+   */
+  slide(dx, dy) {
+    const [x, y] = this.slid = [this.slid[0] + dx, this.slid[1] + dy];
+    this.host.style.setProperty("--slid", `${x}px ${y}px`);
+    clearTimeout(this.settling);
+    if (Math.max(Math.abs(x), Math.abs(y)) > SPARE_PX) this.redraw();
+    else this.settling = window.setTimeout(() => this.settle(), SETTLE_MS);
+  }
+
+  /** Draw a dragged view again. */
+  settle() {
+    if (this.slid.some(Boolean)) this.redraw();
+  }
+
+  /** A subclass calls it when it finds `positions` again. */
+  rest() {
+    clearTimeout(this.settling);
+    this.slid = [0, 0];
+    this.host.style.removeProperty("--slid");
+  }
+
   /** @param {PointerEvent} event */
   onUp(event) {
+    this.settle();
     if (this.touches.size > 1) this.downAt = null;
     this.touches.delete(event.pointerId);
     if (!this.downAt) return;
@@ -201,7 +236,8 @@ export class TileView {
    * The tile nearest to a point of the view within `reach`, -1 for none.
    * @param {Point} point
    */
-  rowAt([x, y], reach = this.reach) {
+  rowAt(point, reach = this.reach) {
+    const [x, y] = [point[0] - this.slid[0], point[1] - this.slid[1]];
     let best = -1;
     let bestSquare = reach ** 2;
     for (let row = 0, at = 0; at < this.positions.length; row++, at += 2) {
@@ -287,7 +323,7 @@ export class TileView {
     const size = `${this.width}x${this.height}`;
     if (size === this.fittedSize) return;
     this.fittedSize = size;
-    fitCanvas(this.overlay, this.width, this.height);
+    fitCanvas(this.overlay, this.width, this.height, SPARE_PX);
     this.layOut();
     this.drawMarks();
   }
@@ -305,7 +341,7 @@ export class TileView {
   drawMarks() {
     if (this.moving) return;
     const context = context2d(this.overlay);
-    context.clearRect(0, 0, this.width, this.height);
+    this.clear(context);
     const { rings, path, pins = [] } = this.explorer.marks();
     this.drawUnder(context);
     drawLabels(context, this.labels(context), this.explorer.ink.text, this.explorer.ink.halo);
@@ -313,6 +349,22 @@ export class TileView {
     for (const pin of pins) this.drawPin(context, pin);
     for (const ring of rings) this.drawRing(context, ring);
     this.drawOutline(context);
+  }
+
+  /** @param {CanvasRenderingContext2D} context of a canvas of this view */
+  clear(context) {
+    context.clearRect(-SPARE_PX, -SPARE_PX, this.width + 2 * SPARE_PX, this.height + 2 * SPARE_PX);
+  }
+
+  /**
+   * Whether something at a point can be seen, now or while the view is dragged.
+   * @param {number} x
+   * @param {number} y
+   * @param {number} reach its size
+   */
+  nearView(x, y, reach) {
+    const beyond = SPARE_PX + reach;
+    return x > -beyond && y > -beyond && x < this.width + beyond && y < this.height + beyond;
   }
 
   /** How often the name of a category may stand on this view; 0: not at all. */

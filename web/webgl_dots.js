@@ -1,19 +1,18 @@
 // Dots drawn by a graphics card with WebGL 2.
 
 import { element, pixelRatio } from "./dom.js";
+import { SPARE_PX } from "./graphics.js";
 
 /** @import { DotStyle } from "./types.d.ts" */
-
-const MARGIN_PX = 28; // the canvas reaches beyond the view, because WebGL drops a dot whose middle lies outside
 
 const VERTEX = `#version 300 es
 in vec2 position;
 in vec4 colour;
 uniform vec2 canvas;
-uniform float margin, size, ratio;
+uniform float spare, size, ratio;
 out vec4 fill;
 void main() {
-  vec2 share = (position + margin) / canvas;
+  vec2 share = (position + spare) / canvas;
   gl_Position = vec4(2.0 * share.x - 1.0, 1.0 - 2.0 * share.y, 0.0, 1.0);
   gl_PointSize = (size + 1.0) * ratio;
   fill = colour;
@@ -64,10 +63,10 @@ export class WebglDots {
   fit(width, height) {
     const { canvas, gl } = this;
     Object.assign(this, { width, height });
-    const [wide, high] = [width + 2 * MARGIN_PX, height + 2 * MARGIN_PX];
+    const [wide, high] = [width + 2 * SPARE_PX, height + 2 * SPARE_PX];
     canvas.width = Math.round(wide * pixelRatio());
     canvas.height = Math.round(high * pixelRatio());
-    canvas.style.cssText = `left:${-MARGIN_PX}px;top:${-MARGIN_PX}px;width:${wide}px;height:${high}px`;
+    canvas.style.cssText = `left:${-SPARE_PX}px;top:${-SPARE_PX}px;width:${wide}px;height:${high}px`;
     gl.viewport(0, 0, canvas.width, canvas.height);
     gl.uniform2f(this.card.uniform("canvas"), wide, high);
   }
@@ -91,7 +90,7 @@ export class WebglDots {
    */
   draw(positions, { size, round, line }) {
     const { card, gl } = this;
-    gl.uniform1f(card.uniform("margin"), MARGIN_PX);
+    gl.uniform1f(card.uniform("spare"), SPARE_PX);
     gl.uniform1f(card.uniform("ratio"), pixelRatio());
     gl.uniform1f(card.uniform("size"), size);
     gl.uniform1i(card.uniform("isRound"), round ? 1 : 0);
@@ -105,14 +104,6 @@ export class WebglDots {
 
   clear() {
     this.gl.clear(this.gl.COLOR_BUFFER_BIT);
-  }
-
-  /**
-   * Draw the dots that were drawn last into another picture of the view; call it right after `draw`.
-   * @param {CanvasRenderingContext2D} context
-   */
-  copyTo(context) {
-    context.drawImage(this.canvas, -MARGIN_PX, -MARGIN_PX, this.width + 2 * MARGIN_PX, this.height + 2 * MARGIN_PX);
   }
 
   destroy() {
