@@ -1,7 +1,11 @@
 """The test ground: real scripts as subprocesses, and a small made-up city drawn as 12 layers of PNG tiles."""
 
+import base64
+import gzip
+import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -36,6 +40,13 @@ def tally(request) -> Iterator[Counter]:
     yield counts
     for (kind, ending), count in sorted(counts.items()):
         show(request.config, f"{kind}: {count:,} {ending}")
+
+
+def page_json(path: Path) -> dict:
+    """The data of an explorer page."""
+    packed = re.search(r'<script type="text/plain" id="data">(.*?)</script>', path.read_text(encoding="utf-8"))
+    assert packed
+    return json.loads(gzip.decompress(base64.b64decode(packed[1])))
 
 
 # --- running scripts ---------------------------------------------------------------------------------------

@@ -87,8 +87,8 @@ def measure(page_path: Path, repeats: int = 3) -> dict[str, tuple[float, float]]
 
     The first draw shows every dot, and the dots can be pointed at and moved. It is compared with the first draw of a
     page that holds nothing but an empty Plotly plot, and a hover, from the pointer's event to the frame that shows it,
-    with a frame of that page. The mean frame while a view is dragged, now and then drawn again, is compared with a frame
-    of the same page in which nothing but a small square changes.
+    with a frame of that page. The mean frame while a view is dragged, and now and then drawn again, is compared with
+    a frame of the same page in which nothing but a small square changes.
     """
     found: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in FIGURES}
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:

@@ -21,7 +21,7 @@ import exports
 import similarity
 import vector_city
 import vector_dataset
-from conftest import REPO, made_up_embeddings, write_vectors
+from conftest import REPO, made_up_embeddings, page_json, write_vectors
 from test_streamlit_app import (  # noqa: F401 - fixtures
     cache,
     component,
@@ -273,11 +273,6 @@ def test_a_dataset_of_300_000_tiles_stays_small_on_the_wire(open_vectors_app, tm
 # --- the page of a dataset ---------------------------------------------------------------------------------
 
 
-def page_data(path: Path) -> dict:
-    text = path.read_text(encoding="utf-8")
-    return json.loads(re.search(r'<script[^>]*type="application/json"[^>]*>(.*?)</script>', text, re.S)[1])
-
-
 def test_a_page_of_a_box_of_a_dataset(run_script, dataset, whole, tmp_path):
     tiles, _ = whole
     south, west = latlon_of_tile(np.array([91525.0, 43795.0]))
@@ -286,12 +281,12 @@ def test_a_page_of_a_box_of_a_dataset(run_script, dataset, whole, tmp_path):
     flags = ("--vectors", dataset, "--bbox", box, "--dr_algorithms", "PCA", "--output_dir", tmp_path / "page")
     said_there = run_script("run_interactive_viz.py", "html", *flags).stdout
     expected = tiles.rows_within(91525.6, 43785.6, 91534.4, 43794.4)
-    data = page_data(tmp_path / "page" / "index.html")
+    data = page_json(tmp_path / "page" / "index.html")
     assert data["count"] == len(expected) and f"{len(expected)} tiles" in said_there
     assert data["map"]["image"].startswith("data:image/png") and data["map"]["width"] == 10
     assert data["sprites"]["sheets"] and "planes" not in data and data["reasons"] is None
     run_script("run_interactive_viz.py", "html", *flags, "--max_tiles", 20)
-    assert page_data(tmp_path / "page" / "index.html")["count"] == 20
+    assert page_json(tmp_path / "page" / "index.html")["count"] == 20
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import base64
 import dataclasses
-import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from conftest import make_tiles, save_untrained
+from conftest import make_tiles, page_json, save_untrained
 
 pytest.importorskip("playwright.sync_api")
 from cli import TilesFlags
@@ -138,11 +137,6 @@ def ground_of(page, number: int) -> str:
     return drawn_over(page, number, "map")
 
 
-def data_of(path: Path) -> dict[str, Any]:
-    text = path.read_text(encoding="utf-8")
-    return json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
-
-
 def unpacked(data: dict[str, Any]) -> np.ndarray:
     return np.frombuffer(base64.b64decode(data["data"]), data["dtype"]).reshape(data["shape"])
 
@@ -264,7 +258,7 @@ def test_pointing_at_one_city_shows_the_nearest_tile_of_the_other(visit):
 
 
 def test_colours_mean_the_same_in_both_cities(ground, cities):
-    data = data_of(ground["cities"])
+    data = page_json(ground["cities"])
     other = data["compare"]["other"]
     sides = [{one["key"]: one for one in side["colourings"]} for side in (data, other)]
     assert sides[0]["cluster"]["categories"] == sides[1]["cluster"]["categories"]
@@ -279,7 +273,7 @@ def test_colours_mean_the_same_in_both_cities(ground, cities):
 
 def test_a_position_means_the_same_in_both_cities(ground, cities):
     """The page's points are those of one projection: distances of dots of different cities are kept."""
-    data = data_of(ground["cities"])
+    data = page_json(ground["cities"])
     sides = [data, data["compare"]["other"]]
     points, vectors = [], []
     for side, city in zip(sides, cities, strict=True):
@@ -319,7 +313,7 @@ def test_a_file_of_vectors_is_a_city_without_pictures(visit, ground, cities, dev
     assert "both show" in page.locator(".neighbours li .reasons").first.text_content()  # measured for neither
     page.locator(".neighbours .tile-button").first.click()
     assert tile_of(page, 1) and not page.locator(".chip.layer").count()
-    data = data_of(ground["vectors_only"])["compare"]["other"]
+    data = page_json(ground["vectors_only"])["compare"]["other"]
     assert data["words"] is None and data["planes"] is None and data["reasons"] is None
     places = cities[1].embeddings
     rows = places.rows(unpacked(data["arrays"]["tile_xy"]))
@@ -353,7 +347,7 @@ def test_a_tile_is_picked_for_both_encoders_and_shared_neighbours_are_counted(vi
 
 
 def test_agreement_of_two_encoders(ground, encoders):
-    data = data_of(ground["encoders"])
+    data = page_json(ground["encoders"])
     places = [city.embeddings.with_content() for city in encoders]
     share = shared_neighbours(*(some.vectors for some in places), 12)
     assert data["compare"]["agreement"] == pytest.approx(share.mean(), abs=0.02)
@@ -525,7 +519,7 @@ def test_on_a_desktop_both_sides_are_in_sight(visit):
 def test_a_page_of_one_city_has_nothing_of_a_comparison(ground, tmp_path):
     build(ground | {"out": tmp_path}, "--dr_algorithms", "PCA", "--max_tiles", 30, "--no_reasons")
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
-    assert "compare" not in data_of(tmp_path / "index.html")
+    assert "compare" not in page_json(tmp_path / "index.html")
     assert "class Comparison" not in page and ".loc2vec.compare" not in page
     both = ground["cities"].read_text(encoding="utf-8")
     assert "class Comparison" in both and ".loc2vec.compare" in both
@@ -536,7 +530,7 @@ def test_the_other_script_builds_the_same_page(ground, tmp_path, run_script):
     few = ["--dr_algorithms", "PCA", "--max_tiles", 20, "--no_reasons", "--compare", ground["second"]]
     done = run_script("run_interactive_viz.py", "html", *place, *few, "--output_dir", tmp_path, "--title", "Both")
     assert f"side by side: {' and '.join(NAMES)}" in done.stdout
-    data = data_of(tmp_path / "index.html")
+    data = page_json(tmp_path / "index.html")
     assert data["compare"]["title"] == "Both" and data["count"] == data["compare"]["other"].get("count", 20) == 20
 
 

@@ -21,7 +21,7 @@ import tile_images
 from area_vectors import area_means
 from checkpoint import load_checkpoint
 from cli import StopRequested, TilesFlags, UserError
-from conftest import REPO, save_untrained, script_env
+from conftest import REPO, page_json, save_untrained, script_env
 from embeddings import Embeddings, load_city
 from exports import read_export
 from files import locked
@@ -126,8 +126,7 @@ def test_tiles_in_every_format(run, from_pngs, suffix):
 def test_the_explorer_of_an_embedded_city(run):
     said = run("--map")
     assert "city_map.html" in said
-    text = Path("city_map.html").read_text(encoding="utf-8")
-    data = json.loads(re.search(r'<script[^>]*type="application/json"[^>]*>(.*?)</script>', text, re.DOTALL)[1])
+    data = page_json(Path("city_map.html"))
     assert data["count"] == 56 - read_export(Path("city.parquet")).blank.sum() and data["title"] == "City"
     assert data["attribution"] == "© OpenStreetMap contributors"
     with pytest.raises(UserError, match="shows the tiles"):

@@ -20,7 +20,7 @@ import pytest
 import shapely.geometry
 from PIL import Image
 
-from conftest import REPO, make_tiles, save_untrained, script_env
+from conftest import REPO, make_tiles, page_json, save_untrained, script_env
 
 playwright_api = pytest.importorskip("playwright.sync_api")
 import colourings  # noqa: E402
@@ -333,31 +333,30 @@ def test_the_embedding_can_be_dragged_zoomed_and_reset(visit):
 @pytest.mark.parametrize("name", ["embedding", "map"])
 def test_a_view_follows_the_pointer_and_is_drawn_again_when_it_rests_or_its_edge_comes(visit, name):
     page = visit(f"#{FRESH}")
-    overlay = page.locator(f"[data-pane={name}] .overlay")
     x, y = middle_of(page, name)
-
-    def moved_by() -> tuple[float, float]:
-        box = overlay.bounding_box()
-        return box["x"] - home["x"], box["y"] - home["y"]
-
-    home = overlay.bounding_box()
+    moved = """(host, [clientX, clientY]) => {
+      const canvas = host.querySelector(".overlay"), home = canvas.getBoundingClientRect();
+      const at = { clientX, clientY, buttons: 1, pointerId: 1, bubbles: true };
+      host.dispatchEvent(new PointerEvent("pointermove", at));
+      const now = canvas.getBoundingClientRect();
+      return [now.x - home.x, now.y - home.y, canvas.toDataURL()];
+    }"""
+    rests = f"!document.querySelector('[data-pane={name}]').style.getPropertyValue('--slid')"
     page.mouse.move(x, y)
     page.mouse.down()
     page.wait_for_timeout(100)
     before = marks(page, name)
-    page.mouse.move(x + 30, y - 20, steps=3)
-    assert moved_by() == (30, -20) and marks(page, name) == before  # the same picture, elsewhere
-    page.wait_for_function(f"!document.querySelector('[data-pane={name}]').style.getPropertyValue('--slid')")
+    assert pane(page, name).evaluate(moved, [x + 30, y - 20]) == [30, -20, before]  # the same picture, elsewhere
+    page.wait_for_function(rests)
     page.wait_for_timeout(100)
     rested = marks(page, name)
-    assert moved_by() == (0, 0) and rested != before
-    page.mouse.move(x + 200, y - 20, steps=20)
-    page.wait_for_timeout(50)
-    assert abs(moved_by()[0]) < 100 and marks(page, name) != rested
+    assert rested != before
+    assert pane(page, name).evaluate(moved, [x + 60, y - 20]) == [30, 0, rested]
+    pane(page, name).evaluate(moved, [x + 160, y - 20])
+    page.evaluate("() => new Promise(requestAnimationFrame)")
+    assert page.evaluate(rests) and marks(page, name) != rested  # at once, as its edge had come into sight
     page.mouse.up()
     page.mouse.move(5, 5)
-    page.wait_for_timeout(100)
-    assert moved_by() == (0, 0)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
@@ -550,13 +549,13 @@ def test_a_legend_entry_selects_its_tiles_and_they_can_be_taken_along(visit, tmp
 
 
 @pytest.mark.parametrize("device", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_a_selection_is_compared_inverted_reduced_and_kept(visit, city, device):
+def test_a_selection_is_compared_inverted_reduced_and_kept(visit, ground, city, device):
     page = visit(f"#{FRESH}", **device)
     chips = page.locator(".legend .chip")
     counts = [int(text) for text in page.locator(".legend .count").all_text_contents()]
     chips.first.click()
     assert selected(page) == counts[0]
-    data = json.loads(page.evaluate("document.getElementById('data').textContent"))["words"]
+    data = page_json(ground["page"])["words"]
     ids = np.frombuffer(base64.b64decode(data["of_tile"]["data"]), np.uint8).reshape(data["of_tile"]["shape"])
     rows = explorer_data.sheet_order(city)
     layer = LAYERS.index(chips.first.get_attribute("data-category"))
@@ -687,9 +686,9 @@ def parts_told(reasons) -> dict[str, float]:
     )
 
 
-def test_words_say_what_two_tiles_share_and_what_only_one_has(visit, city):
+def test_words_say_what_two_tiles_share_and_what_only_one_has(visit, ground, city):
     page = visit()
-    data = json.loads(page.evaluate("document.getElementById('data').textContent"))["words"]
+    data = page_json(ground["page"])["words"]
     ids = np.frombuffer(base64.b64decode(data["of_tile"]["data"]), np.uint8).reshape(data["of_tile"]["shape"])
     rows = explorer_data.sheet_order(city).tolist()
 
@@ -726,7 +725,7 @@ def test_how_much_is_the_place_itself_and_how_much_its_surroundings(browser, gro
         if place + around > 0.05:
             share = int(re.search(r"(\d+) % place", bar.text_content())[1])
             assert share == pytest.approx(100 * place / (place + around), abs=1.5)
-    assert "16 × 16 tiles around" in visit.page.evaluate("document.getElementById('data').textContent")
+    assert "16 × 16 tiles around" in str(page_json(paths["out"] / "index.html"))
     visit.leave()
 
 
@@ -1229,10 +1228,10 @@ def test_nothing_from_the_data_becomes_markup(visit):
 
 def test_a_damaged_sheet_shows_grey_and_breaks_nothing(browser, ground, tmp_path):
     """A picture that cannot be read is a grey square, in the page as in Python."""
-    text = ground["page"].read_text(encoding="utf-8")
-    start = text.index("data:image/webp;base64,", text.index('"sprites"')) + len("data:image/webp;base64,")
+    data = page_json(ground["page"])
+    data["sprites"]["sheets"] = [sheet[:40] + "AAAA" * 40 + sheet[200:] for sheet in data["sprites"]["sheets"]]
     broken = tmp_path / "broken.html"
-    broken.write_text(text[:start] + "AAAA" * 40 + text[start + 160 :], encoding="utf-8")
+    interactive_visualizer.write_page(broken, data)
     visit = Visit(browser, broken)
     seen = set()
     for right in np.linspace(0.1, 0.9, 9):

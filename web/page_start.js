@@ -10,12 +10,20 @@ function part(id) {
 }
 
 /**
- * Run Plotly's script, which is in the page as base64 of gzip.
+ * A text that is in the page as base64 of gzip.
+ * @param {string} id
+ */
+function unpacked(id) {
+  return inflated((part(id).textContent ?? "").trim()).text();
+}
+
+/**
+ * Run Plotly's script.
  * @returns {Promise<PlotlyApi>}
  */
 async function unpackPlotly() {
   const script = document.createElement("script");
-  script.textContent = await inflated((part("plotly").textContent ?? "").trim()).text();
+  script.textContent = await unpacked("plotly");
   document.head.append(script);
   if (!window.Plotly) throw new Error("Plotly did not start");
   return window.Plotly;
@@ -27,7 +35,7 @@ async function unpackPlotly() {
 export async function startPage(open) {
   const root = part("explorer");
   try {
-    const data = JSON.parse(part("data").textContent ?? "");
+    const data = JSON.parse(await unpacked("data"));
     await inflateArrays(data.reasons);
     await inflateArrays(data.compare?.other?.reasons);
     await open(root, data, unpackPlotly);
