@@ -4,6 +4,8 @@ Not a command. `osm_extract.py` turns the objects of such a file into geometries
 """
 
 import dataclasses
+import errno
+import os
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,7 +56,9 @@ def extract_info(path: Path | str) -> ExtractInfo:
 
 
 def unreadable(path: Path, error: Exception) -> str:
-    """One sentence for an extract that pyosmium cannot read."""
+    """One sentence for an extract that pyosmium cannot read. Raises `OSError` if instead the disk is full."""
+    if os.strerror(errno.ENOSPC) in str(error):  # of the temporary files; such errors have no number
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
     with open(path, "rb") as file:
         start = file.read(512)
     size = path.stat().st_size

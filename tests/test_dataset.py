@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -292,6 +293,30 @@ def test_killed_at_any_moment_it_goes_on(ground, dataset, tmp_path):
         kills += 1
     said = start(ground, output, "--jobs", 2).communicate()
     assert content(output) == content(dataset), said
+
+
+@pytest.mark.slow
+def test_a_full_disk_loses_nothing(ground, dataset, tmp_path):
+    """On a file system that is too small from the start, and on one that something else fills after the first part."""
+    unshare = shutil.which("unshare")
+    if not unshare or subprocess.run([unshare, "-rm", "mount", "-t", "tmpfs", "none", tmp_path]).returncode:
+        pytest.skip("no file systems of one's own: `unshare -rm` is not allowed")
+    (tmp_path / "small").mkdir()
+    fill = (
+        "while ! ls small/city/block=*/tiles.parquet; do sleep 0.02; done >/dev/null 2>&1; cat /dev/zero > small/fill"
+    )
+    for size, beside in (("500k", "true"), ("40m", fill)):
+        script = f'mount -t tmpfs -o size={size} none small; ({beside}) 2>/dev/null & "$@"; code=$?; '
+        script += "kill $!; cp -r small/city kept; exit $code"
+        command = [sys.executable, str(REPO / "embed.py"), *arguments(ground, "small/city/", "--block_tiles", 4)]
+        run = [unshare, "-rm", "sh", "-c", script, "sh", *command]
+        full = subprocess.run(run, cwd=tmp_path, env=script_env(), capture_output=True, text=True)
+        assert full.returncode == 1 and "no space left on" in full.stderr.lower(), full.stderr
+        assert "Traceback" not in full.stderr
+    kept = len(list((tmp_path / "kept").glob("block=*/tiles.parquet")))
+    assert 0 < kept < 9
+    said = start(ground, tmp_path / "kept", "--jobs", 2).communicate()
+    assert content(tmp_path / "kept") == content(dataset), said
 
 
 @pytest.mark.slow

@@ -1,11 +1,13 @@
 """block_engine.py on Ray: two machines (raylets) on one, what is lost is done again, and a dataset is the same."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -111,6 +113,57 @@ def test_a_dataset_is_the_same_and_its_driver_may_be_killed(ground, dataset, tmp
     assert result.returncode == 0, result.stderr
     assert kept < 9 and f"{9 - kept} of them embedded now" in result.stdout
     assert content(output) == content(dataset)
+
+
+def test_twenty_kills_lose_nothing_and_double_nothing(ground, tmp_path, cluster):  # noqa: F811
+    """`kill -9` of workers, of a machine, and of the driver, in turn; finished cities are begun anew."""
+    more = ("--block_tiles", 2)
+    command = [sys.executable, str(REPO / "embed.py")]
+    local = [*command, *arguments(ground, f"{tmp_path}/local/", *more, "--jobs", 2)]
+    subprocess.run(local, check=True, capture_output=True, env=script_env(), cwd=tmp_path)
+    node = cluster.add_node(num_cpus=1)
+    kills: Counter[str] = Counter()
+    chance = random.Random(0)
+    city = 0
+    while kills.total() < 20:
+        output = tmp_path / f"city{city}"
+        on_ray = [*command, *arguments(ground, f"{output}/", *more, "--engine", "ray", "--address", cluster.address)]
+        with (tmp_path / "said").open("w") as said:
+            process = subprocess.Popen(on_ray, cwd=tmp_path, env=script_env(), stderr=said)
+        for kind in ("worker", "worker", "machine", "worker", "driver"):
+            done = len(list(output.glob("block=*")))
+            while process.poll() is None and len(list(output.glob("block=*"))) < done + 2:
+                time.sleep(0.05)
+            time.sleep(chance.uniform(0, 0.5))
+            if process.poll() is not None or kills.total() == 20:
+                break
+            if kind == "worker":
+                for pid in working()[:1]:
+                    os.kill(pid, signal.SIGKILL)
+                    kills[kind] += 1
+            elif kind == "machine":
+                cluster.remove_node(node, allow_graceful=False)
+                node = cluster.add_node(num_cpus=1)
+                kills[kind] += 1
+            else:
+                process.kill()
+                kills[kind] += 1
+        if process.wait(300) == 0:
+            assert content(output) == content(tmp_path / "local")
+            city += 1
+        else:
+            said = (tmp_path / "said").read_text()
+            assert process.returncode in (1, -signal.SIGKILL), said  # 1: blocks were given up
+    result = subprocess.run(on_ray, cwd=tmp_path, env=script_env(), capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert content(output) == content(tmp_path / "local")
+    assert min(kills[kind] for kind in ("worker", "machine", "driver")) >= 2, kills
+
+
+def working() -> list[int]:
+    """Workers of Ray that have something to do."""
+    found = subprocess.run(["pgrep", "-f", "^ray::[^I]"], capture_output=True, text=True).stdout
+    return [int(pid) for pid in found.split()]
 
 
 def test_a_cluster_that_is_not_there(ground, tmp_path, monkeypatch):  # noqa: F811
