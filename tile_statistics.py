@@ -33,9 +33,9 @@ class TargetWeights:
 
     amounts: tuple[float, ...] = (1.0, 0.9, 0.9, 0.6)  # of the tile and of each ring
     composition: tuple[float, ...] = (0.9, 0.6, 0.6, 0.3)
-    buildings: tuple[float, ...] = (0.8, 0.4, 0.4, 0.0)  # amounts of the buildings layer, once more
-    brightness: float = 0.8  # the tile's shares of brightness, once more
-    amenities: float = 0.4  # those of the amenities layer, once more
+    buildings: tuple[float, ...] = (1.4, 0.6, 0.6, 0.0)  # amounts of the buildings layer, once more
+    brightness: float = 1.0  # the tile's shares of brightness, once more
+    amenities: float = 0.75  # those of the amenities layer, once more
     pieces: float = 0.4  # the tile's number of pieces per layer, once more
 
 

@@ -49,7 +49,8 @@ LAST, BEST = "last.pth", "best_model.pth"
 LOGGED = ("loss", "positive", "negative", "usage", "grad_norm")  # what a training step returns, and then the number 1
 COMPILE_PAYS_STEPS = 2000  # compiling takes about as long as this many steps save
 START_SAMPLE = 3000  # tiles from which the start of the multiscale encoder is computed
-MAP_SAMPLE = 2048  # tiles from which the fixed map of the multiscale encoder is computed
+MAP_SAMPLE = 2048  # tiles from which the multiscale encoder gets its fixed map; twice as many in the last epoch
+MAP_RIDGE = 1e-3  # penalty for what the decoder of the map differs in from the one that was trained
 PARTIAL_WEIGHT = 0.3  # of the statistics told from some of the scales only, beside those told from all
 SCALE_DROPOUT = 0.4  # chance that such a vector does not see a scale
 PROJECTOR_TILES = 1500
@@ -492,14 +493,25 @@ def final_vectors(run: Run, vectors: Tensor) -> Tensor:
 
 
 def fit_map(run: Run, stop: StopSignal) -> None:
-    """Set the fixed map of the multiscale encoder, from training tiles of every city."""
-    if isinstance(run.encoder, MultiscaleEncoder) and run.decoder is not None:
-        most = MAP_SAMPLE // len(run.stores)
-        parts = [
-            embed_rows(run, city, with_content(store, sampler.rows, most), stop)
-            for city, (store, sampler) in enumerate(zip(run.stores, run.batches.samplers, strict=True))
-        ]
-        run.encoder.fit_map(torch.cat(parts).to(run.group.device), run.decoder.weight.detach())
+    """Set the fixed map of the multiscale encoder, from training tiles of every city.
+
+    The decoder lags behind the vectors while both are trained. For the map it is corrected by a ridge regression.
+    """
+    if not isinstance(run.encoder, MultiscaleEncoder) or run.decoder is None or run.targets is None:
+        return
+    is_last = run.state.epoch + 1 == run.config.fit.epochs
+    most = (2 if is_last else 1) * MAP_SAMPLE // len(run.stores)
+    vectors, wanted = [], []
+    for city, (store, sampler) in enumerate(zip(run.stores, run.batches.samplers, strict=True)):
+        rows = with_content(store, sampler.rows, most)
+        vectors.append(embed_rows(run, city, rows, stop))
+        wanted.append(run.targets[copy_to(rows + run.batches.first_row[city], run.group.device)].cpu())
+    x, weight = torch.cat(vectors).double(), run.decoder.weight.detach().cpu().double()
+    x_centred, missed = x - x.mean(dim=0), torch.cat(wanted).double() - x @ weight.T
+    gram = x_centred.T @ x_centred
+    penalty = (MAP_RIDGE * gram.diagonal().mean()).clamp(min=1e-9) * torch.eye(len(gram), dtype=gram.dtype)
+    correction = torch.linalg.solve(gram + penalty, x_centred.T @ (missed - missed.mean(dim=0)))  # (D, T)
+    run.encoder.fit_map(x, weight + correction.T)
 
 
 def validate(run: Run, stop: StopSignal) -> tuple[dict[str, float], list[Tensor]]:
