@@ -938,6 +938,30 @@ def test_training_asks_nothing_of_mps_that_it_lacks(small, recipe, monkeypatch):
     run.recorder.close()
 
 
+def test_the_map_is_made_for_the_decoder_that_reads_best(small, monkeypatch):
+    """A regression corrects the trained decoder, which lags behind; more tiles are used in the last epoch."""
+    run = build_run(small(preset="recommended", epochs=2), ProcessGroup(torch.device("cpu")))
+    for batch in prefetch(run.batches, first_step=0):
+        train_step(run, batch, run.batches.augmented(batch))
+    assert run.decoder and run.targets is not None
+    given = []
+    monkeypatch.setattr(run.encoder, "fit_map", lambda vectors, decoder: given.append((vectors, decoder)))
+    monkeypatch.setattr(train, "MAP_SAMPLE", 40)
+    for run.state.epoch in (0, 1):
+        train.fit_map(run, StopSignal())
+    run.recorder.close()
+    assert [len(vectors) for vectors, _ in given] == [40, 80]
+    vectors, decoder = given[1]
+    rows = train.with_content(run.stores[0], run.batches.samplers[0].rows, 80)
+    wanted = run.targets[torch.from_numpy(rows)].double()
+
+    def missed(weight: torch.Tensor) -> float:
+        error = wanted - vectors @ weight.T
+        return float((error - error.mean(dim=0)).square().sum())
+
+    assert missed(decoder) < 0.9 * missed(run.decoder.weight.detach().double())
+
+
 @pytest.mark.parametrize("recipe", [{"jitter": 1.0, "loss_type": "ntxent"}, {"preset": "recommended", "jitter": 0.3}])
 def test_tiles_that_the_device_holds_train_to_the_same_bits(small, monkeypatch, recipe):
     """As on a GPU into whose memory the store fits; the windows are then cut by one gather on the device."""
