@@ -161,8 +161,8 @@ def test_twenty_kills_lose_nothing_and_double_nothing(ground, tmp_path, cluster)
 
 
 def working() -> list[int]:
-    """Workers of Ray that have something to do."""
-    found = subprocess.run(["pgrep", "-f", "^ray::[^I]"], capture_output=True, text=True).stdout
+    """Workers of Ray that compute a block."""
+    found = subprocess.run(["pgrep", "-f", "^ray::embed_block"], capture_output=True, text=True).stdout
     return [int(pid) for pid in found.split()]
 
 
