@@ -339,8 +339,7 @@ class MultiscaleEncoder(nn.Module):
             return
         parts = [norm(part) for norm, part in zip(self.norms, features, strict=True)]
         x = torch.cat(parts, dim=1).cpu().double()
-        gram = x.T @ x + START_RIDGE * len(x) * torch.eye(x.shape[1], dtype=x.dtype)
-        solution = torch.linalg.solve(gram, x.T @ targets.cpu().double())  # (all features, D)
+        solution = ridge_regression(x, targets.cpu().double(), START_RIDGE * len(x))  # (all features, D)
         size = min(targets.shape[1], SCALE_FEATURES)
         self.skip.weight.zero_()
         by_scale = solution.split([part.shape[1] for part in parts])
@@ -372,6 +371,11 @@ class MultiscaleEncoder(nn.Module):
         self.mean.copy_(mean)
         self.map.copy_(decoder.T @ axes @ spread[1 : 1 + axes.shape[1]] / length)
         self.offset.copy_(CONSTANT * spread[0])
+
+
+def ridge_regression(x: Tensor, y: Tensor, penalty: float) -> Tensor:
+    """The weights `(F, T)` that read `y (N, T)` best from `x (N, F)`, without an intercept."""
+    return torch.linalg.solve(x.T @ x + penalty * torch.eye(x.shape[1], dtype=x.dtype), x.T @ y)
 
 
 def _spreading_matrix(size: int) -> Tensor:

@@ -29,7 +29,7 @@ from distributed import ProcessGroup, distribute, init_distributed
 from files import atomic_path, atomic_write
 from memory import free_memory, is_out_of_memory, memory_advice, memory_need
 from model import AnyEncoder, TripletTerms, batch_loss, build_network
-from multiscale import MultiscaleEncoder
+from multiscale import MultiscaleEncoder, ridge_regression
 from progress_bars import progress, progress_listener, warn
 from run_log import Recorder
 from tile_statistics import city_targets
@@ -507,10 +507,9 @@ def fit_map(run: Run, stop: StopSignal) -> None:
         vectors.append(embed_rows(run, city, rows, stop))
         wanted.append(run.targets[copy_to(rows + run.batches.first_row[city], run.group.device)].cpu())
     x, weight = torch.cat(vectors).double(), run.decoder.weight.detach().cpu().double()
-    x_centred, missed = x - x.mean(dim=0), torch.cat(wanted).double() - x @ weight.T
-    gram = x_centred.T @ x_centred
-    penalty = (MAP_RIDGE * gram.diagonal().mean()).clamp(min=1e-9) * torch.eye(len(gram), dtype=gram.dtype)
-    correction = torch.linalg.solve(gram + penalty, x_centred.T @ (missed - missed.mean(dim=0)))  # (D, T)
+    centred, missed = x - x.mean(dim=0), torch.cat(wanted).double() - x @ weight.T
+    penalty = max(1e-9, MAP_RIDGE * float(centred.square().sum(dim=0).mean()))
+    correction = ridge_regression(centred, missed - missed.mean(dim=0), penalty)  # (D, T)
     run.encoder.fit_map(x, weight + correction.T)
 
 

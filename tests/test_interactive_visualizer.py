@@ -15,7 +15,7 @@ from cli import TilesFlags, UserError
 from conftest import REPO, make_tiles, page_json, save_untrained
 from embeddings import City, load_city
 from explorer_data import EXTRACT_SUFFIXES, Quantised, rounded
-from interactive_visualizer import quantised_recall, reason_vectors
+from interactive_visualizer import compressed_text, quantised_recall, reason_vectors
 from reasons import layer_contributions, place_contributions
 
 CITY_TILES, TILE_SIZE = 12, 32
@@ -93,6 +93,12 @@ def test_the_sample_is_spread_over_the_city(run_script, tmp_path, places):
             had, has = (int(((some >= middle) == (right, below)).all(axis=1).sum()) for some in (drawn, shown))
             assert has == pytest.approx(had * share, abs=3)
     assert len({tuple(xy) for xy in shown.tolist()}) == 48
+
+
+def test_data_cannot_end_its_script():
+    name = "</script><!-- & \u2028 é"
+    text = compressed_text(name)
+    assert not set("<>&\u2028") & set(text) and gzip.decompress(base64.b64decode(text)).decode() == name
 
 
 def test_the_title_keeps_points_in_the_name_of_an_extract():

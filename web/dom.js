@@ -106,12 +106,24 @@ export function pixelRatio() {
  * @param {number} height
  * @param {number} spare how far it reaches beyond this size on every side
  */
-export function fitCanvas(canvas, width, height, spare = 0) {
+export function sizeCanvas(canvas, width, height, spare = 0) {
   const ratio = pixelRatio();
   const [wide, high] = [width + 2 * spare, height + 2 * spare];
   canvas.width = Math.max(1, Math.round(wide * ratio));
   canvas.height = Math.max(1, Math.round(high * ratio));
   canvas.style.cssText = `left:${-spare}px;top:${-spare}px;width:${wide}px;height:${high}px`;
+}
+
+/**
+ * Give a canvas a size, and let its 2-D context count in pixels of the page.
+ * @param {HTMLCanvasElement} canvas
+ * @param {number} width
+ * @param {number} height
+ * @param {number} spare as for `sizeCanvas`; 0 is the corner of the view
+ */
+export function fitCanvas(canvas, width, height, spare = 0) {
+  const ratio = pixelRatio();
+  sizeCanvas(canvas, width, height, spare);
   context2d(canvas).setTransform(ratio, 0, 0, ratio, spare * ratio, spare * ratio);
 }
 

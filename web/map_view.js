@@ -63,17 +63,17 @@ export class MapView extends TileView {
     this.left = x + width / 2 - this.width / 2 / this.scale;
     this.top = y + height / 2 - this.height / 2 / this.scale;
     this.showsAll = true;
-    this.moved();
+    this.redraw();
   }
 
   layOut() {
     fitCanvas(this.canvas, this.width, this.height, SPARE_PX);
     this.dots.fit(this.width, this.height);
     if (this.showsAll) this.reset();
-    else this.moved();
+    else this.redraw();
   }
 
-  moved() {
+  redraw() {
     this.rest();
     for (let row = 0; row < this.tiles.count; row++) {
       this.positions[2 * row] = (this.middles[row] - this.left) * this.scale;
@@ -85,8 +85,6 @@ export class MapView extends TileView {
     this.draw();
     this.explorer.mapMoved();
   }
-
-  redraw() { this.moved(); }
 
   /**
    * @param {number} dx
@@ -110,7 +108,7 @@ export class MapView extends TileView {
     this.top += y / this.scale - y / scale;
     this.scale = scale;
     this.showsAll = false;
-    this.moved();
+    this.redraw();
   }
 
   /** Where the map is, for `showGround` of another one. */
@@ -123,7 +121,7 @@ export class MapView extends TileView {
   showGround(ground) {
     if (ground.showsAll) return;
     Object.assign(this, ground);
-    this.moved();
+    this.redraw();
   }
 
   /**
@@ -138,7 +136,7 @@ export class MapView extends TileView {
     this.left = this.middles[row] - this.width / 2 / this.scale;
     this.top = this.tiles.y(row) + 0.5 - this.height / 2 / this.scale;
     this.showsAll = false;
-    this.moved();
+    this.redraw();
   }
 
   /**

@@ -1,6 +1,6 @@
 // Dots filled pixel by pixel, for machines without a graphics card.
 
-import { context2d, element, pixelRatio } from "./dom.js";
+import { context2d, element, pixelRatio, sizeCanvas } from "./dom.js";
 import { SPARE_PX } from "./graphics.js";
 
 /** @import { DotStyle } from "./types.d.ts" */
@@ -21,9 +21,8 @@ export class PixelDots {
    * @param {number} height
    */
   fit(width, height) {
-    const [wide, high] = [width, height].map((size) => Math.max(1, Math.round((size + 2 * SPARE_PX) * pixelRatio())));
-    Object.assign(this.canvas, { width: wide, height: high });
-    this.image = new ImageData(wide, high);
+    sizeCanvas(this.canvas, width, height, SPARE_PX);
+    this.image = new ImageData(this.canvas.width, this.canvas.height);
     this.pixels = new Uint32Array(this.image.data.buffer);
   }
 

@@ -1,6 +1,6 @@
 // Dots drawn by a graphics card with WebGL 2.
 
-import { element, pixelRatio } from "./dom.js";
+import { element, pixelRatio, sizeCanvas } from "./dom.js";
 import { SPARE_PX } from "./graphics.js";
 
 /** @import { DotStyle } from "./types.d.ts" */
@@ -63,12 +63,9 @@ export class WebglDots {
   fit(width, height) {
     const { canvas, gl } = this;
     Object.assign(this, { width, height });
-    const [wide, high] = [width + 2 * SPARE_PX, height + 2 * SPARE_PX];
-    canvas.width = Math.round(wide * pixelRatio());
-    canvas.height = Math.round(high * pixelRatio());
-    canvas.style.cssText = `left:${-SPARE_PX}px;top:${-SPARE_PX}px;width:${wide}px;height:${high}px`;
+    sizeCanvas(canvas, width, height, SPARE_PX);
     gl.viewport(0, 0, canvas.width, canvas.height);
-    gl.uniform2f(this.card.uniform("canvas"), wide, high);
+    gl.uniform2f(this.card.uniform("canvas"), width + 2 * SPARE_PX, height + 2 * SPARE_PX);
   }
 
   /**
