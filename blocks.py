@@ -14,7 +14,7 @@ import numpy as np
 
 from cache_files import load_intact, save_cache
 from cli import UserError
-from files import atomic_write, digest
+from files import atomic_write, digest, remove_work
 from map_index import (
     STYLE_PX,
     UNIT,
@@ -107,7 +107,7 @@ def prepare(
     plan = load_plan(folder, key)
     if plan is not None:
         return plan
-    shutil.rmtree(folder, ignore_errors=True)
+    remove_work(folder, PLAN)
     (folder / CHUNKS).mkdir(parents=True)
     cutter = _Cutter(folder / CHUNKS, zoom, block_tiles, tile_range(box, zoom) if box else None)
     broken: dict[str, int] = {}

@@ -11,7 +11,6 @@ python embed.py --query 51.128,71.430 --from CITY.parquet --in OTHER.parquet --k
 import argparse
 import contextlib
 import dataclasses
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
@@ -42,14 +41,14 @@ from embed_dataset import DatasetFlags, embed_dataset
 from embeddings import pick_rows
 from explorer_data import EXTRACT_SUFFIXES
 from exports import Export, pick_writer, read_export, tile_frame
-from files import locked
+from files import locked, remove_work
 from layers import LAYERS
 from osm_extract import ATTRIBUTION
 from pretrained import load_model
 from progress_bars import progress_listener
 from render_tiles import RenderConfig, locate, parse_box
 from similarity import open_search, print_answer, shared_layers, similar_places
-from streaming import PRELOAD, Drawing, DrawnCity, embed_city, embed_places, open_drawing
+from streaming import AREA, PRELOAD, Drawing, DrawnCity, embed_city, embed_places, open_drawing
 from tile_grid import Box, TileGrid, area_bounds, inside_box
 from tile_workers import start_workers
 from vector_dataset import is_dataset
@@ -182,9 +181,9 @@ def scratch_folder(output: Path) -> Iterator[Path]:
         try:
             yield folder
         except UserError:  # the same command would fail again
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_work(folder, AREA)
             raise
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_work(folder, AREA)
 
 
 def write_tiles(draw: Draw, output: Path, map_scratch: Path | None) -> str:

@@ -15,10 +15,10 @@ import numpy as np
 
 from block_engine import Engine, Task, open_engine
 from block_pass import SURVEY_BLOCKS, SURVEY_TILES, BlockJob, embed_block, survey_block
-from blocks import BLOCK_TILES, Plan, part_path, prepare
+from blocks import BLOCK_TILES, PLAN, Plan, part_path, prepare
 from checkpoint import Checkpoint, checkpoint_bytes
 from cli import UserError, WorkError, flag, positive_int
-from files import digest, file_digest, locked
+from files import digest, file_digest, locked, remove_work
 from map_style import load_style
 from osm_extract import ATTRIBUTION
 from progress_bars import progress, warn
@@ -77,6 +77,7 @@ def embed_dataset(
         if former is not None and former["complete"]:
             parts = former["parts"]
             if intact_parts(folder, key, list(parts)).keys() == parts.keys():
+                remove_work(work / PREPARED, PLAN)  # what a kill at the end may have left
                 return DatasetReport(sum(parts.values()), len(parts), 0, {})
         plan = prepare(extract, source, style, box, checkpoint.zoom, flags.block_tiles, work / PREPARED)
         weights = checkpoint_bytes(checkpoint.without_training())
@@ -90,7 +91,7 @@ def embed_dataset(
         folder.write_summary([part_name(name) for name in sorted(parts)])
         folder.write_manifest(manifest | {"complete": not failed, "failed": sorted(failed), "parts": parts})
         if not failed:
-            shutil.rmtree(work / PREPARED)
+            remove_work(work / PREPARED, PLAN)
     return DatasetReport(sum(parts.values()), len(plan.blocks), computed, failed)
 
 

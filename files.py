@@ -10,6 +10,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,6 +52,15 @@ def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO]:
     with atomic_path(path) as temporary, open(temporary, mode, encoding=encoding) as file:
         yield file
         file.flush()
+
+
+def remove_work(folder: Path, finished: str) -> None:
+    """Delete a folder of unfinished work; `finished`, the file that says that the rest is whole, goes first.
+
+    A process that is killed on the way leaves a folder that the next run does not take for whole.
+    """
+    (folder / finished).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_leftovers(folder: Path | str) -> None:

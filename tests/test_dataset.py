@@ -259,6 +259,33 @@ def test_what_is_finished_is_kept(run, dataset, tmp_path, monkeypatch):
         assert "0 of them embedded now" in run(f"{tmp_path}/city/", "--block_tiles", 4)[1]
 
 
+def test_a_kill_while_prepared_blocks_are_removed(run, dataset, tmp_path, monkeypatch):
+    """The dataset is complete; the next run removes what is left, and believes none of it if it has to work."""
+    unlink, left = os.unlink, [3]
+
+    def killed(path, *, dir_fd=None):
+        if dir_fd is not None and str(path).endswith(".l2v"):
+            left[0] -= 1
+            if not left[0]:
+                raise KeyboardInterrupt
+        unlink(path, dir_fd=dir_fd)
+
+    work = tmp_path / ".city.partial"
+    for damaged in (False, True):
+        shutil.rmtree(tmp_path / "city", ignore_errors=True)
+        left[0] = 3
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "unlink", killed)
+            with pytest.raises(KeyboardInterrupt):
+                run(f"{tmp_path}/city/", "--block_tiles", 4)
+        assert list(work.rglob("*.l2v"))
+        if damaged:
+            for path in (tmp_path / "city").glob("block=*/tiles.parquet"):
+                path.write_bytes(path.read_bytes()[:-100])
+        run(f"{tmp_path}/city/", "--block_tiles", 4)
+        assert content(tmp_path / "city") == content(dataset) and not work.exists()
+
+
 def test_a_damaged_part_is_computed_again(run, dataset, tmp_path):
     run(f"{tmp_path}/city/", "--block_tiles", 4)
     path = next((tmp_path / "city").glob("block=*/tiles.parquet"))

@@ -1,6 +1,8 @@
 """embed.py: from an extract to vectors in one pass, for tiles, points, areas and cells; search in what it wrote."""
 
+import itertools
 import json
+import os
 import re
 import signal
 import subprocess
@@ -160,6 +162,12 @@ def stop_after(monkeypatch, count):
     monkeypatch.setattr(streaming, "completed", stopped)
 
 
+def same_tables(one: Path, other: Path) -> None:
+    a, b = read_export(one), read_export(other)
+    np.testing.assert_array_equal(a.tile_xy, b.tile_xy)
+    np.testing.assert_array_equal(a.vectors, b.vectors)
+
+
 def test_a_stopped_pass_goes_on_where_it_was(run, tmp_path, monkeypatch):
     run("-o", "calm.parquet")
     with monkeypatch.context() as patch:
@@ -179,8 +187,7 @@ def test_a_stopped_pass_goes_on_where_it_was(run, tmp_path, monkeypatch):
         patch.setattr(streaming, "read_features", None)  # what was read is not read again
         run("-o", "out.parquet")
     assert 0 < sum(drawn) < 56
-    a, b = read_export(tmp_path / "calm.parquet"), read_export(tmp_path / "out.parquet")
-    np.testing.assert_array_equal(a.vectors, b.vectors)
+    same_tables(tmp_path / "calm.parquet", tmp_path / "out.parquet")
     assert not scratch.exists()
 
 
@@ -196,8 +203,49 @@ def test_unfinished_work_that_is_damaged_or_of_another_command_is_not_used(run, 
             data[len(data) // 2] ^= 1
             path.write_bytes(data)
         run("-o", "out.parquet")
-        a, b = read_export(tmp_path / "calm.parquet"), read_export(tmp_path / "out.parquet")
-        np.testing.assert_array_equal(a.vectors, b.vectors)
+        same_tables(tmp_path / "calm.parquet", tmp_path / "out.parquet")
+
+
+def test_a_kill_while_unfinished_work_is_removed(run, tmp_path, monkeypatch):
+    """At several steps of the removal; the next run starts again instead of trusting what is left."""
+    run("-o", "calm.parquet")
+    unlink, scratch = os.unlink, tmp_path / ".out.parquet.partial"
+    for step in itertools.count(step=5):
+        left = [step]
+
+        def killed(path, *, dir_fd=None, left=left):
+            if dir_fd is not None or scratch in Path(path).parents:
+                if not left[0]:
+                    raise KeyboardInterrupt
+                left[0] -= 1
+            unlink(path, dir_fd=dir_fd)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "unlink", killed)
+            try:
+                run("-o", "out.parquet")
+            except KeyboardInterrupt:
+                assert scratch.exists()
+            else:
+                break
+        run("-o", "out.parquet")
+        assert not scratch.exists()
+        same_tables(tmp_path / "calm.parquet", tmp_path / "out.parquet")
+    assert step > 5
+
+
+def test_a_kill_while_the_index_of_another_box_is_written(run, tmp_path, monkeypatch):
+    run("-o", "calm.parquet")
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)
+        with pytest.raises(StopRequested):
+            run("-o", "out.parquet")
+    with monkeypatch.context() as patch:
+        patch.setattr(streaming, "save_cache", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run("-o", "out.parquet", box="71.40,51.12,71.42,51.13")
+    run("-o", "out.parquet")
+    same_tables(tmp_path / "calm.parquet", tmp_path / "out.parquet")
 
 
 def test_two_processes_do_not_write_one_output(run, tmp_path):
