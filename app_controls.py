@@ -27,6 +27,11 @@ class AppFlags:
     max_tiles: int | None = flag(None, "show at most this many tiles, spread evenly (default: all)", type=positive_int)
 
 
+def source_at_first(tiles: TilesFlags, model: ModelFlags, device: DeviceFlags, app: AppFlags) -> Source:
+    """What `choose_source` gives a visitor who has not chosen anything yet."""
+    return Source(tiles, model.model_path, app.max_tiles, device)
+
+
 def choose_source(tiles: TilesFlags, model: ModelFlags, device: DeviceFlags, app: AppFlags) -> Source:
     """The checkpoint and the tiles to open."""
     with st.sidebar.expander("Data", expanded=True):
@@ -69,6 +74,11 @@ def choose_path(label: str, key: str, options: list[str]) -> Path:
     help_text = "Choose from the list, or type another path and press Enter."
     chosen = st.selectbox(label, options, key=key, bind=URL, accept_new_options=True, help=help_text)
     return Path(chosen or options[0])
+
+
+def view_at_first() -> View:
+    """What `choose_view` gives a visitor who has not chosen anything yet."""
+    return View("PCA", 2, dict(DEFAULT_SETTINGS["PCA"]), next(iter(colourings.labels())))
 
 
 def choose_view(where: Any = st.sidebar) -> View:

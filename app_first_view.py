@@ -66,7 +66,5 @@ def _place(source: Source) -> tuple[Path, str]:
 @cache
 def code_digest() -> str:
     """A digest of the code that writes first views and of the code that reads them: either may have changed."""
-    writers = [
-        Path(__file__).with_name(name).read_bytes() for name in ("app_view.py", "explorer_data.py", "colourings.py")
-    ]
-    return digest(*writers, front_end.bundle("live_view.js"))
+    here, files = Path(__file__).parent, ("app_view.py", "explorer_data.py", "colourings.py", "web/live_city.js")
+    return digest(*[(here / name).read_bytes() for name in files], front_end.bundle("live_view.js"))

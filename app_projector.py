@@ -5,9 +5,11 @@ Not a command. `streamlit run streamlit_app.py` shows it at work.
 
 import dataclasses
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 import similarity
 from app_address import URL, clear_picked, picked_row, set_picked, tile_name
@@ -22,7 +24,7 @@ from app_city import (
     trustworthiness,
 )
 from app_controls import choose_view
-from app_first_view import has_first_view, keep_first_view, read_first_view
+from app_first_view import FirstView, has_first_view, keep_first_view, read_first_view
 from app_jobs import show_error
 from app_places import NEIGHBOURS, Place, any_place, choose_latlon, nearest, show_layers, show_place, tile_place
 from app_points import choose_table, show_table, table_pins
@@ -55,6 +57,13 @@ TABS = PICKED, ANYWHERE, TABLE, SUM, WALK, STATISTICS = (
 )
 
 
+class Frame(NamedTuple):
+    """The upper part of the page, empty at first."""
+
+    heading: DeltaGenerator
+    view: DeltaGenerator
+
+
 @dataclasses.dataclass(frozen=True)
 class Answer:
     """The tiles that the open tab found: rows of the embeddings, most similar first, and a note for each."""
@@ -63,20 +72,27 @@ class Answer:
     notes: list[str]
 
 
-def projector_page(source: Source) -> None:
-    """Draw the page. The open tab's search runs once; the linked view marks its answer and the tab lists it."""
-    view = choose_view()
-    top, view_area = st.container(), st.container()
-    stamp = source.stamp()
-    first = read_first_view(source) if is_plain(view) and st.session_state.get("opened") != stamp else None
+def show_known_city(source: Source, view: View, frame: Frame) -> FirstView | None:
+    """Show a city that was open before, though not in this session, before it is opened; None if it is none."""
+    first = read_first_view(source) if st.session_state.get("opened") != source.stamp() else None
     if first is not None:
-        with top:
-            st.markdown(first.heading)
-        with view_area:
+        frame.heading.markdown(first.heading)
+        with frame.view:
             show_first_view(first, view)
-    with top:
+    return first
+
+
+def projector_page(source: Source, frame: Frame, first: FirstView | None) -> None:
+    """Draw the page. The open tab's search runs once; the linked view marks its answer and the tab lists it.
+
+    `first` is what `show_known_city` has shown of the city.
+    """
+    view = choose_view()
+    if first is None and is_plain(view):
+        first = show_known_city(source, view, frame)
+    with frame.heading:
         city = open_city(source)
-        st.session_state["opened"] = stamp
+        st.session_state["opened"] = source.stamp()
         if first is None:
             show_heading(source, city)
         projection = open_projection(source, city, view)
@@ -111,7 +127,7 @@ def projector_page(source: Source) -> None:
         marks = dataclasses.replace(marks, pins=table_pins(table, city, projection))
 
     # show it twice
-    with view_area:
+    with frame.view:
         if first is None:
             show_linked_view(city, view, projection, source.tiles.cache_dir, picked=row, marks=marks)
         else:

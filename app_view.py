@@ -8,6 +8,7 @@ Vectors stay in Python.
 """
 
 import dataclasses
+import gzip
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -50,6 +51,11 @@ def components() -> dict[str, Callable]:
         "pictures": make("loc2vec_pictures", js=web("live_pictures.js")),
         "plotly": make("loc2vec_plotly", js=front_end.plotly_script() + web("live_plotly.js")),
     }
+
+
+def load_explorer() -> None:
+    """Send the code that draws views, once for the page."""
+    components()["explorer"](key="explorer")
 
 
 def load_plotly(view: View) -> None:
@@ -182,7 +188,6 @@ def send_view(
         if on_ground and (moved := st.session_state[name].get("ground")):
             on_ground(moved["tiles"])
 
-    components()["explorer"](key=f"explorer {key}")
     components()["view"](key=name, data=data | more, on_click_change=keep, on_ground_change=follow)
 
 
@@ -226,7 +231,7 @@ def keep_payload(city: str, payload: bytes) -> bytes:
 
 
 def city_payload(city: City, cache_dir: str) -> bytes:
-    """Facts about a city's tiles for the linked view: 32 letters that name the city, then JSON."""
+    """Facts about a city's tiles for the linked view: 32 letters that name the city, then JSON as gzip."""
     key = city_key(city)
     if (known := payloads().get(key)) is not None:
         return known
@@ -242,7 +247,8 @@ def pack_payload(city: City, cluster: np.ndarray, frame: dict[str, Any]) -> byte
     data |= {"sprites": sheet_frame(), "map": frame | {"image": ""}}
     if (named := find_place_names(city.store.tiles_root)) is not None:
         data["names"] = explorer.packed_names(city, named)
-    return keep_payload(key, key.encode() + json.dumps(data, separators=(",", ":"), allow_nan=False).encode())
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    return keep_payload(key, key.encode() + gzip.compress(text.encode(), compresslevel=1, mtime=0))
 
 
 def answer_picture_requests(city: City, key: str = "projector") -> None:

@@ -36,7 +36,7 @@ FIRST_PORT, PORTS_TRIED = 8501, 100
 STREAMLIT = """
 import runpy, sys
 sys.path.append(sys.argv.pop(1))
-import explorer_data, pandas, plotly.graph_objects, similarity, user_tables, vector_city
+import pandas, plotly.graph_objects, streamlit_app, user_tables
 runpy.run_module("streamlit", run_name="__main__", alter_sys=True)
 """
 GRACE_S = 5  # until the app is killed, after a signal asked it to end

@@ -6,41 +6,56 @@ streamlit run streamlit_app.py -- --vectors COUNTRY/
 python run_interactive_viz.py streamlit
 """
 
+import time
 from typing import NoReturn, override
 
 import streamlit as st
 
 from app_address import URL
 from app_compare import compare_page
-from app_controls import AppFlags, choose_source, choose_vectors
+from app_controls import AppFlags, choose_source, choose_vectors, source_at_first, view_at_first
 from app_jobs import show_error
-from app_projector import projector_page
+from app_projector import Frame, projector_page, show_known_city
 from app_search import search_page
 from app_vectors import vectors_page
+from app_view import load_explorer
 from cli import DeviceFlags, ModelFlags, Parser, TilesFlags, UserError, VectorFlags, WorkError, add_flags, read_flags
 from front_end import WEB
 
-PAGES = {
-    "Embedding projector": projector_page,
-    "Similarity Search (Annoy)": search_page,
-    "Compare checkpoints": compare_page,
-}
+PROJECTOR = "Embedding projector"
+OTHER_PAGES = {"Similarity Search (Annoy)": search_page, "Compare checkpoints": compare_page}
+FIRST_VIEW_S = 0.3  # in which the browser fetches what draws the first view, and not yet what draws the sidebar
 
 
 def main() -> None:
-    """Read the flags, let the sidebar choose what is open and how, and draw that page."""
+    """Read the flags, let the sidebar choose what is open and how, and draw that page.
+
+    A new visitor sees a city that was open before at once: its dots and its map come before the sidebar.
+    """
     st.set_page_config("Loc2Vec explorer", page_icon=str(WEB / "icon.svg"), layout="wide")
     st.html(WEB / "live_app.css")
+    load_explorer()
+    frame = Frame(st.container(), st.container())
     try:
         tiles, model, device, app, vectors = read_app_flags()
+        first = None
+        if not st.query_params and vectors.vectors is None:  # nothing is chosen yet
+            first = show_known_city(source_at_first(tiles, model, device, app), view_at_first(), frame)
+            if first is not None:
+                time.sleep(FIRST_VIEW_S)
         st.sidebar.title("Loc2Vec")
         modes = st.sidebar.container()
         shown = choose_vectors(vectors, tiles, device)
         if shown is not None:
             vectors_page(shown)
             return
-        mode = modes.radio("Mode", list(PAGES), key="mode", bind=URL, label_visibility="collapsed")
-        PAGES[mode](choose_source(tiles, model, device, app))
+        pages = [PROJECTOR, *OTHER_PAGES]
+        mode = modes.radio("Mode", pages, key="mode", bind=URL, label_visibility="collapsed")
+        source = choose_source(tiles, model, device, app)
+        if mode == PROJECTOR:
+            projector_page(source, frame, first)
+        else:
+            OTHER_PAGES[mode](source)
     except (UserError, WorkError, OSError) as error:
         show_error(error)
 

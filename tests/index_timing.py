@@ -30,7 +30,8 @@ def main() -> None:
     args = parser.parse_args()
     exports = [read_export(path) for path in args.files]
     real = np.concatenate([export.vectors[~export.blank] for export in exports])
-    vectors, queries = made_up(real, args.count), made_up(real, QUERIES, seed=1)
+    near = exact(real, real, 9)
+    vectors, queries = made_up(real, near, args.count), made_up(real, near, QUERIES, seed=1)
     truth = exact(vectors, queries)
     print(f"{len(real):,} real vectors, {len(vectors):,} searched, {vectors.shape[1]} numbers each; processor time")
     for name in args.only:
@@ -38,14 +39,13 @@ def main() -> None:
             print(line, flush=True)
 
 
-def made_up(real: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
+def made_up(real: np.ndarray, near: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
     """Vectors among real ones, `(count, D)` of unit length: a random mean of one and its eight nearest, and noise.
 
+    `near (N, 9)` are the nearest of each of `real (N, D)`, itself included.
     The noise is a third as long as the distance to these, so that made-up vectors do not lie on a few lines.
     """
-    rng = np.random.default_rng(seed)
-    near = exact(real, real, 9)
-    parts = []
+    rng, parts = np.random.default_rng(seed), []
     for first in range(0, count, 1 << 16):
         chosen = near[rng.integers(len(real), size=min(1 << 16, count - first))]
         around = real[chosen]  # (n, 9, D)

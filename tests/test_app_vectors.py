@@ -1,7 +1,6 @@
 """The live app on what has no tiles: a dataset, a file of vectors, and a table of a visitor's own."""
 
 import io
-import json
 import re
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
+import app_controls
 import app_first_view
 import app_vectors
 import exports
@@ -24,6 +24,7 @@ import vector_dataset
 from conftest import REPO, made_up_embeddings, page_json, write_vectors
 from test_streamlit_app import (  # noqa: F401 - fixtures
     cache,
+    city_data,
     component,
     components,
     error,
@@ -54,7 +55,7 @@ def whole(dataset: Path):
 
 def view_count(app: AppTest) -> int:
     """How many tiles the view got."""
-    return json.loads(components(app, "loc2vec_city")[0].bytes[32:])["count"]
+    return city_data(components(app, "loc2vec_city")[0])["count"]
 
 
 # --- reading -----------------------------------------------------------------------------------------------
@@ -183,7 +184,7 @@ def test_tiles_in_view_are_loaded_and_keep_their_places(open_vectors_app, monkey
     app.session_state["vectors ground"] = [91525.0, 43780.0, 91533.0, 43788.0]
     app.run()
     here = tiles.rows_within(91523, 43778, 91535, 43790)
-    data = json.loads(components(app, "loc2vec_city")[0].bytes[32:])
+    data = city_data(components(app, "loc2vec_city")[0])
     assert 1000 < data["count"] < 1000 + len(here)
     before = components(app, "loc2vec_city")[0].bytes
     app.session_state["vectors ground"] = [91526.0, 43781.0, 91532.0, 43787.0]  # inside what is loaded
@@ -213,7 +214,7 @@ def test_a_result_that_is_not_loaded_is_a_pin(open_vectors_app, monkeypatch):
     monkeypatch.setattr("app_controls.OVERVIEW", 1000)
     app = open_vectors_app(address={"vectors_tile": PICKED})
     view = component(app, "loc2vec_view")
-    data = json.loads(components(app, "loc2vec_city")[0].bytes[32:])
+    data = city_data(components(app, "loc2vec_city")[0])
     import base64
 
     shown = np.frombuffer(base64.b64decode(data["arrays"]["tile_xy"]["data"]), np.int32).reshape(-1, 2)
@@ -412,7 +413,7 @@ def test_bad_tables_are_said_as_embed_py_says_them(upload, name, data, words):
 # --- the first view ----------------------------------------------------------------------------------------
 
 
-def test_the_second_start_shows_dots_and_map_before_the_city_is_opened(open_app, monkeypatch, cache):  # noqa: F811
+def test_the_second_start_shows_dots_and_map_before_the_sidebar_and_the_city(open_app, monkeypatch, cache):  # noqa: F811
     first = open_app()
     first.run()  # the map is drawn by now
     assert list(cache.glob("first-view-*.l2v"))
@@ -420,10 +421,12 @@ def test_the_second_start_shows_dots_and_map_before_the_city_is_opened(open_app,
     order = []
     open_city = app_vectors_module("open_city")
     monkeypatch.setattr("app_projector.open_city", lambda source: order.append("city") or open_city(source))
+    find = app_controls.find_vectors
+    monkeypatch.setattr(app_controls, "find_vectors", lambda: order.append("sidebar") or find())
     show = app_vectors_module("show_first_view")
     monkeypatch.setattr("app_projector.show_first_view", lambda *a: order.append("view") or show(*a))
     again = open_app()
-    assert order[:2] == ["view", "city"]
+    assert order[:3] == ["view", "sidebar", "city"]
     assert components(again, "loc2vec_city")[0].bytes == sent
     view = component(again, "loc2vec_view")
     again.run()
@@ -436,7 +439,7 @@ def app_vectors_module(name: str):
     return getattr(app_projector, name)
 
 
-@pytest.mark.parametrize("changed", ["explorer_data.py", "web/live_view.js"])
+@pytest.mark.parametrize("changed", ["explorer_data.py", "web/live_view.js", "web/live_city.js"])
 def test_a_first_view_of_other_code_is_not_shown(open_app, cache, tmp_path, changed):  # noqa: F811
     """What the browser's code expects and what was kept must fit, also after an update of this project."""
     app = open_app()

@@ -1,6 +1,7 @@
 """The live app without a browser: every mode, every failure, what is kept and what is never computed twice."""
 
 import base64
+import gzip
 import json
 import re
 import shutil
@@ -9,6 +10,7 @@ import time
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -105,6 +107,11 @@ def component(app: AppTest, name: str) -> dict:
     return json.loads(found[0].json or found[0].mixed.json)
 
 
+def city_data(city: Any) -> dict:
+    """What the component "loc2vec_city" tells the browser about the tiles."""
+    return json.loads(gzip.decompress(city.bytes[32:]))
+
+
 def results(app: AppTest) -> list[tuple[int, int]]:
     """The tiles of the last gallery, in order."""
     return [tuple(map(int, item["id"].split("/"))) for item in component(app, "loc2vec_gallery")["items"]]
@@ -132,7 +139,7 @@ def test_colouring_reaches_the_view(open_app):
 
 def test_app_and_page_colour_alike(open_app):
     app = open_app()
-    in_page = json.loads(components(app, "loc2vec_city")[0].bytes[32:])["colourings"]
+    in_page = city_data(components(app, "loc2vec_city")[0])["colourings"]
     assert len(in_page) == 6 and app.selectbox(key="colour").options == [entry["label"] for entry in in_page]
 
 
@@ -427,7 +434,7 @@ def test_opening_a_city_reads_only_the_tiles_on_the_screen(open_app, monkeypatch
 def test_a_sheet_of_pictures_comes_when_it_is_asked_for(open_app, tiny_tiles, tiny_checkpoint, cache):
     app = open_app()
     view, city = component(app, "loc2vec_view"), components(app, "loc2vec_city")[0]
-    data = json.loads(city.bytes[32:])
+    data = city_data(city)
     assert data["sprites"]["sheets"] == [] and not data["map"]["image"]
     maps = [json.loads(found.json or found.mixed.json) for found in components(app, "loc2vec_pictures")]
     assert any(found.get("map", "").startswith("data:image/webp") for found in maps)

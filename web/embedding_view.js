@@ -79,7 +79,8 @@ export class EmbeddingView extends TileView {
     const known = this.points.get(name);
     if (known) return known;
     const { points, scale } = this.data.projections[name];
-    const coordinates = Float32Array.from(arrayOf(points), (step, i) => step * scale[i % scale.length]);
+    const coordinates = new Float32Array(arrayOf(points));
+    for (let i = 0; i < coordinates.length; i++) coordinates[i] *= scale[i % scale.length];
     this.points.set(name, coordinates);
     return coordinates;
   }
@@ -280,10 +281,10 @@ export class EmbeddingView extends TileView {
   /** Grey dots come first, so that none hides a coloured one. */
   sortAndPaint() {
     const { explorer } = this;
-    const rows = [...this.order.keys()];
-    const grey = rows.filter((row) => explorer.isGrey(row));
-    this.order.set([...grey, ...rows.filter((row) => !explorer.isGrey(row))]);
-    this.host.dataset.grey = String(grey.length);
+    let [grey, coloured] = [0, this.order.length];
+    for (let row = coloured - 1; row >= 0; row--) if (!explorer.isGrey(row)) this.order[--coloured] = row;
+    for (let row = 0; grey < coloured; row++) if (explorer.isGrey(row)) this.order[grey++] = row;
+    this.host.dataset.grey = String(grey);
     this.colours = explorer.rgba(1, rgbaOf(explorer.ink.greyDot));
     this.paint();
   }
@@ -296,6 +297,7 @@ export class EmbeddingView extends TileView {
 
   draw() {
     if (!this.byPlotly) this.drawDots();
+    this.blank = false;
     this.drawMarks();
   }
 

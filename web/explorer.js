@@ -4,6 +4,7 @@ import { hashOf, withHash } from "./address.js";
 import { AddressBar } from "./address_bar.js";
 import { cssColours } from "./colour.js";
 import { Colourings } from "./colourings.js";
+import { painted } from "./dom.js";
 import { EmbeddingView } from "./embedding_view.js";
 import { passing } from "./filters.js";
 import { Frame } from "./frame.js";
@@ -49,6 +50,7 @@ export class Explorer {
     this.pictures = new Pictures(data, this.tiles, () => this.pictureLoaded());
     this.hovered = -1;
     this.colourRun = 0; // counts changes of colours and of what is grey
+    this.labelled = false; // the views have labels; they come once the dots are on the screen
     /** @type {Map<string, {key: string, value: any}>} */
     this.answers = new Map();
     /** @type {Uint8Array | null} 1 for each tile that passes the filters; null without filters */
@@ -84,6 +86,9 @@ export class Explorer {
     this.panes.notice.hidden = this.embedding.webgl;
     this.setTool();
     await this.embedding.show(this.state.alg, this.state.dim, { animate: false });
+    await painted();
+    this.labelled = true;
+    this.drawMarks();
   }
 
   async start() {

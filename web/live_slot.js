@@ -3,7 +3,7 @@
 
 /** @import { Component, LiveData } from "./types.d.ts" */
 
-const WAIT_MS = 30;
+const WAIT_MS = 8;
 
 /** @param {Component<LiveData>} component */
 export default async function (component) {

@@ -26,7 +26,7 @@ import { Sheets } from "./sheets.js";
 const SHEETS_AT_ONCE = 6; // in one request
 const ASK_AFTER_MS = 30; // so that one request covers what is drawn together
 const ANSWER_MS = 15_000; // a request without an answer after this time is repeated
-const WAIT_MS = 30;
+const WAIT_MS = 8;
 const MOVED_MS = 350; // after the last movement of the map Python learns what it shows
 const COSINE_STEPS = 32767; // between 0 and 1, of app_view.py
 

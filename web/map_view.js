@@ -38,7 +38,8 @@ export class MapView extends TileView {
     const { origin: [x, y], width, height, px_per_tile: px } = data.map;
     this.extent = { x, y, width: width / px, height: height / px }; // in tiles
     this.sparse = this.tiles.count < FEW_SHARE * data.map.tiles;
-    this.middles = Float64Array.from(this.tiles.centres, (_, row) => this.tiles.mapX(row) + 0.5); // of the tiles, from left to right
+    this.middles = new Float64Array(this.tiles.count); // of the tiles, from left to right
+    for (let row = 0; row < this.tiles.count; row++) this.middles[row] = this.tiles.mapX(row) + 0.5;
     this.positions = new Float32Array(2 * this.tiles.count);
     this.scale = 1; // pixels per tile
     this.left = x; // tile coordinates of the view's upper left corner
@@ -177,6 +178,7 @@ export class MapView extends TileView {
   }
 
   drawGround() {
+    this.blank = false;
     const context = context2d(this.canvas);
     this.clear(context);
     context.globalAlpha = this.explorer.dark ? NIGHT_ALPHA : 1;

@@ -93,10 +93,13 @@ export class PixelDots {
     const ratio = pixelRatio();
     const half = (size * ratio) / 2;
     for (const row of order) {
-      const [x, y, colour] = [(positions[2 * row] + SPARE_PX) * ratio, (positions[2 * row + 1] + SPARE_PX) * ratio, colours[row]];
-      const [left, right] = [Math.max(0, wholePixel(x - half)), Math.min(width, wholePixel(x + half))];
-      const [top, bottom] = [Math.max(0, wholePixel(y - half)), Math.min(height, wholePixel(y + half))];
-      for (let down = top; down < bottom; down++) {
+      const x = (positions[2 * row] + SPARE_PX) * ratio;
+      const y = (positions[2 * row + 1] + SPARE_PX) * ratio;
+      const colour = colours[row];
+      const left = Math.max(0, wholePixel(x - half));
+      const right = Math.min(width, wholePixel(x + half));
+      const bottom = Math.min(height, wholePixel(y + half));
+      for (let down = Math.max(0, wholePixel(y - half)); down < bottom; down++) {
         for (let at = down * width + left; at < down * width + right; at++) pixels[at] = blended(pixels[at], colour, colour >>> 24);
       }
     }

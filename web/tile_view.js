@@ -50,6 +50,7 @@ export class TileView {
     /** @type {{key: string, labels: Label[]}} names of categories, kept while nothing moves */
     this.named = { key: "", labels: [] };
     this.moving = false; // dots fly from one projection to the next
+    this.blank = true; // nothing was drawn yet
     this.measure();
     this.stops = new AbortController();
     this.resizing = new ResizeObserver(() => this.resized());
@@ -339,7 +340,7 @@ export class TileView {
   }
 
   drawMarks() {
-    if (this.moving) return;
+    if (this.moving || this.blank) return;
     const context = context2d(this.overlay);
     this.clear(context);
     const { rings, path, pins = [] } = this.explorer.marks();
@@ -377,6 +378,7 @@ export class TileView {
   labels(context) {
     const { explorer, width, height } = this;
     const { legend, state } = explorer;
+    if (!explorer.labelled) return [];
     if (legend.kind !== "category" || state.labels === "none" || !this.labelRepeats) {
       this.named = { key: "", labels: [] };
       this.host.dataset.labels = "";

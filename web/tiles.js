@@ -30,7 +30,8 @@ export class Tiles {
     this.partStart = this.startOfParts();
     this.centres = Array.from({ length: this.count }, (_, row) =>
       latlonOfTile(this.x(row) + 0.5, this.y(row) + 0.5, this.zoom));
-    this.rows = new Map(this.centres.map((_, row) => [this.key(this.x(row), this.y(row)), row]));
+    /** @type {Map<number, number> | null} by `key` */
+    this.rows = null;
   }
 
   /** @param {number} row */
@@ -68,7 +69,10 @@ export class Tiles {
    * @param {number} x
    * @param {number} y
    */
-  rowAt(x, y) { return this.rows.get(this.key(x, y)) ?? -1; }
+  rowAt(x, y) {
+    this.rows ??= new Map(this.centres.map((_, row) => [this.key(this.x(row), this.y(row)), row]));
+    return this.rows.get(this.key(x, y)) ?? -1;
+  }
 
   /**
    * The same for an x on the map (see mapX).
