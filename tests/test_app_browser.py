@@ -209,8 +209,7 @@ def test_a_place_is_found_by_its_name(visit, viewport):
     page.get_by_role("tab", name="Any place").click()
     page.get_by_role("tabpanel", name="Any place").get_by_text("Most similar tiles").wait_for()
     latitude = tile_grid.latlon_of_tile(np.add(STREET_TILE, (0.25, 0.75)))[0]
-    field = page.get_by_label(re.compile("^Latitude"))
-    expect(field).to_have_value(f"{latitude:.5f}")
+    expect(page.get_by_label(re.compile("^Latitude"))).to_have_value(f"{latitude:.5f}")
 
 
 def test_pictures_come_when_their_tiles_come_into_view(visit):
