@@ -815,7 +815,8 @@ sys.path.insert(0, sys.argv[1])
 import torch
 from model import Encoder, EncoderConfig, LossConfig, batch_loss
 from distributed import distribute, init_distributed
-with init_distributed("cpu") as group:
+
+def step(group):  # a function, so that the network is gone before the processes leave each other
     torch.manual_seed(0)
     encoder = Encoder(EncoderConfig(embedding_dim=16, tile_size=32)).double()
     network = distribute(encoder, group) if group.size > 1 else encoder
@@ -828,6 +829,9 @@ with init_distributed("cpu") as group:
     if group.is_main_process:
         found = {name: weights.grad for name, weights in encoder.named_parameters()} | dict(encoder.named_buffers())
         torch.save({**found, "loss": loss.detach()}, sys.argv[2])
+
+with init_distributed("cpu") as group:
+    step(group)
 """
 
 
