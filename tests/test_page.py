@@ -818,6 +818,11 @@ def test_find_a_place_by_name_in_any_script(visit, city, device):
     box.press("Escape")
     assert page.get_by_role("listbox").is_hidden() and box.input_value() == "platz"
     box.fill("platz")
+    last = page.locator(".found-place .found-name").last.text_content()
+    box.press("ArrowUp")
+    box.press("Enter")
+    assert box.input_value() == last != EVIL_NAME, "what the arrow keys chose, not the first"
+    box.fill("platz")
     page.locator(".found-place").first.click()
     assert box.input_value() == EVIL_NAME and page.evaluate("window.attacked") is None
     assert page.locator("#explorer img").count() == 0

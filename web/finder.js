@@ -85,7 +85,7 @@ class Finder {
   }
 
   submit() {
-    if (!numbersIn(this.input.value)) this.search();
+    if (this.list.hidden && !numbersIn(this.input.value)) this.search();
     if (this.places.length) this.pick(Math.max(0, this.chosen));
     else this.message.textContent = find(this.explorer, this.input.value, this.names.count > 0);
   }
