@@ -6,7 +6,7 @@ Each picked tile has a slot: "projector", "query", "result", "a", "b" or "c". Th
 """
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 import streamlit as st
@@ -37,11 +37,28 @@ def picked_row(city: City, slot: str) -> int:
 def set_picked(slot: str, xy: Any) -> None:
     """Write the picked tile into the address."""
     st.query_params[f"{slot}_tile"] = f"{int(xy[0])}/{int(xy[1])}"
+    remember_address()
 
 
 def clear_picked(slot: str) -> None:
     """Remove the picked tile from the address."""
     st.query_params.pop(f"{slot}_tile", None)
+    remember_address()
+
+
+def remember_address() -> None:
+    """Keep the address for `rerun_page`."""
+    st.session_state["address"] = st.query_params.to_dict()
+
+
+def rerun_page() -> NoReturn:
+    """Run the whole page again, from a fragment, with the address that it had last.
+
+    A fragment that reruns by itself comes with the address that the browser had when it asked for that. A tile may have
+    been picked meanwhile.
+    """
+    st.query_params.from_dict(st.session_state.get("address", {}))
+    st.rerun(scope="app")
 
 
 def set_clicked(slot: str, tile: dict | None, point: dict | None) -> None:

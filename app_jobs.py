@@ -13,6 +13,7 @@ from typing import Any
 
 import streamlit as st
 
+from app_address import rerun_page
 from cli import UserError, WorkError, explain_os_error
 from progress_bars import progress_listener
 
@@ -120,13 +121,13 @@ def run_job(place: Any, key: str, title: str, work: Callable[[], Any], offer: st
 def _show_progress(key: str, job: Job) -> None:
     if job.future.done():
         st.session_state["warnings"] = job.warnings
-        st.rerun(scope="app")
+        rerun_page()
     left, right = st.columns([5, 1], vertical_alignment="bottom")
     left.progress(job.share, text=f"{job.title}: {job.step}, {job.share:.0%}")
     if right.button("Cancel", key=f"cancel {key}", width="stretch"):
         jobs().leave(key, session_id())
         st.session_state[f"cancelled {key}"] = True
-        st.rerun(scope="app")
+        rerun_page()
 
 
 # --- what the user reads -----------------------------------------------------------------------------------

@@ -31,11 +31,6 @@ PROJECT_COUNTS = (2_300, 22_000)
 HTML_TILES = (500, 5_000, 0)  # 0: every tile with content
 APP_TILES = (5_000, 100_000)  # of the second number, copies of the city stand side by side
 APP_STARTS = 3  # servers started at most, because each takes a while
-PAINTED = """wanted => new MutationObserver((_, observer) => {
-  if (!document.querySelector(wanted)) return;
-  observer.disconnect();
-  requestAnimationFrame(() => setTimeout(() => { window.paintedAt = performance.now(); }));
-}).observe(document, { subtree: true, childList: true, attributes: true })"""
 
 # --- search ------------------------------------------------------------------------------------------------
 
@@ -260,7 +255,10 @@ def first_plot(url: str, timeout: int = 60) -> float:
 
 def browser_seconds(url: str, wanted: str, timeout: int = 60) -> float:
     """Seconds from opening a page until `wanted` is on the screen, in a fresh headless Chromium."""
+    sys.path.insert(0, str(HERE / "tests"))
     from playwright.sync_api import sync_playwright
+
+    from page_timing import PAINTED
 
     with sync_playwright() as playwright:
         path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))

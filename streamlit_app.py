@@ -11,7 +11,7 @@ from typing import NoReturn, override
 
 import streamlit as st
 
-from app_address import URL
+from app_address import URL, remember_address
 from app_compare import compare_page
 from app_controls import AppFlags, choose_source, choose_vectors, source_at_first, view_at_first
 from app_jobs import show_error
@@ -35,11 +35,13 @@ def main() -> None:
     st.set_page_config("Loc2Vec explorer", page_icon=str(WEB / "icon.svg"), layout="wide")
     st.html(WEB / "live_app.css")
     load_explorer()
+    remember_address()
     frame = Frame(st.container(), st.container())
     try:
         tiles, model, device, app, vectors = read_app_flags()
         first = None
-        if not st.query_params and vectors.vectors is None:  # nothing is chosen yet
+        nothing_chosen = st.query_params.to_dict() in ({}, {"mode": PROJECTOR})
+        if nothing_chosen and vectors.vectors is None:
             first = show_known_city(source_at_first(tiles, model, device, app), view_at_first(), frame)
             if first is not None:
                 time.sleep(FIRST_VIEW_S)

@@ -25,6 +25,14 @@ FIGURES = (
 )
 HOVERS = 60
 FRAMES = 240
+# Sets window.paintedAt once an element `wanted` is on the screen.
+PAINTED = """
+wanted => new MutationObserver((_, observer) => {
+  if (!document.querySelector(wanted)) return;
+  observer.disconnect();
+  requestAnimationFrame(() => setTimeout(() => { window.paintedAt = performance.now(); }));
+}).observe(document, { subtree: true, childList: true, attributes: true })
+"""
 HOVER_SCRIPT = """
 async ([selector, count]) => {
   const pane = document.querySelector(selector), box = pane.getBoundingClientRect(), times = [];
