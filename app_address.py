@@ -37,27 +37,32 @@ def picked_row(city: City, slot: str) -> int:
 def set_picked(slot: str, xy: Any) -> None:
     """Write the picked tile into the address."""
     st.query_params[f"{slot}_tile"] = f"{int(xy[0])}/{int(xy[1])}"
-    remember_address()
+    remember_picks()
 
 
 def clear_picked(slot: str) -> None:
     """Remove the picked tile from the address."""
     st.query_params.pop(f"{slot}_tile", None)
-    remember_address()
+    remember_picks()
 
 
-def remember_address() -> None:
-    """Keep the address for `rerun_page`."""
-    st.session_state["address"] = st.query_params.to_dict()
+def remember_picks() -> None:
+    """Keep the picked tiles for `rerun_page`."""
+    st.session_state["picks"] = {name: value for name, value in st.query_params.items() if name.endswith("_tile")}
 
 
 def rerun_page() -> NoReturn:
-    """Run the whole page again, from a fragment, with the address that it had last.
+    """Run the whole page again, from a fragment, with the tiles that were picked last.
 
     A fragment that reruns by itself comes with the address that the browser had when it asked for that. A tile may have
     been picked meanwhile.
     """
-    st.query_params.from_dict(st.session_state.get("address", {}))
+    picks = st.session_state.get("picks", {})
+    for name in [name for name in st.query_params if name.endswith("_tile") and name not in picks]:
+        del st.query_params[name]
+    for name, value in picks.items():
+        if st.query_params.get(name) != value:
+            st.query_params[name] = value
     st.rerun(scope="app")
 
 

@@ -11,7 +11,7 @@ from typing import NoReturn, override
 
 import streamlit as st
 
-from app_address import URL, remember_address
+from app_address import URL, remember_picks
 from app_compare import compare_page
 from app_controls import AppFlags, choose_source, choose_vectors, source_at_first, view_at_first
 from app_jobs import show_error
@@ -35,7 +35,8 @@ def main() -> None:
     st.set_page_config("Loc2Vec explorer", page_icon=str(WEB / "icon.svg"), layout="wide")
     st.html(WEB / "live_app.css")
     load_explorer()
-    remember_address()
+    remember_picks()
+    st.sidebar.title("Loc2Vec")  # so that the view does not move when the rest of the sidebar comes
     frame = Frame(st.container(), st.container())
     try:
         tiles, model, device, app, vectors = read_app_flags()
@@ -45,7 +46,6 @@ def main() -> None:
             first = show_known_city(source_at_first(tiles, model, device, app), view_at_first(), frame)
             if first is not None:
                 time.sleep(FIRST_VIEW_S)
-        st.sidebar.title("Loc2Vec")
         modes = st.sidebar.container()
         shown = choose_vectors(vectors, tiles, device)
         if shown is not None:

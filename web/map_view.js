@@ -72,6 +72,7 @@ export class MapView extends TileView {
     this.dots.fit(this.width, this.height);
     if (this.showsAll) this.reset();
     else this.redraw();
+    if (!this.blank) this.drawGround(); // now: a map of another size is empty until it is drawn
   }
 
   redraw() {
