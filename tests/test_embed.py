@@ -149,8 +149,8 @@ def test_pictures_of_drawn_tiles_are_those_of_the_pngs(ground, from_pngs, tmp_pa
 # --- stopping and going on ---------------------------------------------------------------------------------
 
 
-def stop_after(monkeypatch, count):
-    """Let the pass be stopped by a signal after some blocks of tiles."""
+def run_stopped(run, monkeypatch, count, **options):
+    """Begin `out.parquet`; a signal stops the pass after some blocks of tiles."""
     whole = streaming.completed
 
     def stopped(*args):
@@ -159,7 +159,10 @@ def stop_after(monkeypatch, count):
                 raise StopRequested(signal.SIGTERM)
             yield done
 
-    monkeypatch.setattr(streaming, "completed", stopped)
+    with monkeypatch.context() as patch:
+        patch.setattr(streaming, "completed", stopped)
+        with pytest.raises(StopRequested):
+            run("-o", "out.parquet", **options)
 
 
 def same_tables(one: Path, other: Path) -> None:
@@ -170,10 +173,7 @@ def same_tables(one: Path, other: Path) -> None:
 
 def test_a_stopped_pass_goes_on_where_it_was(run, tmp_path, monkeypatch):
     run("-o", "calm.parquet")
-    with monkeypatch.context() as patch:
-        stop_after(patch, 2)
-        with pytest.raises(StopRequested):
-            run("-o", "out.parquet")
+    run_stopped(run, monkeypatch, 2)
     scratch = tmp_path / ".out.parquet.partial"
     assert not (tmp_path / "out.parquet").exists() and list(scratch.glob("part-*.l2v"))
     drawn, whole = [], streaming._embed_metatile
@@ -194,10 +194,7 @@ def test_a_stopped_pass_goes_on_where_it_was(run, tmp_path, monkeypatch):
 def test_unfinished_work_that_is_damaged_or_of_another_command_is_not_used(run, tmp_path, monkeypatch):
     run("-o", "calm.parquet")
     for damage in ("part", "area", "box"):
-        with monkeypatch.context() as patch:
-            stop_after(patch, 1)
-            with pytest.raises(StopRequested):
-                run("-o", "out.parquet", box="71.40,51.12,71.42,51.13" if damage == "box" else BOX)
+        run_stopped(run, monkeypatch, 1, box="71.40,51.12,71.42,51.13" if damage == "box" else BOX)
         for path in (tmp_path / ".out.parquet.partial").glob(f"{damage}*.l2v"):
             data = bytearray(path.read_bytes())
             data[len(data) // 2] ^= 1
@@ -236,10 +233,7 @@ def test_a_kill_while_unfinished_work_is_removed(run, tmp_path, monkeypatch):
 
 def test_a_kill_while_the_index_of_another_box_is_written(run, tmp_path, monkeypatch):
     run("-o", "calm.parquet")
-    with monkeypatch.context() as patch:
-        stop_after(patch, 2)
-        with pytest.raises(StopRequested):
-            run("-o", "out.parquet")
+    run_stopped(run, monkeypatch, 2)
     with monkeypatch.context() as patch:
         patch.setattr(streaming, "save_cache", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):

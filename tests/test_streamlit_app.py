@@ -601,3 +601,20 @@ def test_checkpoints_under_checkpoints_and_runs_can_be_chosen(open_app, tmp_path
         save_untrained(tmp_path / name)
     options = open_app().selectbox(key="model").options
     assert {"checkpoints/a.pth", "runs/second/b.pth"} <= set(options)
+
+
+def test_a_page_that_reruns_by_itself_keeps_the_tile_picked_meanwhile():
+    def page() -> None:
+        import streamlit as st
+
+        import app_address
+
+        if "again" not in st.session_state:
+            st.session_state["again"] = True
+            app_address.set_picked("projector", (1, 2))
+            st.query_params.from_dict({"algorithm": "TSNE", "a_tile": "3/4"})  # the address of an earlier moment
+            app_address.rerun_page()
+
+    address = AppTest.from_function(page).run().query_params
+    assert "a_tile" not in address and set(address) == {"algorithm", "projector_tile"}
+    assert address["projector_tile"] in ("1/2", ["1/2"])
