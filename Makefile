@@ -1,5 +1,5 @@
 # Every target installs what it needs first. ARGS is passed to the script: make train ARGS="--epochs 5"
-MAKEFLAGS += --no-print-directory
+MAKEFLAGS += --no-print-directory --no-builtin-rules
 PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest -q
 ARGS ?=
