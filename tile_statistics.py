@@ -96,16 +96,32 @@ def ring_means(store: TileStore, statistics: np.ndarray) -> list[np.ndarray]:
     return means
 
 
-def composition(fields: dict[str, np.ndarray]) -> np.ndarray:
+@dataclasses.dataclass(frozen=True)
+class TargetGroup:
+    """Some targets `values (N, n)` of a city's tiles: their weight, and how they are standardised.
+
+    No value counts for more than `limit` deviations. `floor` is added to the deviation, so that what hardly ever occurs
+    does not outweigh everything else.
+    """
+
+    values: np.ndarray
+    weight: float
+    limit: float
+    floor: float
+
+
+def composition(mean: np.ndarray, total: np.ndarray) -> np.ndarray:
     """What each layer consists of, whatever its amount: shares of brightness, of sizes of pieces, of compact areas.
 
-    Where little is drawn, the values shrink to the mean over all tiles.
+    For statistics `mean (N, L * 47)`. Where little is drawn, the values shrink to those of `total (L * 47)`, the sum
+    over all cities. If they shrank to the mean of their own city, an empty layer would tell which city it is in.
     """
+    fields = _fields(np.concatenate([mean, total[None]]))
     area = fields["shares"].sum(axis=2)
 
-    def per(part: np.ndarray, total: np.ndarray, prior: float) -> np.ndarray:
-        mean = part.sum(axis=0) / np.maximum(total.sum(axis=0), 1e-6)[:, None]
-        return ((part + prior * mean) / (total + prior)[..., None]).reshape(len(part), -1)
+    def per(part: np.ndarray, whole: np.ndarray, prior: float) -> np.ndarray:
+        usual = part[-1] / np.maximum(whole[-1], 1e-6)[:, None]
+        return ((part[:-1] + prior * usual) / (whole[:-1] + prior)[..., None]).reshape(len(mean), -1)
 
     shape = np.concatenate([fields["outlines"], fields["pieces"]], axis=2)
     parts = [
@@ -117,19 +133,23 @@ def composition(fields: dict[str, np.ndarray]) -> np.ndarray:
     return np.concatenate(parts, axis=1)
 
 
-def target_groups(store: TileStore, statistics: np.ndarray, weights: TargetWeights) -> list["TargetGroup"]:
-    """All groups of targets of a city's tiles; `statistics (N, L * 47)`."""
+def target_groups(
+    means: Sequence[np.ndarray], totals: Sequence[np.ndarray], weights: TargetWeights
+) -> list[TargetGroup]:
+    """All groups of targets of a city, from the `ring_means` of its tiles, each `(N, L * 47)`.
+
+    `totals` are the sums of the same statistics over all cities, each `(L * 47)`.
+    """
     groups = []
-    for i, mean in enumerate(ring_means(store, statistics)):
-        fields = _fields(mean)
+    for i, (mean, total) in enumerate(zip(means, totals, strict=True)):
         groups.append(TargetGroup(np.log1p(mean), weights.amounts[i], limit=6.0, floor=0.1))
-        groups.append(TargetGroup(composition(fields), weights.composition[i], limit=3.0, floor=0.05))
+        groups.append(TargetGroup(composition(mean, total), weights.composition[i], limit=3.0, floor=0.05))
         if "buildings" in LAYERS:
-            layer = LAYERS.index("buildings")
+            layer, fields = LAYERS.index("buildings"), _fields(mean)
             parts = [fields[name][:, layer] for name in ("shares", "edges", "pieces", "sizes", "eroded")]
             amounts = np.log1p(np.concatenate(parts, axis=1))
             groups.append(TargetGroup(amounts, weights.buildings[i], limit=3.0, floor=0.1))
-    own = _fields(statistics)
+    own = _fields(means[0])
     shares = np.log1p(own["shares"])
     groups.append(TargetGroup(shares.reshape(len(shares), -1), weights.brightness, limit=3.0, floor=0.1))
     if "amenities" in LAYERS:
@@ -144,20 +164,6 @@ def _fields(statistics: np.ndarray) -> dict[str, np.ndarray]:
     cuts = np.cumsum(list(FIELDS.values()))[:-1]
     parts = np.split(statistics.reshape(len(statistics), len(LAYERS), -1), cuts, axis=2)
     return dict(zip(FIELDS, parts, strict=True))
-
-
-@dataclasses.dataclass(frozen=True)
-class TargetGroup:
-    """Some targets `values (N, n)` of a city's tiles: their weight, and how they are standardised.
-
-    No value counts for more than `limit` deviations. `floor` is added to the deviation, so that what hardly ever occurs
-    does not outweigh everything else.
-    """
-
-    values: np.ndarray
-    weight: float
-    limit: float
-    floor: float
 
 
 class Targets:
@@ -218,8 +224,13 @@ def city_targets(
     stores: Sequence[TileStore], rows: Sequence[np.ndarray], cache_dir: Path, num_workers: int
 ) -> list[np.ndarray]:
     """The targets `(N, components) float32` of every tile of each city, fitted on `rows` of each."""
-    weights = TargetWeights()
-    groups = [target_groups(store, store_statistics(store, cache_dir, num_workers), weights) for store in stores]
+    means = [ring_means(store, store_statistics(store, cache_dir, num_workers)) for store in stores]
     kept = [own[~store.blank[own]] for store, own in zip(stores, rows, strict=True)]
+    totals = [
+        np.sum([mean[own].sum(axis=0) for mean, own in zip(ring, kept, strict=True)], axis=0)
+        for ring in zip(*means, strict=True)
+    ]
+    weights = TargetWeights()
+    groups = [target_groups(city, totals, weights) for city in means]
     targets = Targets(groups, kept)
     return [targets.of(group) for group in groups]

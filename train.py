@@ -48,7 +48,7 @@ from vectors import rank_me, triplet_accuracy
 LAST, BEST = "last.pth", "best_model.pth"
 LOGGED = ("loss", "positive", "negative", "usage", "grad_norm")  # what a training step returns, and then the number 1
 COMPILE_PAYS_STEPS = 2000  # compiling takes about as long as this many steps save
-START_SAMPLE = 3000  # tiles from which the start of the multiscale encoder is computed
+START_SAMPLE = 6000  # tiles of each city from which the start of the multiscale encoder is computed
 MAP_SAMPLE = 2048  # tiles from which the multiscale encoder gets its fixed map; twice as many in the last epoch
 MAP_RIDGE = 1e-3  # penalty for what the decoder of the map differs in from the one that was trained
 PARTIAL_WEIGHT = 0.3  # of the statistics told from some of the scales only, beside those told from all
@@ -415,10 +415,9 @@ def start_from_weights(
 
 
 def training_sample(batches: TripletDataset) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
-    """The encoder's inputs for `START_SAMPLE` training tiles of all cities, and their rows in the targets, in parts."""
-    most = max(1, START_SAMPLE // len(batches.datasets))
+    """The encoder's inputs for `START_SAMPLE` training tiles of each city, and their rows in the targets, in parts."""
     for dataset, sampler, first_row in zip(batches.datasets, batches.samplers, batches.first_row, strict=True):
-        rows = with_content(dataset.store, sampler.rows, most)
+        rows = with_content(dataset.store, sampler.rows, START_SAMPLE)
         for first in progress(range(0, len(rows), 64), desc="measuring a sample", unit="batch"):
             part = rows[first : first + 64]
             inputs = dataset.inputs(dataset.store.tile_xy[part] + 0.5, batches.surroundings)

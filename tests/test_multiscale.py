@@ -18,7 +18,7 @@ from granulometry import RADII, _pixel_counts, shape_counts
 from model import EncoderConfig, build_network
 from multiscale import SURROUND_WIDTHS, MultiscaleEncoder
 from test_data_loader import with_holes
-from tile_statistics import FIELDS, RINGS, city_targets, plane_statistics, ring_means, store_statistics
+from tile_statistics import FIELDS, RINGS, city_targets, composition, plane_statistics, ring_means, store_statistics
 from tile_store import TileStore, open_store
 
 SIZE = 64
@@ -287,6 +287,15 @@ def test_statistics_are_those_of_the_planes_and_are_kept(store: TileStore, tmp_p
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     np.testing.assert_array_equal(store_statistics(store, tmp_path, 1).reshape(found.shape), found)
+
+
+def test_what_a_layer_consists_of_does_not_tell_the_city(store: TileStore, tmp_path: Path) -> None:
+    """Of a tile with an empty layer, its city would otherwise be known by the city's mean."""
+    statistics = store_statistics(store, tmp_path, 1)
+    total = statistics.sum(axis=0)
+    whole, half = composition(statistics, total), composition(statistics[::2], total)
+    np.testing.assert_array_equal(half, whole[::2])
+    assert (np.ptp(composition(np.zeros_like(statistics[:9]), total), axis=0) == 0).all()
 
 
 def test_targets_are_equal_for_equal_tiles_and_know_only_the_training_tiles(store: TileStore, tmp_path: Path) -> None:
