@@ -107,6 +107,8 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     try:
         verify_zip(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except (PermissionError, MemoryError):
+        raise
     except Exception as error:
         good = newest_good_checkpoint(path.parent, skip=path)
         instead = (

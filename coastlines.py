@@ -17,8 +17,8 @@ def sea_surfaces(
 ) -> tuple[list[shapely.MultiPolygon], list[shapely.Point]]:
     """The sea inside `frame` (None: the bounds of the lines), from coastlines that have water to their right.
 
-    Also returns a point in each doubtful part, which is left out: one that lies to the left of more than a twentieth
-    of the coast that it lies to the right of. A frame with west > east crosses 180 degrees.
+    Also returns a point in each doubtful part. A part is doubtful if most of its coast says that it is sea, but more
+    than a twentieth as much says that it is land; such parts are left out. A frame with west > east crosses 180 degrees.
     """
     lines = [shapely.LineString(unwrapped_line(shapely.get_coordinates(line))) for line in lines]
     west, south, east, north = frame or shapely.total_bounds(lines).tolist()

@@ -242,6 +242,11 @@ class TripletSampler:
                 "a tile cannot be near and far at once"
             )
         rows = np.arange(len(store)) if rows is None else np.asarray(rows)
+        if not len(rows):
+            raise UserError(
+                f"no training tile of {store.tiles_root} is left beside the validation blocks; "
+                "use a larger area or --val_share 0"
+            )
         rows = rows[~store.blank[rows]]
         if not len(rows):
             raise UserError(f"every tile of {store.tiles_root} is blank; nothing to train on")
@@ -365,6 +370,11 @@ class TripletDataset(Dataset):
         group: ProcessGroup | None = None,
     ):
         self.datasets, self.sample, self.augmentation = datasets, sample, augmentation
+        if augmentation.jitter >= sample.neg_radius:
+            raise UserError(
+                f"--jitter {augmentation.jitter:g} must be smaller than --neg_radius {sample.neg_radius}: "
+                "a window cannot be near and far at once"
+            )
         self.seed, self.views, self.surroundings = seed, views, surroundings
         self.device = datasets[0].device
         self.group = group or ProcessGroup(self.device)
@@ -487,10 +497,10 @@ def augment(
     """Flip and rotate the windows of each place at random (the 8 symmetries of the square), and blank layers by chance.
 
     `inputs` are `(B, C, S, S)` each, of any dtype, on any device: the tile and perhaps its surroundings, whose channels
-    are the layers once or twice and a mask. They may be changed in place. `generator` is on the CPU, so that every
-    device draws alike. With `part=(i, n)` they are part i of n of a larger batch, for which the random numbers are
-    drawn as a whole. Blanking layers keeps the network from matching two windows by what they share in one layer
-    (Sentiance, loc2vec).
+    are the layers once or several times and, for the surroundings, a mask. They may be changed in place. `generator` is
+    on the CPU, so that every device draws alike. With `part=(i, n)` they are part i of n of a larger batch, for which
+    the random numbers are drawn as a whole. Blanking layers keeps the network from matching two windows by what they
+    share in one layer (Sentiance, loc2vec).
 
     torchvision.transforms.v2 does not fit: it draws one transform per call, from the global generator.
     """

@@ -61,7 +61,7 @@ class ProcessGroup:
         return int(tensor)
 
     def gather(self, vectors: Tensor) -> Tensor:
-        """All processes' `vectors (b, D)` in the order of the batch, `(B, D)`, with gradient.
+        """All processes' `vectors (b, ...)` in the order of the batch, `(B, ...)`, with gradient.
 
         Every process computes the same loss from them, so it needs the gradient of its own rows only. That is
         multiplied by the number of processes, because DistributedDataParallel averages gradients.

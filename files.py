@@ -51,7 +51,6 @@ def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO]:
     encoding = None if "b" in mode else "utf-8"
     with atomic_path(path) as temporary, open(temporary, mode, encoding=encoding) as file:
         yield file
-        file.flush()
 
 
 def remove_work(folder: Path, finished: str) -> None:
@@ -149,7 +148,7 @@ def locked(path: Path | str, wait_s: float = 3600.0) -> Iterator[None]:
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock, busy = FileLock(path), path.with_suffix("")
+    lock, busy = FileLock(path), path.parent if path.name.startswith(".") else path.with_suffix("")
     try:
         try:
             lock.acquire(timeout=0)

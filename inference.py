@@ -35,8 +35,8 @@ BATCH_PIXELS = {"cpu": 1 << 18, "cuda": 1 << 23, "mps": 1 << 21}
 class Embedder:
     """An encoder and the tiles of a store on one device, ready to compute vectors.
 
-    The tiles are copied to the device once, and the encoder is prepared once, for the life of this object. `device`
-    moves the encoder; without it the tiles go where the encoder is.
+    The tiles are copied to the device once if they fit, and the encoder is prepared once, for the life of this object.
+    `device` moves the encoder; without it the tiles go where the encoder is.
     """
 
     def __init__(

@@ -95,12 +95,15 @@ def load_style(path: Path | str = STYLE_PATH) -> Style:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not readable as TOML: {error}") from None
     layers = table.get("layer", [])
+    classes = [layer.get("class", []) if isinstance(layer, dict) else layer for layer in layers]
+    if not all(isinstance(part, list) and all(isinstance(row, dict) for row in part) for part in (layers, *classes)):
+        raise UserError(f"{path}: a layer and its classes are lists; write [[layer]] and [[layer.class]]")
     names = tuple(layer.get("name") for layer in layers)
     if names != LAYERS:
         raise UserError(
             f"{path}: layers are {', '.join(map(str, names))}; expected, in this order: {', '.join(LAYERS)}"
         )
-    rows = [_style_class(path, number, row) for number, layer in enumerate(layers) for row in layer.get("class", [])]
+    rows = [_style_class(path, number, row) for number, part in enumerate(classes) for row in part]
     for (layer, name), count in Counter((row.layer, row.name) for row in rows).items():
         if count > 1:
             raise UserError(f"{path}: layer {LAYERS[layer]} has {count} classes named {name!r}; names must differ")

@@ -31,8 +31,8 @@ DEVIATION_FLOOR, DEVIATION_LIMIT = 0.02, 10.0  # of standardised features
 START_RIDGE = 0.05  # penalty of the linear start, per place
 PART_PRIOR = 0.5  # amount below which parts of a sum go to 0
 CONSTANT = 1.2  # constant part of a vector before it gets unit length; the rest has an average length of 1
-SHARE_STEEPNESS = 64  # the same for shares of brightness
 LOG_STEEPNESS = 16  # of log(1 + steepness * mean): nearly linear for a few objects, so that they can be counted
+SHARE_STEEPNESS = 64  # the same for shares of brightness
 
 
 def _amounts_and_parts(amounts: Tensor) -> Tensor:
@@ -70,7 +70,8 @@ class SoftHistogram(nn.Module):
             counts.scatter_add_(1, pixels.long(), counts.new_ones(()).expand(pixels.shape))
         above = torch.sigmoid((self.brightness - self.centres[..., None]) / self.log_widths.exp()[..., None])
         between = above - F.pad(above[:, 1:], (0, 0, 0, 1))  # (layers, 16, 256)
-        shares = torch.einsum("mv,mkv->mk", counts / pixels.shape[1], between[layer])
+        with torch.autocast(planes.device.type, enabled=False):  # bfloat16 would round small shares
+            shares = torch.einsum("mv,mkv->mk", counts / pixels.shape[1], between[layer])
         return _amounts_and_parts(SHARE_STEEPNESS * shares.clamp(min=0))
 
 
@@ -175,7 +176,8 @@ class SurroundTrunk(nn.Module):
             zones = zones.flatten(1)
             weight = zones * valid.flatten(1)[:, None]  # (B, 3, pixels)
             covered = weight.sum(dim=2, keepdim=True)
-            mean = weight @ x.permute(0, 2, 3, 1).flatten(1, 2).float() / covered.clamp(min=1e-3)
+            with torch.autocast(x.device.type, enabled=False):  # sums of many pixels
+                mean = weight @ x.permute(0, 2, 3, 1).flatten(1, 2).float() / covered.clamp(min=1e-3)
             means.append(_amounts_and_parts(LOG_STEEPNESS * mean).flatten(1))
         return torch.cat([*means, covered[..., 0] / zones.sum(dim=1)], dim=1)
 

@@ -326,7 +326,9 @@ class _Reading:
                 tags_of["relation", found.id] = dict(found.tags)
         needed = ways.union(*({way for way, _ in found} for found in members.values()))
         reader = osmium.FileProcessor(str(self.path))
-        reader = reader if self.on_ways else reader.with_locations()
+        if not self.on_ways:
+            again = "flex_mem" if self.nodes is None else f"sparse_file_array,{self.nodes}-again"
+            reader = reader.with_locations(again)
         only_ways = osmium.filter.EntityFilter(osmium.osm.WAY)
         for found in reader.with_filter(only_ways).with_filter(osmium.filter.IdFilter(needed)):
             if not isinstance(found, osmium.osm.Way):
@@ -345,7 +347,8 @@ class _Reading:
                 if kind == "way":
                     self.broken[NO_SURFACE].append(f"way {number}")
                 continue  # relations stay in `surfaces`
-            surfaces.discard(number if kind == "relation" else -1)
+            if kind == "relation":
+                surfaces.discard(number)
             self.repaired[REPAIRED].append(f"{kind} {number}")
             drawn = self._surface_classes(tags, self._classes_of(tags), kind == "way")
             self._add_surface(number, kind == "way", tags, drawn, shapely.to_wkb(surface, hex=True))

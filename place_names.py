@@ -17,6 +17,7 @@ from cli import UserError
 from files import atomic_path
 from osm_extract import opened_extract
 from osm_file import has_locations_on_ways
+from tile_grid import Box
 
 NAMES_FILE = "place_names.parquet"
 OTHER_NAMES = ("name:en", "int_name", "alt_name", "short_name", "official_name", "old_name", "loc_name")
@@ -63,13 +64,15 @@ class PlaceNames:
 # --- reading an extract ------------------------------------------------------------------------------------
 
 
-def read_place_names(extract: Path | str) -> PlaceNames:
+def read_place_names(extract: Path | str, box: Box | None = None, scratch: Path | None = None) -> PlaceNames:
     """Every named place of an extract, the most important kind first; parts of one street are one place.
+
+    A large file is cut to `box` first, in the folder `scratch`, so that memory follows the box.
 
     Raises `UserError` for a file that is not a whole extract.
     """
     found: list[tuple[int, float, float, dict[str, str]]] = []
-    with opened_extract(Path(extract), None, None) as (source, _, _):
+    with opened_extract(Path(extract), box, scratch) as (source, _, _):
         for place in _named_objects(source):
             tags = {tag.k: tag.v for tag in place.tags}
             number = kind_of(tags)

@@ -143,13 +143,13 @@ def render(config: RenderConfig) -> RenderReport:
             "attribution": ATTRIBUTION,
         }
         former = _former_manifest(root, identity, config.force)
-        box = box or info.box or former.get("asked_bbox")
+        box = box or info.box
         report = _finished(config, former, box)
         names, needs_names = root / NAMES_FILE, config.force or not (root / NAMES_FILE).exists()
         if report is None:
             with _partial_folder(root) as scratch, start_workers(config.jobs) as pool:
                 # Read the objects, choose the tiles, find what lies on each tile. Names are read beside it.
-                named = pool.submit(read_place_names, extract) if needs_names else None
+                named = pool.submit(read_place_names, extract, box, scratch) if needs_names else None
                 features = read_features(extract, style, box, scratch)
                 area, found_box = choose_area(features, style, box, config.zoom, extract)
                 area = clipped(area, features.boundaries, extract) if config.clip_boundary else area
@@ -159,7 +159,7 @@ def render(config: RenderConfig) -> RenderReport:
                         save_place_names(names, named.result())
                 # Draw what is missing.
                 missing = missing_tiles(root, area, config.force)
-                manifest = identity | {
+                manifest: dict[str, Any] = identity | {
                     "generator": f"Loc2Vec {VERSION}",
                     "bbox": found_box,
                     "asked_bbox": box,
@@ -180,7 +180,8 @@ def render(config: RenderConfig) -> RenderReport:
             _write_manifest(root, manifest)
             report = _report(manifest, area, int(missing.any(axis=1).sum()), outputs)
         elif needs_names:
-            save_place_names(names, read_place_names(extract))
+            with _partial_folder(root) as scratch:
+                save_place_names(names, read_place_names(extract, box, scratch))
         if config.preview:
             report.outputs += write_previews(root, report.area, config.tile_px, config.jobs)
     return report
@@ -324,6 +325,8 @@ def _former_manifest(root: Path, identity: dict[str, Any], force: bool) -> dict[
     if not differing:
         return former
     if not force:
+        if not former:
+            raise UserError(f"{root / MANIFEST_NAME} is damaged; --force draws the tiles again")
         what = ", ".join(f"{key} {former.get(key)} there, {identity[key]} now" for key in differing if former.get(key))
         raise UserError(
             f"{root} holds tiles drawn differently ({what}); name another --tiles_root, or --force redraws them"
@@ -446,8 +449,8 @@ def main() -> None:
     """Command line."""
     parser = Parser(__doc__)
     parser.add_argument("extract", nargs="?", type=Path, help="OpenStreetMap extract, such as CITY.osm.pbf")
-    hidden = ("cache_dir", "tms")
-    add_flags(parser, RenderConfig, only=[f.name for f in dataclasses.fields(RenderConfig) if f.name not in hidden])
+    names = [field.name for field in dataclasses.fields(RenderConfig) if field.name != "cache_dir"]
+    add_flags(parser, RenderConfig, only=names)
     config = read_flags(RenderConfig, parser.parse_args())
     print_report(config, render(config))
 

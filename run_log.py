@@ -70,7 +70,7 @@ class Recorder:
         }
         with atomic_write(folder / "config.json", "w") as file:
             json.dump(settings | about, file, indent=1)
-        self.writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+        self.writer = SummaryWriter(str(folder), purge_step=step + 1)
         plain = {name: value for name, value in settings.items() if isinstance(value, bool | int | float | str)}
         for summary in hparams(plain, {"loss/val": 0, "triplet_accuracy": 0, "rankme": 0}):
             self.writer.file_writer.add_summary(summary)

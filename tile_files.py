@@ -80,12 +80,24 @@ def scan_tiles(tiles_root: Path | str, zoom: int = DEFAULT_ZOOM, tms: bool = Fal
     place = [np.searchsorted(layer.codes, common) for layer in found]
     inodes = np.stack([layer.inodes[at] for layer, at in zip(found, place, strict=True)], axis=1)
     _, first, source_of = np.unique(inodes, return_index=True, return_inverse=True)
-    paths = []
-    for row, channel in zip(*np.divmod(first, len(LAYERS)), strict=True):
-        x, y = map(int, tile_xy[row])
-        suffix = found[channel].suffixes[found[channel].suffix_of[place[channel][row]]]
-        paths.append(f"{folders[channel]}/{x}/{last_row(zoom) - y if tms else y}{suffix}")
-    status = [os.stat(path) for path in paths]
+
+    def files(numbers: np.ndarray) -> tuple[list[str], list[os.stat_result]]:
+        paths = []
+        for row, channel in zip(*np.divmod(numbers, len(LAYERS)), strict=True):
+            x, y = map(int, tile_xy[row])
+            suffix = found[channel].suffixes[found[channel].suffix_of[place[channel][row]]]
+            paths.append(f"{folders[channel]}/{x}/{last_row(zoom) - y if tms else y}{suffix}")
+        return paths, [os.stat(path) for path in paths]
+
+    paths, status = files(first)
+    listed = inodes.ravel()[first].tolist()
+    disks = {os.stat(folder).st_dev for folder in folders}
+    if len(disks) > 1 or [signed_inode(s.st_ino) for s in status] != listed:
+        # Some FUSE file systems list made-up inodes, and two disks may use the same ones: look at every file.
+        paths, status = files(np.arange(inodes.size))
+        known = np.array([(signed_inode(s.st_dev), signed_inode(s.st_ino)) for s in status], np.int64)
+        _, first, source_of = np.unique(known, axis=0, return_index=True, return_inverse=True)
+        paths, status = [paths[i] for i in first], [status[i] for i in first]
     sources = np.array([(signed_inode(s.st_ino), s.st_size, s.st_mtime_ns) for s in status], np.int64).reshape(-1, 3)
     notes = _notes(folders, found)
     return TileScan(tile_xy, source_of.reshape(inodes.shape), sources, paths, counts, notes)

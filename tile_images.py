@@ -283,12 +283,12 @@ def city_map(store: TileStore, px_per_tile: int = 8, *, coarse: bool = False) ->
         px_per_tile = min(px_per_tile, coarse_px(store))
     tile_xy = store.unwrapped_xy
     origin = tile_xy.min(axis=0)
-    columns, rows = tile_xy.max(axis=0) - origin + 1
-    cells = np.empty((rows, columns, px_per_tile, px_per_tile, 3), dtype=np.uint8)
+    width, height = tile_xy.max(axis=0) - origin + 1
+    cells = np.empty((height, width, px_per_tile, px_per_tile, 3), dtype=np.uint8)
     cells[:] = MISSING
     x, y = (tile_xy - origin).T
-    rows = np.arange(len(store))
-    cells[y, x] = coarse_pictures(store, px_per_tile) if coarse else pictures(store, rows, px_per_tile)
+    everything = np.arange(len(store))
+    cells[y, x] = coarse_pictures(store, px_per_tile) if coarse else pictures(store, everything, px_per_tile)
     return Image.fromarray(_mosaic(cells)), (int(origin[0]), int(origin[1]))
 
 

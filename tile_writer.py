@@ -16,6 +16,7 @@ import numpy as np
 
 from layers import COORDINATE, LAYERS
 from tile_area import TileArea
+from tile_files import signed_inode
 
 BLANK_NAME = "blank-{}.png"
 LINK_TRIES = 8
@@ -137,8 +138,12 @@ def inked_tiles(root: Path, area: TileArea, tile_px: int) -> np.ndarray:
         for number, inode in zip(*(column.tolist() for column in _listed(folder, x, area)), strict=True):
             if inode not in known:
                 path = folder / f"{area.tile_xy[number, 1]}.png"
-                known[inode] = path.stat().st_size != len(blank) or path.read_bytes() != blank
-            inked[number, layer] = known[inode]
+                status = path.stat()
+                inked[number, layer] = status.st_size != len(blank) or path.read_bytes() != blank
+                if signed_inode(status.st_ino) == inode:  # some FUSE file systems list made-up ones
+                    known[inode] = bool(inked[number, layer])
+            else:
+                inked[number, layer] = known[inode]
     return inked
 
 
@@ -154,9 +159,9 @@ def _listed(folder: Path, x: int, area: TileArea) -> tuple[np.ndarray, np.ndarra
     """Rows of the tiles in a folder, and the inode of each; none if there is no such folder."""
     pngs: list[tuple[str, int]] = []
     with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
-        pngs = [(e.name[:-4], e.inode()) for e in entries if e.name.endswith(".png")]
+        pngs = [(e.name[:-4], signed_inode(e.inode())) for e in entries if e.name.endswith(".png")]
     found = [(int(name), inode) for name, inode in pngs if COORDINATE.fullmatch(name)]
     y = np.array([row for row, _ in found], dtype=np.int64)
-    inode = np.array([number for _, number in found], dtype=np.uint64)  # some file systems use all 64 bits
+    inode = np.array([number for _, number in found], dtype=np.int64)
     number = area.number(area.unwrapped_x(np.full(len(y), x)), y)
     return number[number >= 0], inode[number >= 0]

@@ -88,7 +88,9 @@ class Run:
     optimizer: torch.optim.Optimizer
     state: TrainState
     recorder: Recorder
-    unchecked: list[tuple[int, Tensor, Batch]] = dataclasses.field(default_factory=list)  # step, loss, batch
+    unchecked: list[tuple[int, Tensor, np.ndarray, np.ndarray]] = dataclasses.field(
+        default_factory=list
+    )  # step, loss, and of its batch the cities and rows
     warned: set[str] = dataclasses.field(default_factory=set)  # what the last epoch was warned of
 
     @property
@@ -252,7 +254,7 @@ def train_step(run: Run, batch: Batch, inputs: tuple[Tensor, ...]) -> Tensor:
         torch.nn.utils.clip_grads_with_norm_(parameters, config.fit.max_grad_norm, norm)
 
     # Step.
-    run.unchecked.append((run.state.step, loss.detach(), batch))
+    run.unchecked.append((run.state.step, loss.detach(), batch.city, batch.rows))
     if device.type == "cpu":  # where a look costs nothing, a non-finite loss never reaches the weights
         check_losses(run)
     run.optimizer.step()
@@ -537,7 +539,7 @@ def validate(run: Run, stop: StopSignal) -> tuple[dict[str, float], list[Tensor]
             chosen = slice(first, first + sample.batch_size)
             batch, xy = unit[places[chosen, : config.views]], tile_xy[chosen, : config.views]
             terms = batch_loss(config, batch, xy, sample.pos_radius, sample.neg_radius)
-            parts.append([terms.loss.expand(len(batch)), terms.positive, terms.negative, terms.active.float()])
+            parts.append([terms.loss, terms.positive, terms.negative, terms.active.float()])
         terms = TripletTerms(*[torch.cat(column) for column in zip(*parts, strict=True)])
         loss = float(terms.loss.mean())
         if run.decoder is not None and run.targets is not None:
@@ -567,8 +569,9 @@ def fill_projector(run: Run, held_out_vectors: list[Tensor], stop: StopSignal) -
     else:  # nothing was validated since the run was resumed
         vectors = final_vectors(run, embed_rows(run, 0, held_out, stop))
     others = np.setdiff1d(np.arange(len(store)), held_out)
+    held_out, vectors = held_out[:PROJECTOR_TILES], vectors[:PROJECTOR_TILES]
     most = min(PROJECTOR_TILES - len(held_out), spare_tiles(run.config, run.group) // 4)
-    others = with_content(store, others, max(1, most))
+    others = with_content(store, others, max(0, most))
     vectors = torch.cat([vectors, final_vectors(run, embed_rows(run, 0, others, stop))])
     run.recorder.project(store, np.concatenate([held_out, others]), vectors, run.state.step)
 
@@ -646,13 +649,13 @@ def check_losses(run: Run) -> None:
     """Stop the run with `WorkError` if a loss since the last check is not finite, naming the tiles of its batch."""
     if not run.unchecked:
         return
-    finite = torch.isfinite(torch.stack([loss for _, loss, _ in run.unchecked])).tolist()
+    finite = torch.isfinite(torch.stack([loss for _, loss, *_ in run.unchecked])).tolist()
     if all(finite):
         run.unchecked.clear()
         return
-    step, _, batch = run.unchecked[finite.index(False)]
-    places = [(run.stores[city], row) for city, row in zip(batch.city, batch.rows, strict=True)]
-    tiles = {(store.zoom, *xy) for store, rows in places for xy in store.tile_xy[rows].tolist()}
+    step, _, cities, rows = run.unchecked[finite.index(False)]
+    places = [(run.stores[city], own) for city, own in zip(cities, rows, strict=True)]
+    tiles = {(store.zoom, *xy) for store, own in places for xy in store.tile_xy[own].tolist()}
     names = ["/".join(map(str, tile)) for tile in sorted(tiles)]
     listing = run.recorder.folder / "nonfinite_batch.txt"
     shown = ", ".join(names[:12]) + (f" and {len(names) - 12} more, listed in {listing}" if len(names) > 12 else "")
@@ -691,7 +694,10 @@ def announce_duration(run: Run, steps: int, seconds: float) -> bool:
         rate = steps * config.sample.batch_size * config.loss.views / seconds
         print(f"about {duration(left)} to go: {rate:,.0f} tiles/s on {device}", flush=True)
         if device.type == "cpu" and left > LONG_RUN_S and config.packing.tile_size > 64:
-            warn("on a CPU, --preset recommended takes minutes; --tile_size 64 is also much faster")
+            faster = "--tile_size 64 is much faster"
+            if not config.encoder.uses_surroundings:
+                faster = "--preset recommended takes minutes; --tile_size 64 is also much faster"
+            warn(f"on a CPU, {faster}")
     return True
 
 
@@ -795,7 +801,7 @@ def carry_best_over(state: TrainState, config: TrainConfig) -> None:
     source = resumed if is_best else resumed.parent / BEST
     if not state.best_epoch:
         return
-    if not source.is_file():
+    if not source.is_file() or load_checkpoint(source).epoch != state.best_epoch:  # lost, or of a later epoch
         state.best, state.best_epoch = math.inf, 0
     elif not (target.is_file() and source.samefile(target)):
         link_or_copy(source, target)

@@ -258,7 +258,10 @@ def tiles_key(stores: Sequence[TileStore]) -> str:
 
 
 def split_city(store: TileStore, config: TrainConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Training and validation rows of a run. No training window, however jittered, shows any validation pixel."""
+    """Training and validation rows of a run. No training window of a tile, however jittered, shows a validation tile.
+
+    The surroundings that the multiscale encoder sees, and the rings whose statistics it learns, reach further.
+    """
     buffer = max(1, window_reach(config.augment.jitter))
     return spatial_split(store.unwrapped_xy, config.fit.val_share, seed=config.device.seed, buffer=buffer)
 
@@ -269,9 +272,10 @@ def window_reach(jitter: float) -> int:
 
 
 def unseen_tiles(store: TileStore, checkpoint: Checkpoint) -> np.ndarray:
-    """`(N,) bool`: tiles of the store of which the checkpoint's training showed no pixel. In another city, all of them.
+    """`(N,) bool`: tiles of the store that no training window of a tile shows. In another city, all of them.
 
     The tiles around the validation blocks are no training tiles, but jittered training windows reach into them.
+    The multiscale encoder has seen them among the surroundings of training tiles.
     """
     if store.content_key not in checkpoint.train_state.get("tiles", "").split("+"):
         return np.ones(len(store), dtype=bool)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cli import UserError
-from data_loader import SampleFlags, TileDataset, TripletDataset, TripletSampler, augment, window_gather
+from data_loader import AugmentFlags, SampleFlags, TileDataset, TripletDataset, TripletSampler, augment, window_gather
 from tile_files import resize_tile
 from tile_grid import spatial_split
 from tile_store import FAR_TILES, NEAR_TILES, SURROUND_PX, TileStore, coarse_levels, open_store
@@ -182,6 +182,18 @@ def test_rows_limit_every_role(store: TileStore) -> None:
 def test_impossible_radii_say_so(radii: tuple, words: str, store: TileStore) -> None:
     with pytest.raises(UserError, match=words):
         TripletSampler(store, *radii)
+
+
+def test_a_window_is_not_near_and_far_at_once(store: TileStore) -> None:
+    with pytest.raises(UserError, match="--jitter 5 must be smaller than --neg_radius 5"):
+        TripletDataset([TileDataset(store)], SampleFlags(neg_radius=5), AugmentFlags(jitter=5))
+
+
+def test_no_training_tile_is_another_fault_than_blank_tiles(store: TileStore) -> None:
+    with pytest.raises(UserError, match="beside the validation blocks"):
+        TripletSampler(store, 2, 5, rows=np.zeros(0, dtype=np.int64))
+    with pytest.raises(UserError, match="is blank"):
+        TripletSampler(store, 2, 5, rows=np.flatnonzero(store.blank)[:3])
 
 
 def test_validation_blocks_are_whole_and_apart(store: TileStore) -> None:

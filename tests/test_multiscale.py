@@ -16,7 +16,7 @@ from conftest import REPO
 from data_loader import TileDataset
 from granulometry import RADII, _pixel_counts, shape_counts
 from model import EncoderConfig, build_network
-from multiscale import SURROUND_WIDTHS, MultiscaleEncoder
+from multiscale import SURROUND_WIDTHS, MultiscaleEncoder, SoftHistogram
 from test_data_loader import with_holes
 from tile_statistics import FIELDS, RINGS, city_targets, composition, plane_statistics, ring_means, store_statistics
 from tile_store import TileStore, open_store
@@ -287,6 +287,17 @@ def test_statistics_are_those_of_the_planes_and_are_kept(store: TileStore, tmp_p
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     np.testing.assert_array_equal(store_statistics(store, tmp_path, 1).reshape(found.shape), found)
+
+
+def test_statistics_stay_float32_in_mixed_precision() -> None:
+    torch.manual_seed(0)
+    histogram, layer = SoftHistogram(12), torch.arange(24) % 12
+    planes = torch.randint(0, 256, (24, 64, 64), dtype=torch.uint8)
+    expected = histogram(planes, layer)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = histogram(planes, layer)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
 def test_what_a_layer_consists_of_does_not_tell_the_city(store: TileStore, tmp_path: Path) -> None:

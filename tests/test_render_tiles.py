@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -433,12 +434,21 @@ def test_wrong_use_ends_in_a_sentence(args, says, command):
         ("width_m = 16, min_px = 12", "width_m = -1, min_px = 12", "class motorway: line must look like"),
         ("fill = true", 'fill = "maybe"', "fill must be"),
         ("version = ", "version = [", "TOML"),
+        ("[[layer.class]]", "[layer.class]", "TOML"),
     ],
 )
 def test_a_mistake_in_the_style_table_is_named(old, new, says, tmp_path):
     path = tmp_path / "style.toml"
     path.write_text(STYLE_PATH.read_text(encoding="utf-8").replace(old, new, 1), encoding="utf-8")
     with pytest.raises(UserError, match=says):
+        load_style(path)
+
+
+@pytest.mark.parametrize("table", ["[layer]", "[[layer]]\n[layer.class]"])
+def test_single_brackets_in_the_style_table_are_named(table, tmp_path):
+    path = tmp_path / "style.toml"
+    path.write_text(f'version = 1\n{table}\nname = "roads"\n', encoding="utf-8")
+    with pytest.raises(UserError, match=re.escape("write [[layer]] and [[layer.class]]")):
         load_style(path)
 
 
@@ -453,6 +463,26 @@ def test_the_first_class_that_matches_wins_and_an_object_may_be_in_several_layer
 
 
 # --- restart, refusal, signals -----------------------------------------------------------------------------
+
+
+def test_a_box_counts_for_its_own_run_only(map_file, tmp_path):
+    """Without one, everything is drawn, also where the extract does not say which area it covers."""
+    for place in (0.2, 4.2):
+        map_file.ring(square(place, place, 0.5), building="yes")
+    extract, root = map_file.write(), tmp_path / "tiles"
+    assert len(draw(extract, root, box_text(0.1, 0.1, 0.9, 0.9)).area.tile_xy) == 1
+    assert len(draw(extract, root).area.tile_xy) == len(draw(extract, tmp_path / "other").area.tile_xy) > 1
+    assert draw(extract, root).drawn == 0
+
+
+def test_a_damaged_manifest_is_said(map_file, tmp_path):
+    map_file.ring(square(0.2, 0.2, 0.5), building="yes")
+    extract, root = map_file.write(), tmp_path / "tiles"
+    draw(extract, root)
+    (root / render_tiles.MANIFEST_NAME).write_text("{", encoding="utf-8")
+    with pytest.raises(UserError, match=r"is damaged; --force draws"):
+        draw(extract, root)
+    draw(extract, root, force=True)
 
 
 def test_a_second_run_does_what_is_missing_and_no_more(quarter, tmp_path):

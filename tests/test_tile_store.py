@@ -408,6 +408,31 @@ def test_inode_numbers_of_64_bits_and_more_are_kept_apart(tiles: Path, monkeypat
     assert pack(tiles).meta["planes_file"] == before  # and the second opening packs nothing
 
 
+@pytest.mark.parametrize("disks", [1, 2])
+def test_inode_numbers_that_mean_nothing_are_not_used(disks: int, tiles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some FUSE file systems list the same number for every file, and two disks may number their files alike."""
+    expected, scan_layer, true_stat = scan_tiles(tiles), tile_files._scan_layer, os.stat
+
+    def scanned(*args):
+        found = scan_layer(*args)
+        number = 0xFFFFFFFF if disks == 1 else int(true_stat(expected.paths[0]).st_ino)
+        return found._replace(inodes=np.full_like(found.inodes, number))
+
+    def stat(path, *args, **options):
+        found = true_stat(path, *args, **options)
+        fields = list(found)
+        fields[2] += "roads" in Path(path).parts
+        return os.stat_result(fields, {"st_mtime_ns": found.st_mtime_ns})
+
+    monkeypatch.setattr(tile_files, "_scan_layer", scanned)
+    if disks == 2:
+        monkeypatch.setattr(tile_files.os, "stat", stat)
+    scan = scan_tiles(tiles)
+    same = expected.source_of.ravel()
+    assert len(set(zip(same.tolist(), scan.source_of.ravel().tolist(), strict=True))) >= len(expected.paths)
+    assert all(len(set(same[scan.source_of.ravel() == number])) == 1 for number in range(len(scan.paths)))
+
+
 class ScanDir(list):
     """What `os.scandir` gives: entries, and a context."""
 

@@ -478,6 +478,12 @@ def test_a_resumed_run_in_a_new_folder_has_a_best_checkpoint(small):
     assert load_checkpoint(outcome.best).key() == load_checkpoint("checkpoints/best_model.pth").key()
     assert load_checkpoint(outcome.best).epoch == 1 and load_checkpoint(outcome.last).epoch == 2
 
+    saved = load_checkpoint("new/best_model.pth")
+    saved.epoch = 7  # of a later run in the same folder
+    save_checkpoint("new/best_model.pth", saved)
+    later = ["--resume", "new/last.pth", "--epochs", "1", "--output_dir", "fourth"]
+    assert load_checkpoint(train.train(parse_config(later)).best).epoch == 3
+
     later = ["--resume", "new/last.pth", "--epochs", "1", "--output_dir", "third"]
     Path("new/best_model.pth").unlink()
     assert load_checkpoint(train.train(parse_config(later)).best).epoch == 3
