@@ -180,7 +180,9 @@ def _read_csv(path: Path, encoding: str | None) -> pd.DataFrame:
             and cells[filled].str.fullmatch(NUMBER.pattern).all()
             and (decimal_comma or not cells.str.contains(",").any())
         ):
-            frame[name] = pd.to_numeric(cells.where(filled).str.replace(",", ".", regex=False))
+            numbers = cells.where(filled).str.replace(",", ".", regex=False)
+            gaps = not filled.all() and cells[filled].str.fullmatch(r"[+-]?\d+").all()  # a float would round an id
+            frame[name] = pd.to_numeric(numbers, dtype_backend="numpy_nullable") if gaps else pd.to_numeric(numbers)
     return frame
 
 
@@ -412,11 +414,12 @@ def write_frame(path: Path | str, frame: pd.DataFrame, vectors: np.ndarray, plac
             whole = add_columns(_with_geometry(path, frame, places), {"embedding": lists})
             whole.to_crs(DEGREES).to_file(temporary, driver="GeoJSON", engine="pyogrio")
         else:
-            whole = add_columns(frame, number_columns(np.where(known[:, None], vectors, np.nan)))
+            vectors = np.where(known[:, None], vectors, np.nan).astype(np.float32)
+            whole = add_columns(frame, number_columns(vectors))
             if suffix == ".csv":
                 if isinstance(frame, geopandas.GeoDataFrame):
                     whole = pd.DataFrame(whole.assign(**{frame.geometry.name: frame.geometry.to_wkt()}))
-                whole.to_csv(temporary, index=False, float_format="%.7g")
+                whole.to_csv(temporary, index=False)
             else:
                 taken = {name: f"{name}_" for name in whole.columns if str(name).lower() in RESERVED}
                 shapes = _with_geometry(path, frame, places).geometry
