@@ -37,6 +37,11 @@ def test_csv_with_any_usual_header_and_separator(tmp_path, names, separator):
     assert places.frame["id"].tolist() == [0, 1, 2] and rows_inside(places, BOX).all()
 
 
+def test_a_csv_may_begin_with_empty_lines(tmp_path):
+    (tmp_path / "shops.csv").write_text("\n\r\n" + table(("lat", "lon"), ","))
+    assert read_places(tmp_path / "shops.csv").lat.tolist() == LAT
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1251", "utf-16"])
 def test_csv_in_any_usual_encoding(tmp_path, encoding):
     path = tmp_path / "магазини.csv"
