@@ -333,6 +333,13 @@ WRONG_USE = {
     "two commands": (["CITY", "--points", "a.csv", "--h3", "9"], "give one of them"),
     "unknown output": (["CITY", "-o", "out.xlsx"], "expected one of"),
     "unknown city": (["--city", "atlantis"], "atlantis is not known"),
+    "numbers of a dataset": (["CITY", "--dtype", "int8"], "--dtype can only be given for a dataset"),
+    "blocks of a dataset": (["CITY", "--points", "a.csv", "--block_tiles", "64"], "name a folder/ with -o"),
+    "uneven blocks": (["CITY", "-o", "city/", "--block_tiles", "100"], "100 given, a power of two such as 64 or 128"),
+    "no cluster": (["CITY", "-o", "city/", "--address", "auto"], "--address can only be given for --engine ray"),
+    "columns of no table": (["CITY", "--lat", "a", "--lon", "b"], "--lat and --lon can only be given for the table"),
+    "system of no file": (["CITY", "--h3", "9", "--crs", "EPSG:3857"], "--crs can only be given for the file"),
+    "a search for nothing": (["CITY", "--min_km", "2"], "name a place with --query"),
     "no such resolution": (["CITY", "--h3", "16"], "expected 0 to 15"),
     "too many cells": (["CITY", "--bbox", BOX, "--h3", "15"], "choose a smaller number"),
     "no checkpoint": (["CITY", "--model_path", "absent.pth"], "no checkpoint at absent.pth"),
@@ -455,7 +462,7 @@ def test_search_in_written_files(run, from_pngs, tmp_path, monkeypatch, capsys):
             ", ".join(np.array(LAYERS)[np.argsort(-both)[: min(3, (both > 0).sum())]]) or "-"
         )
     for wrong, message in (
-        (["--from", "city.parquet"], "belong to a search"),
+        (["--from", "city.parquet"], "--from can only be given for a search"),
         (["city.osm.pbf", "--query", "51,71", "--from", "city.parquet"], "no extract"),
         (["--query", "51,71"], "needs --from"),
     ):
