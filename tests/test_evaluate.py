@@ -1,5 +1,6 @@
 """evaluate.py: the protocol is the one that is claimed, the figures are right, and a user's tables are understood."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -477,6 +478,23 @@ def test_two_checkpoints_and_json(city, run_script):
     }
     assert set(means) == {"not drawn on the tiles", "drawn on the tiles"}  # never one mean over both
     assert {"cosine knn R2", "cosine knn F1", "difference of cosine knn R2"} <= {r["name"] for r in records}
+
+
+def test_encoders_of_two_tile_sizes_are_compared_where_both_see_something(tmp_path):
+    tiles = make_tiles(tmp_path / "tiles", nx=14, ny=14, px=128)
+    store = open_store(tiles, 64, cache_dir=tmp_path / "cache", num_workers=0)
+    x, y = store.tile_xy[store.blank][0].tolist()
+    pixels = np.zeros((128, 128), np.uint8)
+    pixels[5, 5] = 5  # something at 64 px, nothing at 32 px
+    Image.fromarray(pixels).save(tiles / "roads" / "17" / str(x) / f"{y}.png")
+    for size in (32, 64):
+        save_untrained(tmp_path / f"{size}.pth", tile_size=size)
+    run = evaluate.EvaluateFlags(vs=[tmp_path / "64.pth", tmp_path / "32.pth"])
+    place = TilesFlags(tiles_root=tiles, cache_dir=tmp_path / "cache")
+    (first, second), area = evaluate.load_candidates(run, place, tmp_path / "64.pth", "cpu")
+    assert len(first.vectors) == len(second.vectors) == len(area.tile_xy) == len(area.unseen) == (~store.blank).sum()
+    with pytest.raises(UserError, match="give one of them"):
+        evaluate.load_candidates(dataclasses.replace(run, vectors=Path("a.csv")), place, tmp_path / "64.pth", "cpu")
 
 
 def test_a_checkpoint_against_itself_is_refused():
