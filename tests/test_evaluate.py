@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import geopandas
 import numpy as np
@@ -17,6 +18,7 @@ from sklearn.linear_model import Ridge
 
 import baselines
 import evaluate
+import exports
 import hex2vec_vectors
 import label_tables
 import probes
@@ -24,7 +26,7 @@ import quality_report
 import vector_space
 from checkpoint import Checkpoint
 from cli import TilesFlags, UserError
-from conftest import REPO, make_tiles, save_untrained
+from conftest import REPO, made_up_embeddings, make_tiles, save_untrained
 from data_loader import TripletSampler
 from layers import LAYERS
 from tile_grid import blocks_of, latlon_of_tile, tile_of_latlon
@@ -371,11 +373,16 @@ def test_counts_are_taken_as_logarithms_and_classes_by_majority(tmp_path):
     xy = grid(20, 20)
     count = np.arange(len(xy)) % 7
     kind = np.where(np.arange(len(xy)) % 2, "a", "b")
-    table = {"x": xy[:, 0], "y": xy[:, 1], "count": count, "kind": kind, "drawn:roads": count}
+    gap = pa.array([None, *count[1:].tolist()])
+    table = {"x": xy[:, 0], "y": xy[:, 1], "count": count, "gap": gap, "kind": kind, "drawn:roads": count}
+    table |= {"height": count + 0.5, "few": pa.array([*kind[:199].tolist(), *[None] * 201])}
     pq.write_table(pa.table(table), tmp_path / "labels.parquet")
     targets, drawn = label_tables.read_labels(tmp_path / "labels.parquet", xy, 17)
     by_name = {target.name: target for target in targets}
+    assert set(by_name) == {"count", "gap", "kind", "height"}, "`few` is known on fewer than 200 tiles"
     np.testing.assert_allclose(by_name["count"].values, np.log1p(count))
+    np.testing.assert_allclose(by_name["gap"].values, [np.nan, *np.log1p(count[1:])])
+    np.testing.assert_allclose(by_name["height"].values, count + 0.5)
     assert by_name["kind"].classes == ("a", "b")
     assert list(drawn) == ["drawn:roads"]
 
@@ -514,6 +521,15 @@ def test_a_file_of_vectors(city, run_script, tmp_path):
     assert value["addresses"] > 0.3
     assert {r["tiles"] for r in records} == {int((~store.blank).sum())}
     assert [r["value"] for r in records if r["name"] == "size"] == [12]
+
+
+def test_vectors_of_a_written_csv_leave_blank_tiles_out(tmp_path):
+    embeddings = made_up_embeddings(grid(20, 20), 16)
+    exports.write_csv(SimpleNamespace(embeddings=embeddings), tmp_path / "vectors.csv")
+    tile_xy, vectors = label_tables.read_vectors(tmp_path / "vectors.csv", 17)
+    assert embeddings.blank.any()
+    np.testing.assert_array_equal(tile_xy, embeddings.tile_xy[~embeddings.blank])
+    np.testing.assert_allclose(vectors, embeddings.vectors[~embeddings.blank], atol=1e-6)
 
 
 def test_labels_are_asked_for(run_script):
