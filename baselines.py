@@ -163,8 +163,7 @@ def cut_to(candidate: Candidate, size: int) -> Candidate:
 
 def open_sharp(store: TileStore, cache_dir: Path) -> TileStore:
     """The same tiles at the size of their files, at most 256 px."""
-    x, y = store.tile_xy[0]
-    with Image.open(store.tiles_root / LAYERS[0] / str(store.zoom) / str(x) / f"{y}.png") as image:
+    with Image.open(store.tile_path(0, 0)) as image:
         return open_at(store, min(image.width, SHAPE_PX), cache_dir)
 
 

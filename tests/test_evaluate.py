@@ -277,6 +277,18 @@ def test_shapes_are_measured_layer_by_layer(tmp_path):
     assert not np.delete(numbers, LAYERS.index("buildings"), axis=0).any()
 
 
+def test_sharp_tiles_are_found_whatever_their_files_are_called(tmp_path):
+    tiles = make_tiles(tmp_path / "tiles", nx=3, ny=3, px=64)
+    (tiles / "natural-features").rename(tiles / "natural_features")
+    for path in tiles.rglob("*.png"):
+        image = Image.open(path)
+        image.save(path.with_name(f"{2**17 - 1 - int(path.stem)}@2x.webp"), lossless=True)
+        path.unlink()
+    store = open_store(tiles, 32, cache_dir=tmp_path / "cache", num_workers=0, tms=True)
+    sharp = baselines.open_sharp(store, tmp_path / "cache")
+    assert sharp.tile_size == 64 and sharp.tile_xy.tolist() == store.tile_xy.tolist()
+
+
 def test_principal_components_are_cut_and_not_rotated():
     vectors = np.random.default_rng(0).normal(size=(50, 20)) * np.arange(20, 0, -1)
     whole = probes.Candidate("PCA of pixels", baselines.principal(vectors, 10))
