@@ -349,7 +349,8 @@ def answer_query(query: QueryFlags, box: Box | None) -> None:
         )
         found = searched.take(answer.rows)
         latlon, layer = found.latlon, found.layer
-        shared = shared_layers(own.layer_intensity[0], found.layer_intensity, searched.layer_intensity)
+        city = searched.layer_intensity[~searched.blank]
+        shared = shared_layers(own.layer_intensity[0], found.layer_intensity, city)
     print(f"most like {place[0]:.5f}, {place[1]:.5f} of {query.from_}, in {where} (cosine distance)")
     print_answer(answer, query.k, query.min_km, latlon=latlon, layer=layer, shared=shared, zoom=searched.zoom)
 

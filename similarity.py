@@ -202,8 +202,9 @@ def similar_places(
 def shared_layers(own: np.ndarray, others: np.ndarray, city: np.ndarray) -> list[list[str]]:
     """Layers of which a place and each of M others both show more than is usual in the city, at most `SHARED_LAYERS`.
 
-    `own (L,)` and `others (M, L)` are mean intensities of their layers, `city (N, L)` those of all tiles. An intensity
-    counts as its square root, in deviations from the city's mean. The layer that both places exceed most comes first.
+    `own (L,)` and `others (M, L)` are mean intensities of their layers, `city (N, L)` those of all tiles with content.
+    An intensity counts as its square root, in deviations from the city's mean. The layer that both places exceed most
+    comes first.
     """
     usual, deviation = np.sqrt(city).mean(axis=0), np.sqrt(city).std(axis=0) + 1e-9
     excess = np.minimum((np.sqrt(own) - usual) / deviation, (np.sqrt(others) - usual) / deviation)
