@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from layers import DRAWN_PREFIX, LAYERS
-from probes import BLOCK, Candidate, standardise
+from probes import Candidate, standardise
+from tile_grid import BLOCK
 from tile_store import TileStore, open_store
 from vectors import principal_components
 

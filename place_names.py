@@ -17,13 +17,13 @@ from cli import UserError
 from files import atomic_path
 from osm_extract import opened_extract
 from osm_file import has_locations_on_ways
+from tile_grid import KM_PER_DEGREE
 
 NAMES_FILE = "place_names.parquet"
 OTHER_NAMES = ("name:en", "int_name", "alt_name", "short_name", "official_name", "old_name", "loc_name")
 COMMON_LANGUAGE = 0.02  # of the named objects must have a name in a language before it can be searched
 MOST_NAMES_EACH = 6
 SAME_KM = 2.0  # parts of one street are closer than this to each other
-KM_PER_DEGREE = 111.2
 
 # Kinds of places, the most important first: the word that people read, and the tags that make it.
 KINDS: tuple[tuple[str, dict[str, tuple[str, ...]]], ...] = (

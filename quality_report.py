@@ -15,7 +15,8 @@ import numpy as np
 
 from files import atomic_path, atomic_write
 from label_tables import Target
-from probes import BLOCK, FOLDS, corrected_error, corrected_p
+from probes import FOLDS, corrected_error, corrected_p
+from tile_grid import BLOCK
 from vector_space import FAR_KM
 
 if TYPE_CHECKING:

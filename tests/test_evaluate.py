@@ -29,6 +29,7 @@ from cli import TilesFlags, UserError
 from conftest import REPO, made_up_embeddings, make_tiles, save_untrained
 from data_loader import TripletSampler
 from layers import LAYERS
+from similarity import unit
 from tile_grid import blocks_of, latlon_of_tile, tile_of_latlon
 from tile_store import open_store
 from train_config import make_config, split_city, unseen_tiles
@@ -144,7 +145,7 @@ def test_cosine_neighbours_compare_directions_alone():
     """However long each vector is, its neighbours by cosine are the same."""
     xy = grid(60, 60)
     rng = np.random.default_rng(0)
-    vectors, longer = probes.unit_length(rng.normal(size=(len(xy), 4))), 10 ** rng.uniform(-2, 2, (len(xy), 1))
+    vectors, longer = unit(rng.normal(size=(len(xy), 4))), 10 ** rng.uniform(-2, 2, (len(xy), 1))
     values, codes, folds = vectors[:, :1], (vectors[:, 0] > 0).astype(int), probes.blocked_folds(xy, 0)
     for scores, labels in ((probes.knn_scores, values), (probes.knn_class_scores, codes)):
         found = scores(vectors, labels, folds, "cosine")
