@@ -451,13 +451,11 @@ def arithmetic(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
     return (result / length).astype(np.float32)
 
 
-def walk(search: Search | np.ndarray, row_a: int, row_b: int, steps: int = 8) -> np.ndarray:
+def walk(search: Search, row_a: int, row_b: int, steps: int = 8) -> np.ndarray:
     """Rows on the way from one tile to another in vector space, both ends included: at most `steps + 2`, no repeats.
 
     Each step is the nearest unvisited tile to a point on the great circle between the two vectors.
     """
-    if not isinstance(search, Search):
-        search = Search(search, "angular")
     a, b = unit(search.vectors[row_a]), unit(search.vectors[row_b])
     points = _slerp(a, b, np.arange(1, steps + 1) / (steps + 1))
     visited = [int(row_a), int(row_b)]
