@@ -45,7 +45,7 @@ from probes import (
     ridge_scores,
 )
 from progress_bars import progress
-from quality_report import Figure, Report, print_report, write_report
+from quality_report import UNSEEN, Figure, Report, print_report, write_report
 from tile_grid import latlon_of_tile, unwrapped
 from tile_store import TileStore, open_store
 from train_config import unseen_tiles
@@ -77,7 +77,8 @@ class EvaluateFlags:
 class Area:
     """The tiles that are evaluated, all with content: `tile_xy (N, 2)`, and their store if there is one.
 
-    `unseen (N,) bool` are those that no checkpoint was trained on, if that is known. `total` counts blank tiles too.
+    `unseen (N,) bool` are those of which no checkpoint saw a pixel in a training tile, if that is known; surroundings
+    of training tiles may reach them. `total` counts blank tiles too.
     """
 
     tile_xy: np.ndarray
@@ -228,7 +229,7 @@ def space_figures(candidate: Candidate, area: Area, targets: list[Target], folds
     ]
     if area.unseen is not None and area.unseen.any():
         unseen = triplet_accuracies(vectors, area.unwrapped_xy, [np.flatnonzero(area.unseen)], seed)
-        figures.append(Figure("triplet accuracy", name, unseen, split="never trained on"))
+        figures.append(Figure("triplet accuracy", name, unseen, split=UNSEEN))
     far = far_neighbours(vectors, latlon_of_tile(area.unwrapped_xy, area.zoom))
     return figures + [
         Figure("far agreement", name, np.array([agreement(target, far, seed)]), target.name) for target in targets
