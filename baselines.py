@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from layers import DRAWN_PREFIX, LAYERS
-from probes import BLOCK, Candidate, standardise
+from probes import Candidate, standardise
+from tile_grid import BLOCK
 from tile_store import TileStore, open_store
 from vectors import principal_components
 
@@ -163,8 +164,7 @@ def cut_to(candidate: Candidate, size: int) -> Candidate:
 
 def open_sharp(store: TileStore, cache_dir: Path) -> TileStore:
     """The same tiles at the size of their files, at most 256 px."""
-    x, y = store.tile_xy[0]
-    with Image.open(store.tiles_root / LAYERS[0] / str(store.zoom) / str(x) / f"{y}.png") as image:
+    with Image.open(store.tile_path(0, 0)) as image:
         return open_at(store, min(image.width, SHAPE_PX), cache_dir)
 
 

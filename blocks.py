@@ -36,8 +36,9 @@ from tile_grid import Box, hilbert_order, tile_of_latlon
 from tile_store import FAR_TILES
 
 BLOCK_TILES = 128  # edge of a block in tiles
-SEEN_TILES = FAR_TILES // 2  # so far around a tile its encoder sees
-MARGIN_TILES = SEEN_TILES + 1  # so far around a block its objects are kept; one more, for tiles beside drawn ones
+SEEN_TILES = FAR_TILES // 2  # an encoder sees this many tiles in each direction
+# Objects are kept up to this many tiles around a block: one more, because tiles beside drawn ones count too.
+MARGIN_TILES = SEEN_TILES + 1
 FEW_BLOCKS = 4  # an object in no more blocks than this is kept in all that its bounds touch
 FORMAT = "blocks-1"
 PLAN, CHUNKS = "plan.json", "chunks"
@@ -98,7 +99,8 @@ def prepare(
 ) -> Plan:
     """Read an extract and write the objects of each block to `folder`; what an earlier run finished there is used.
 
-    The whole extract is never in memory. Raises `UserError` for an extract that cannot be read or holds nothing.
+    `block_tiles` is a power of two, so that whole blocks go around the Earth. The whole extract is never in memory.
+    Raises `UserError` for an extract that cannot be read or holds nothing.
     """
     style, info = load_style(style_path), extract_info(extract)
     check_overlap(box, info.box, extract)

@@ -185,7 +185,10 @@ class TilesFlags:
 class ModelFlags:
     """Model."""
 
-    model_path: Path = flag(Path("checkpoints/best_model.pth"), "checkpoint written by train.py")
+    model_path: Path = flag(
+        Path("checkpoints/best_model.pth"),
+        "checkpoint of train.py or folder of pretrained.py; without a file at the default path: the bundled encoder",
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,7 @@ def sea_surfaces(
     """The sea inside `frame` (None: the bounds of the lines), from coastlines that have water to their right.
 
     Also returns a point in each doubtful part. A part is doubtful if most of its coast says that it is sea, but more
-    than a twentieth as much says that it is land; such parts are left out. A frame with west > east crosses 180 degrees.
+    than a twentieth as much says that it is land. Such parts are left out. If west > east, `frame` crosses 180 degrees.
     """
     lines = [shapely.LineString(unwrapped_line(shapely.get_coordinates(line))) for line in lines]
     west, south, east, north = frame or shapely.total_bounds(lines).tolist()

@@ -12,7 +12,7 @@ import numpy as np
 
 from cache_files import load_intact, save_cache
 from cli import TilesFlags, UserError
-from exports import EXPORT_COLUMNS, Export, as_export
+from exports import EXPORT_COLUMNS, Export, as_export, list_matrix
 from files import atomic_path, digest, file_digest, locked
 from layers import LAYERS
 from progress_bars import progress, warn
@@ -23,8 +23,8 @@ from vectors import unpacked_vectors
 
 FORMAT = "dataset-index-1"
 PER_LIST = 64  # vectors of the sample from which the centre of each list is found
-PROBES = 16  # lists that are looked into; docs/scale.md has the recall
-FEW_ALLOWED = 0.1  # below this share of allowed tiles all lists are looked into
+PROBES = 16  # lists that are searched; docs/scale.md has the recall
+FEW_ALLOWED = 0.1  # below this share of allowed tiles all lists are searched
 COLUMNS = ["x", "y", "dominant_layer", "blank", "embedding"]
 
 
@@ -58,7 +58,7 @@ class DatasetSearch:
         """The `k` nearest of each query `(Q, D)`: rows `(Q, k) int64` and cosine distances `(Q, k) float32`.
 
         Only rows where `allowed (N,) bool` is true are found; if fewer than `k` are found, row -1 at distance infinity
-        fills up. `probes` lists are looked into. Raises `UserError` for queries of another dimension or with non-finite
+        fills up. `probes` lists are searched. Raises `UserError` for queries of another dimension or with non-finite
         numbers.
         """
         import faiss
@@ -254,5 +254,4 @@ def _not_blank(table: Any) -> Any:
 
 
 def _vectors(table: Any) -> np.ndarray:
-    column = table["embedding"].combine_chunks()
-    return unpacked_vectors(column.flatten().to_numpy().reshape(len(table), -1))
+    return unpacked_vectors(list_matrix(table["embedding"]))

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -104,23 +104,38 @@ def main() -> int | None:
     args = parser.parse_args()
     if args.extract is not None and "://" in args.extract:
         args.extract, args.source = None, args.extract
-    what, query = read_flags(WhatFlags, args), read_flags(QueryFlags, args)
+    what, query, dataset = (read_flags(flags, args) for flags in (WhatFlags, QueryFlags, DatasetFlags))
+    if query.query is None:
+        refuse_ignored(query, ["from_", "in_", "k", "min_km"], "a search; name a place with --query LAT,LON")
+    if what.points is None:
+        refuse_ignored(what, ["lat", "lon"], "the table of --points")
+    if what.points is None and what.areas is None:
+        refuse_ignored(what, ["crs", "encoding"], "the file of --points or --areas")
+    if dataset.engine != "ray":
+        refuse_ignored(dataset, ["address"], "--engine ray")
+    if not wants_dataset(args):
+        refuse_ignored(dataset, ["dtype", "block_tiles"], "a dataset; name a folder/ with -o, or give --engine")
     if query.query is not None:
         if args.extract is not None:
             raise UserError("--query searches in files that this command wrote; name one with --from, and no extract")
         answer_query(query, parse_box(args.bbox) if args.bbox else None)
         return None
-    if query.from_ is not None or query.in_ is not None:
-        raise UserError("--from and --in belong to a search; name a place with --query LAT,LON")
     if what.map and (what.points or what.areas or what.h3 is not None):
         raise UserError("--map shows the tiles; give it without --points, --areas and --h3")
     if len([1 for asked in (what.points, what.areas, what.h3) if asked is not None]) > 1:
         raise UserError("--points, --areas and --h3 are three commands; give one of them")
     if wants_dataset(args):
-        return write_dataset(args, what)
+        return write_dataset(args, what, dataset)
     with StopSignal() as stop, progress_listener(lambda *_: stop.raise_if_requested()):
         embed(args, what)
     return None
+
+
+def refuse_ignored(flags: Any, names: list[str], where: str) -> None:
+    """Raise `UserError` if some of the flags `names` are given where they have no effect."""
+    given = [f"--{name.rstrip('_')}" for name in names if getattr(flags, name) != getattr(type(flags)(), name)]
+    if given:
+        raise UserError(f"{' and '.join(given)} can only be given for {where}")
 
 
 # --- embedding ---------------------------------------------------------------------------------------------
@@ -272,7 +287,7 @@ def wants_dataset(args: argparse.Namespace) -> bool:
     return args.engine is not None or "://" in name or name.endswith(("/", "\\")) or bool(name and Path(name).is_dir())
 
 
-def write_dataset(args: argparse.Namespace, what: WhatFlags) -> int:
+def write_dataset(args: argparse.Namespace, what: WhatFlags, flags: DatasetFlags) -> int:
     """Embed every tile, block by block. Returns the exit code: 1 if some blocks failed."""
     started = time.perf_counter()
     if what.map or what.points or what.areas or what.h3 is not None:
@@ -284,7 +299,6 @@ def write_dataset(args: argparse.Namespace, what: WhatFlags) -> int:
     if not extract.is_file():
         raise UserError(f"no extract at {extract}; name an .osm.pbf file, or a city with --city")
     output = args.output or f"{default_output(config, what, extract).stem}_vectors"
-    flags = read_flags(DatasetFlags, args)
     report = embed_dataset(
         extract, box, checkpoint, output, flags, style=config.style, jobs=config.jobs, device=args.device
     )
@@ -335,7 +349,8 @@ def answer_query(query: QueryFlags, box: Box | None) -> None:
         )
         found = searched.take(answer.rows)
         latlon, layer = found.latlon, found.layer
-        shared = shared_layers(own.layer_intensity[0], found.layer_intensity, searched.layer_intensity)
+        city = searched.layer_intensity[~searched.blank]
+        shared = shared_layers(own.layer_intensity[0], found.layer_intensity, city)
     print(f"most like {place[0]:.5f}, {place[1]:.5f} of {query.from_}, in {where} (cosine distance)")
     print_answer(answer, query.k, query.min_km, latlon=latlon, layer=layer, shared=shared, zoom=searched.zoom)
 

@@ -39,7 +39,11 @@ class DatasetFlags:
     )
     address: str | None = flag(None, "the Ray cluster: auto or HOST:PORT; default: start Ray here", metavar="ADDRESS")
     dtype: str = flag("float32", "numbers of the vectors in a dataset", choices=list(DTYPES))
-    block_tiles: int = flag(BLOCK_TILES, "edge of a block in tiles", type=positive_int)
+    block_tiles: int = flag(BLOCK_TILES, "edge of a block in tiles, a power of two", type=positive_int)
+
+    def __post_init__(self) -> None:
+        if self.block_tiles & (self.block_tiles - 1):
+            raise UserError(f"--block_tiles {self.block_tiles} given, a power of two such as 64 or 128 expected")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -45,7 +45,7 @@ from probes import (
     ridge_scores,
 )
 from progress_bars import progress
-from quality_report import Figure, Report, print_report, write_report
+from quality_report import UNSEEN, Figure, Report, print_report, write_report
 from tile_grid import latlon_of_tile, unwrapped
 from tile_store import TileStore, open_store
 from train_config import unseen_tiles
@@ -77,7 +77,8 @@ class EvaluateFlags:
 class Area:
     """The tiles that are evaluated, all with content: `tile_xy (N, 2)`, and their store if there is one.
 
-    `unseen (N,) bool` are those that no checkpoint was trained on, if that is known. `total` counts blank tiles too.
+    `unseen (N,) bool` are those of which no checkpoint saw a pixel in a training tile, if that is known; surroundings
+    of training tiles may reach them. `total` counts blank tiles too.
     """
 
     tile_xy: np.ndarray
@@ -143,6 +144,8 @@ def load_candidates(
     run: EvaluateFlags, tiles: TilesFlags, model_path: Path, device: str
 ) -> tuple[list[Candidate], Area]:
     """Vectors of a file, of a checkpoint or of two, on the tiles with content that they share."""
+    if run.vectors is not None and run.vs is not None:
+        raise UserError("--vectors evaluates a file and --vs two checkpoints; give one of them")
     if run.vectors is not None:
         tile_xy, vectors = read_vectors(run.vectors, tiles.zoom)
         store = None
@@ -159,15 +162,15 @@ def load_candidates(
     names = [path.stem for path in paths]
     if len(set(names)) < len(names):
         names = [str(path) for path in paths]
-    candidates = []
-    unseen = np.array(True)
-    for name, path in zip(names, paths, strict=True):
-        city = load_city(tiles, path, device=device, batch_size=run.batch_size)
-        content = ~city.embeddings.blank
-        candidates.append(Candidate(name, city.embeddings.vectors[content], "cosine"))
-        unseen = unseen & unseen_tiles(city.store, city.checkpoint)[content]
-    area = Area(city.embeddings.tile_xy[content], city.store.zoom, len(city.embeddings), city.store, unseen)
-    return candidates, area
+    cities = [load_city(tiles, path, device=device, batch_size=run.batch_size) for path in paths]
+    tile_xy = cities[0].embeddings.with_content().tile_xy
+    for city in cities[1:]:  # at another size, another tile may be blank
+        tile_xy = tile_xy[city.embeddings.with_content().rows(tile_xy) >= 0]
+    candidates, unseen = [], np.ones(len(tile_xy), dtype=bool)
+    for name, city in zip(names, cities, strict=True):
+        candidates.append(Candidate(name, city.embeddings.vectors[city.embeddings.rows(tile_xy)], "cosine"))
+        unseen &= unseen_tiles(city.store, city.checkpoint)[city.store.grid.rows(tile_xy)]
+    return candidates, Area(tile_xy, city.store.zoom, len(city.embeddings), city.store, unseen)
 
 
 def untrained_encoder(
@@ -226,7 +229,7 @@ def space_figures(candidate: Candidate, area: Area, targets: list[Target], folds
     ]
     if area.unseen is not None and area.unseen.any():
         unseen = triplet_accuracies(vectors, area.unwrapped_xy, [np.flatnonzero(area.unseen)], seed)
-        figures.append(Figure("triplet accuracy", name, unseen, split="never trained on"))
+        figures.append(Figure("triplet accuracy", name, unseen, split=UNSEEN))
     far = far_neighbours(vectors, latlon_of_tile(area.unwrapped_xy, area.zoom))
     return figures + [
         Figure("far agreement", name, np.array([agreement(target, far, seed)]), target.name) for target in targets

@@ -182,18 +182,19 @@ def read_export(path: Path) -> Export:
         raise UserError(f"{path} has columns of other types than embed.py writes; write it again") from None
 
 
+def list_matrix(column: "pa.ChunkedArray") -> np.ndarray:
+    """A column of N lists of the same length as a matrix `(N, D)`."""
+    return column.combine_chunks().flatten().to_numpy().reshape(len(column), -1)
+
+
 def as_export(table: "pa.Table", model_key: str) -> Export:
     """The tiles of a table with the columns `EXPORT_COLUMNS`."""
-
-    def matrix(name: str) -> np.ndarray:
-        return table[name].combine_chunks().flatten().to_numpy().reshape(len(table), -1)
-
     return Export(
         tile_xy=np.stack([table["x"].to_numpy(), table["y"].to_numpy()], axis=1),
-        vectors=unpacked_vectors(matrix("embedding")),
+        vectors=unpacked_vectors(list_matrix(table["embedding"])),
         layer=np.array(table["dominant_layer"].to_pylist()),
         blank=table["blank"].to_numpy(),
-        layer_intensity=matrix("layer_intensity"),
+        layer_intensity=list_matrix(table["layer_intensity"]),
         zoom=int(table["zoom"][0].as_py()),
         model_key=model_key,
     )

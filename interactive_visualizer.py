@@ -63,7 +63,6 @@ from layers import LAYERS
 from own_columns import column_colourings, rules
 from place_names import find_place_names
 from progress_bars import note, progress
-from projections import FIT_LIMIT
 from reasons import place_parts, shown_parts
 from render_tiles import parse_box
 from tile_store import FAR_TILES, NEAR_TILES
@@ -78,10 +77,8 @@ RECALL_SAMPLE, RECALL_K = 500, 10  # tiles, and neighbours of each
 ERROR_SAMPLE = 100  # tiles
 PAIRS_AT_ONCE = 2048
 
-# how a page of many tiles is estimated: tiles and vectors that are tried, bytes of facts and projections of a tile, and
-# seconds of a projection per fitted vector (docs/speed.md)
+# how a page of many tiles is estimated: tiles and vectors that are tried, bytes of facts and projections of a tile
 ESTIMATE_SAMPLE, REASON_SAMPLE, FACT_BYTES = 256, 64, 150
-PROJECT_S = {"PCA": 4e-5, "TSNE": 2.4e-3, "UMAP": 2.1e-3}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,7 +175,8 @@ def estimate(city: City, page: PageFlags) -> str:
         seconds["reading the tiles at picture size"] = city.store.meta.get("pack_seconds", 0.0)
     megabytes = (taken / len(sample) + city.embeddings.vectors.shape[1] * 4 / 3 + FACT_BYTES) * count / 1e6
     for name in page.dr_algorithms:
-        seconds[projections.TITLES[name]] = 2 * PROJECT_S[name] * min(count, 2 * FIT_LIMIT.get(name, {2: count})[2])
+        algorithm = projections.ALGORITHMS[name]
+        seconds[algorithm.title] = 2 * algorithm.seconds * min(count, 2 * algorithm.most[2])
     if page.reasons:
         pairs = np.argwhere(shown_parts(city.embedder, sample))
         some = pairs[np.linspace(0, len(pairs) - 1, min(len(pairs), REASON_SAMPLE)).astype(np.int64)]

@@ -75,21 +75,31 @@ def read_labels(path: Path, tile_xy: np.ndarray, zoom: int) -> tuple[list[Target
 def load_columns(path: Path, tile_xy: np.ndarray, zoom: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Columns of the rows of a file that lie on a tile, and the tile of each, `(R,)`, as its row of `tile_xy (N, 2)`.
 
-    A row is placed by its key columns, or else by its geometry. Raises `UserError` if none lies on a tile.
+    Of the pairs of key columns, the first that puts a row on a tile counts; if none does, the geometry. Raises
+    `UserError` if no row lies on a tile.
     """
     table = read_extract(path, tile_xy, zoom) if path.suffix.lower() == ".pbf" else read_table(path)
-    names = {name.lower() for name in table}
-    if "geometry" in names and not any(names.issuperset(pair) for pair in KEYS):
-        table, keys = read_geometries(path, tile_xy, zoom)
-    else:
-        keys = take_keys(table, path, zoom)
-    rows = TileGrid(tile_xy, zoom).rows(keys)
-    inside = rows >= 0
+    grid, pairs, tried = TileGrid(tile_xy, zoom), key_pairs(table), set(NO_TARGETS)
+    has_shapes = "geometry" in map(str.lower, table)
+    if not pairs and not has_shapes:
+        raise UserError(_keys_expected(table, path))
+    inside = np.zeros(0, dtype=bool)
+    for pair in pairs:
+        tried |= set(pair)
+        rows = grid.rows(keyed_tiles(table, pair, zoom))
+        inside = rows >= 0
+        if inside.any():
+            break
+    if has_shapes and not inside.any():
+        table, tiles = read_geometries(path, tile_xy, zoom, tried)
+        rows = grid.rows(tiles)
+        inside = rows >= 0
     if not inside.any():
         raise UserError(
             f"no row of {path} lies on a tile of this city; expected x,y at zoom {zoom}, lat,lon in degrees, or shapes"
         )
-    return {name: column[inside] for name, column in table.items()}, rows[inside]
+    kept = [name for name in table if name not in tried and name.lower() not in NO_TARGETS]
+    return {name: table[name][inside] for name in kept}, rows[inside]
 
 
 def mean_by_tile(column: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
@@ -106,7 +116,7 @@ def _number_target(name: str, column: np.ndarray, rows: np.ndarray, count: int) 
         return None
     values = mean_by_tile(column, rows, count)
     known = column[~np.isnan(column.astype(np.float64))]
-    is_count = np.issubdtype(column.dtype, np.integer) and len(known) and known.min() >= 0
+    is_count = len(known) > 0 and known.min() >= 0 and bool((known == np.floor(known)).all())
     too_few = (~np.isnan(values)).sum() < MIN_TILES or (is_count and (values > 0).sum() < MIN_SOME)
     if too_few or np.nanstd(values) == 0:
         return None
@@ -124,7 +134,7 @@ def _class_target(name: str, column: np.ndarray, rows: np.ndarray, count: int) -
     np.add.at(votes, (rows[known], codes), 1)
     values = np.where(votes.any(axis=1), votes.argmax(axis=1), -1)
     frequent = [code for code in range(len(names)) if (values == code).sum() >= MIN_SOME]
-    if len(frequent) < 2:
+    if len(frequent) < 2 or (values >= 0).sum() < MIN_TILES:
         return None
     new = np.full(len(names) + 1, np.nan)  # the last entry serves the tiles without a class, -1
     new[frequent] = np.arange(len(frequent))
@@ -159,28 +169,32 @@ def read_extract(path: Path, tile_xy: np.ndarray, zoom: int) -> dict[str, np.nda
     return {name: _column(column) for name, column in table.to_pandas().items()}
 
 
-def read_geometries(path: Path, tile_xy: np.ndarray, zoom: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def read_geometries(
+    path: Path, tile_xy: np.ndarray, zoom: int, without: set[str]
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Columns of a vector file such as GeoJSON by tile: a row per pair of feature and tile, and its tile `(R, 2)`.
 
     A polygon counts for every tile whose centre it covers. One too small to cover a centre counts for the tile that it
-    lies in, and so does a point.
+    lies in, and so does a point. The columns `without` are left out.
     """
+    import geopandas
     import shapely
 
-    from user_tables import read_places, read_polygons
+    from user_tables import find_places, find_polygons, read_frame
 
-    places = read_places(path)
+    frame = read_frame(path)
+    places = find_places(frame.drop(columns=[name for name in frame.columns if name in without]), path)
     frame = places.frame
     tile, owner = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
-    if frame.geom_type.str.contains("Polygon").any():
-        frame = read_polygons(path)
+    if isinstance(frame, geopandas.GeoDataFrame) and frame.geom_type.str.contains("Polygon").any():
+        frame = find_polygons(frame, path)
         centres = latlon_of_tile(tile_xy + 0.5, zoom)
         shapes = shapely.STRtree(frame.geometry.to_numpy())
         tile, owner = shapes.query(shapely.points(centres[:, ::-1]), predicate="intersects")
     rest = np.setdiff1d(np.flatnonzero(np.isfinite(places.lat)), owner)
     small = np.floor(tile_of_latlon(places.lat[rest], places.lon[rest], zoom)).astype(np.int64)
     owner = np.concatenate([owner, rest])
-    names = [name for name in frame.columns if name.lower() not in (*NO_TARGETS, frame.geometry.name)]
+    names = [name for name in frame.columns if name.lower() != frame.geometry.name]
     return {name: _column(frame[name])[owner] for name in names}, np.concatenate([tile_xy[tile], small])
 
 
@@ -203,24 +217,24 @@ def _column(column: "pd.Series") -> np.ndarray:
     return np.full(len(column), None, dtype=object)
 
 
-def take_keys(table: dict[str, np.ndarray], path: Path, zoom: int) -> np.ndarray:
-    """Remove the key columns from `table` and return the tile of each row, `(R, 2)`; -1 for a row that has none."""
-    names = {name.lower(): name for name in table}
-    for first, second in KEYS:
-        if first in names and second in names:
-            a, b = (_coordinates(table.pop(names[name]), name, path) for name in (first, second))
-            for extra in NO_TARGETS:
-                table.pop(names.get(extra, ""), None)
-            place = np.stack([a, b], axis=1) if "x" in first else tile_of_latlon(a, b, zoom)
-            known = np.isfinite(place).all(axis=1, keepdims=True)
-            return np.where(known, np.clip(place, -1, 1e9), -1).astype(np.int64)
-    raise UserError(f"{path} has the columns {', '.join(table)}; expected the keys x and y, or lat and lon, among them")
+def key_pairs(table: dict[str, np.ndarray]) -> list[tuple[str, str]]:
+    """The pairs of columns that may say where a row lies: those of `KEYS` that hold numbers, under their own names."""
+    names = {name.lower(): name for name, column in table.items() if column.ndim == 1 and column.dtype != object}
+    return [(names[first], names[second]) for first, second in KEYS if first in names and second in names]
 
 
-def _coordinates(column: np.ndarray, name: str, path: Path) -> np.ndarray:
-    if column.ndim != 1 or column.dtype == object:
-        raise UserError(f"the column {name} of {path} begins with {str(column[:1])[:40]}; expected numbers")
-    return column.astype(np.float64)
+def keyed_tiles(table: dict[str, np.ndarray], pair: tuple[str, str], zoom: int) -> np.ndarray:
+    """The tile of each row by a pair of key columns, `(R, 2)`; -1 for a row that has none."""
+    a, b = (table[name].astype(np.float64) for name in pair)
+    place = np.stack([a, b], axis=1) if pair[0].lower().endswith("x") else tile_of_latlon(a, b, zoom)
+    known = np.isfinite(place).all(axis=1, keepdims=True)
+    return np.where(known, np.clip(place, -1, 1e9), -1).astype(np.int64)
+
+
+def _keys_expected(table: dict[str, np.ndarray], path: Path) -> str:
+    return (
+        f"{path} has the columns {', '.join(table)}; expected the keys x and y, or lat and lon, as numbers among them"
+    )
 
 
 def read_vectors(path: Path, zoom: int) -> tuple[np.ndarray, np.ndarray]:
@@ -229,8 +243,10 @@ def read_vectors(path: Path, zoom: int) -> tuple[np.ndarray, np.ndarray]:
     Rows that a column `blank` marks, as `precompute_embeddings.py --export` writes it, are left out.
     """
     table = read_table(path)
-    blank = table.pop("blank", None)
-    tile_xy = take_keys(table, path, zoom)
+    blank, pairs = table.pop("blank", None), key_pairs(table)
+    if not pairs:
+        raise UserError(_keys_expected(table, path))
+    tile_xy = keyed_tiles(table, pairs[0], zoom)
     lists = [column for column in table.values() if column.ndim == 2]
     numbered = [table[name] for name in table if re.fullmatch(r"\D*\d+", name) and table[name].dtype != object]
     if not lists and len(numbered) < 2:
@@ -238,6 +254,8 @@ def read_vectors(path: Path, zoom: int) -> tuple[np.ndarray, np.ndarray]:
             f"{path} holds no vectors; expected one column of lists of the same length, or columns such as e0, e1, e2"
         )
     vectors = lists[0] if lists else np.stack(numbered, axis=1)
-    kept = np.ones(len(tile_xy), dtype=bool) if blank is None else blank != "true"
+    kept = np.ones(len(tile_xy), dtype=bool)
+    if blank is not None:  # CSV has True as text
+        kept = np.array([str(cell).lower() != "true" for cell in blank])
     _, first = np.unique(tile_xy[kept], axis=0, return_index=True)
     return tile_xy[kept][first].astype(np.int32), np.nan_to_num(vectors[kept][first].astype(np.float32))

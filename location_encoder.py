@@ -163,10 +163,10 @@ class EncodedCity:
             }
         )
 
-    def _embed(self, places: Places) -> np.ndarray:
+    def _embed(self, places: Places, *, none_is_error: bool = True) -> np.ndarray:
         """Vectors of places, NaN outside the map; those that were asked for before are remembered."""
         store = self.city.store
-        known, _ = rows_on_tiles(places, store.grid, store.zoom)
+        known, _ = rows_on_tiles(places, store.grid, store.zoom, none_is_error=none_is_error)
         keys = list(zip(places.lat[known].tolist(), places.lon[known].tolist(), strict=True))
         new = [key for key in dict.fromkeys(keys) if key not in self._known]
         if len(new) > FEW_PLACES and self.jobs > 1:
@@ -238,7 +238,11 @@ class LocationEmbedder(TransformerMixin, BaseEstimator):
     def transform(self, X: Any) -> np.ndarray:
         """The vectors `(n, D) float32` of places."""
         check_is_fitted(self)
-        vectors = self._city()._embed(self._places(X))
+        city, places = self._city(), self._places(X)
+        try:
+            vectors = city._embed(places, none_is_error=self.outside == "error")
+        except UserError as error:  # not one place is on the map; it says why
+            raise ValueError(str(error)) from None
         lost = int(np.isnan(vectors).any(axis=1).sum())
         if lost and self.outside == "error":
             raise ValueError(f"{lost:,} of {len(vectors):,} places are not on the map; drop them, or use outside='nan'")

@@ -58,10 +58,11 @@ def _values(column: np.ndarray, rows: np.ndarray, count: int) -> Categories | Nu
         digits = 0 if np.issubdtype(column.dtype, np.integer) else 2
         return Numbers(values, "mean of the rows on a tile" if several else "", digits=digits)
     by_tile: list[Counter[str]] = [Counter() for _ in range(count)]
+    total: Counter[str] = Counter()
     for row, cell in zip(rows.tolist(), column, strict=True):
-        if cell is not None and str(cell).strip():
-            by_tile[row][str(cell).strip()[:LONGEST_TEXT]] += 1
-    total = sum(by_tile, Counter())
+        if cell is not None and (text := str(cell).strip()[:LONGEST_TEXT]):
+            by_tile[row][text] += 1
+            total[text] += 1
     if not total:
         return None
     if len(total) > MOST_CATEGORIES:

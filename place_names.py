@@ -17,14 +17,13 @@ from cli import UserError
 from files import atomic_path
 from osm_extract import opened_extract
 from osm_file import has_locations_on_ways
-from tile_grid import Box
+from tile_grid import KM_PER_DEGREE, Box
 
 NAMES_FILE = "place_names.parquet"
 OTHER_NAMES = ("name:en", "int_name", "alt_name", "short_name", "official_name", "old_name", "loc_name")
 COMMON_LANGUAGE = 0.02  # of the named objects must have a name in a language before it can be searched
 MOST_NAMES_EACH = 6
 SAME_KM = 2.0  # parts of one street are closer than this to each other
-KM_PER_DEGREE = 111.2
 
 # Kinds of places, the most important first: the word that people read, and the tags that make it.
 KINDS: tuple[tuple[str, dict[str, tuple[str, ...]]], ...] = (
@@ -171,18 +170,20 @@ def save_place_names(path: Path, places: PlaceNames) -> None:
     columns = {"names": [list(some) for some in places.names], "kind": kinds}
     table = pa.table(columns | {"lat": places.latlon[:, 0], "lon": places.latlon[:, 1]})
     with atomic_path(path) as temporary:
-        pq.write_table(table, temporary)
+        pq.write_table(table, temporary, write_page_checksum=True)
 
 
 def load_place_names(path: Path) -> PlaceNames:
-    """Read what `save_place_names` wrote. Raises `UserError` for a file that is something else."""
+    """Read what `save_place_names` wrote. Raises `UserError` for a file that is damaged or something else."""
     numbers = {name: number for number, (name, _) in enumerate(KINDS)}
     try:
-        table = pq.read_table(path).to_pydict()
+        table = pq.read_table(path, page_checksum_verification=True).to_pydict()
         kind = np.array([numbers[name] for name in table["kind"]], dtype=np.int8)
         latlon = np.column_stack([table["lat"], table["lon"]]).astype(np.float64).reshape(-1, 2)
         return PlaceNames([tuple(map(str, some)) for some in table["names"]], kind, latlon)
-    except (pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         again = "`python render_tiles.py CITY.osm.pbf` writes it again after you delete it"
         raise UserError(f"{path} holds no place names ({type(error).__name__}); {again}") from None
 

@@ -132,17 +132,13 @@ UNNAMED = 0.3  # weight of a class that no feature lists: it gives its own name
 # --- names -------------------------------------------------------------------------------------------------
 
 
-def group_names(store: TileStore, rows: np.ndarray, group: np.ndarray) -> list[str]:
-    """A short, distinct name for each group of the store's `rows (n,)`; `group (n,)` numbers them from 0.
-
-    It names one or two features that are more common in the group than in all groups together. Equal tiles and groups
-    give equal names. At most `SAMPLE` tiles of each group are looked at, evenly spread over the map.
-    """
-    return joint_group_names([(store, rows, group)])
-
-
 def joint_group_names(parts: Sequence[tuple[TileStore, np.ndarray, np.ndarray]]) -> list[str]:
-    """The same for groups that go across cities: each part is a store, its rows, and the group of each."""
+    """A short, distinct name for each group of tiles; groups may go across cities.
+
+    Each part is a store, its rows `(n,)` and the group of each, `(n,)`, numbered from 0. A name says one or two
+    features that are more common in the group than in all groups together. Equal tiles and groups give equal names. At
+    most `SAMPLE` tiles of each group are looked at, evenly spread over the map.
+    """
     group = np.concatenate([numbers for _, _, numbers in parts])
     count = int(group.max(initial=-1)) + 1
     if not count:

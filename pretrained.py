@@ -21,7 +21,7 @@ from files import atomic_write
 from model import EncoderConfig
 from progress_bars import note
 
-PRETRAINED = Path(__file__).with_name("pretrained")
+PRETRAINED = Path(__file__).resolve().with_name("pretrained")
 WEIGHTS, CONFIG, CARD = "encoder.safetensors", "config.json", "README.md"
 FORMAT = 1
 LARGEST_BYTES = 15_000_000  # what a repository can carry without Git LFS
@@ -31,20 +31,19 @@ PLACES = {"tiles_root", "cache_dir", "output_dir", "log_dir", "run_name", "resum
 
 @dataclasses.dataclass(frozen=True)
 class BundleFlags:
-    """Output."""
+    """Conversion."""
 
+    model_path: Path = flag(ModelFlags.model_path, "checkpoint written by train.py")
     output_dir: Path = flag(PRETRAINED, f"folder for {WEIGHTS}, {CONFIG} and {CARD}")
 
 
 def main() -> None:
     """Convert a checkpoint."""
     parser = Parser(__doc__)
-    for group in (ModelFlags, BundleFlags):
-        add_flags(parser, group)
-    args = parser.parse_args()
-    folder = read_flags(BundleFlags, args).output_dir
-    size = save_pretrained(folder, load_checkpoint(args.model_path))
-    print(f"wrote {folder}: {size / 1e6:.1f} MB of weights")
+    add_flags(parser, BundleFlags)
+    flags = read_flags(BundleFlags, parser.parse_args())
+    size = save_pretrained(flags.output_dir, load_checkpoint(flags.model_path))
+    print(f"wrote {flags.output_dir}: {size / 1e6:.1f} MB of weights")
 
 
 # --- writing -----------------------------------------------------------------------------------------------
@@ -91,7 +90,7 @@ def save_pretrained(folder: Path | str, checkpoint: Checkpoint) -> int:
         file.write("\n")
     if not (folder / CARD).exists():
         with atomic_write(folder / CARD, "w") as file:
-            file.write(_card(config))
+            file.write(_card(config, folder))
     return len(data)
 
 
@@ -105,8 +104,9 @@ def _loaded(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype == torch.float16 else tensor
 
 
-def _card(config: dict[str, Any]) -> str:
+def _card(config: dict[str, Any], folder: Path) -> str:
     """A model card with what is known of any encoder."""
+    opened = "pretrained()" if folder.resolve() == PRETRAINED else f'load("{folder.resolve().name}")'
     seen = "the tile and its surroundings" if EncoderConfig(**config["encoder"]).uses_surroundings else "the tile"
     return (
         "---\nlicense: mit\nlibrary_name: loc2vec\ntags:\n- openstreetmap\n- geospatial\n- location-embedding\n"
@@ -114,7 +114,7 @@ def _card(config: dict[str, Any]) -> str:
         f"One vector of {config['embedding_dim']} numbers for every place on a map: {seen}, drawn from OpenStreetMap "
         f"in {len(config['layers'])} layers of {config['tile_size']} x {config['tile_size']} pixels at zoom "
         f"{config['zoom']}.\n\n## Use\n\n```python\nfrom embeddings import LocationEncoder\n\n"
-        'city = LocationEncoder.pretrained().read("CITY.osm.pbf")\nvectors = city.embed(lat, lon)\n```\n\n'
+        f'city = LocationEncoder.{opened}.read("CITY.osm.pbf")\nvectors = city.embed(lat, lon)\n```\n\n'
         f"## Training\n\n{config['epoch']} epochs, {config['step']:,} steps. `config.json` holds the settings.\n\n"
         "## Map data\n\n© OpenStreetMap contributors, Open Database License (ODbL) 1.0, "
         "https://www.openstreetmap.org/copyright\n"

@@ -13,9 +13,9 @@ from scipy import stats
 
 from cli import UserError
 from label_tables import Target
-from tile_grid import blocks_of, near_any
+from similarity import unit
+from tile_grid import BLOCK, blocks_of, near_any
 
-BLOCK = 12  # tiles; blocks go whole into a fold
 BUFFER = 2  # tiles around test blocks that no probe is trained on
 FOLDS = 5
 NEIGHBOURS = 10
@@ -103,11 +103,6 @@ def standardise(vectors: np.ndarray, train: np.ndarray) -> np.ndarray:
     return (vectors - part.mean(axis=0)) / np.where(scale > 1e-8, scale, 1)
 
 
-def unit_length(vectors: np.ndarray) -> np.ndarray:
-    """Vectors of length 1; zeros stay zeros."""
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-
-
 def r2(truth: np.ndarray, predicted: np.ndarray, variance: np.ndarray) -> np.ndarray:
     """Share of each column's variance that is explained; `truth (m, T)`, `predicted (..., m, T)`.
 
@@ -171,7 +166,7 @@ def neighbour_means(
     for i, (train, test) in enumerate(folds.parts()):
         if test.sum() >= MIN_TEST and train.sum() >= NEIGHBOURS:
             x = standardise(vectors, train) if metric.startswith("standardised") else vectors
-            x = unit_length(x) if metric.endswith("cosine") else x  # of unit vectors, nearest means smallest angle
+            x = unit(x) if metric.endswith("cosine") else x  # of unit vectors, nearest means smallest angle
             yield i, test, values[train][nearest(x[test], x[train], NEIGHBOURS)].mean(axis=1)
 
 

@@ -9,11 +9,12 @@ import difflib
 import io
 import itertools
 import re
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, override
+from typing import Any, NamedTuple, override
 
 import numpy as np
 from tqdm import tqdm
@@ -24,21 +25,6 @@ from files import digest
 from progress_bars import progress as progress_bar
 from vectors import distinct_rows, k_means, principal_components
 
-ALGORITHMS = ("PCA", "TSNE", "UMAP")
-TITLES = {"PCA": "PCA", "TSNE": "t-SNE", "UMAP": "UMAP"}
-DEFAULT_SETTINGS: dict[str, dict[str, float]] = {
-    "PCA": {},
-    "TSNE": {"perplexity": 30.0, "iterations": 500},
-    "UMAP": {"n_neighbors": 15, "min_dist": 0.1},
-}
-SETTING_RANGES = {
-    "perplexity": (1.0, 500.0),
-    "iterations": (50, 10_000),
-    "n_neighbors": (2, 500),
-    "min_dist": (0.0, 0.99),
-}
-# With more distinct vectors, a sample of this size is fitted and the rest is placed among it.
-FIT_LIMIT = {"TSNE": {2: 12_000, 3: 6_000}, "UMAP": {2: 30_000, 3: 30_000}}
 PROJECTION_FORMAT = 1
 
 TRUST_NEIGHBOURS = 10
@@ -50,6 +36,34 @@ _PLACE_AT_ONCE = 4_000  # vectors
 _THREADS_FROM = 4_000  # with fewer vectors, t-SNE's threads wait for each other longer than they work
 
 Progress = Callable[[float], None]  # gets shares from 0 to 1
+Fit = tuple[np.ndarray, Callable[[np.ndarray], np.ndarray], dict[str, Any]]  # points, placing more, settings used
+FitFunction = Callable[[np.ndarray, int, int, dict[str, Any], Progress], Fit]
+
+
+class Setting(NamedTuple):
+    """The default of a setting and the least and largest value that it may have; its type is that of the default."""
+
+    default: float
+    low: float
+    high: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Algorithm:
+    """A way to project vectors; an entry of `ALGORITHMS` is all that a new one needs.
+
+    `fit` gets distinct vectors `(N, D)`, the dimensions d (2 or 3), a seed, settings, and a function that it tells its
+    progress. It returns points `(N, d)`, a function that places further vectors among them, and the settings that it
+    used. None means principal components, which need no fit. With more than `most[d]` distinct vectors, a sample of
+    this size is fitted and the rest is placed among it. `seconds` for each fitted vector serve to estimate times
+    (docs/speed.md).
+    """
+
+    title: str
+    seconds: float
+    fit: FitFunction | None = None
+    settings: dict[str, Setting] = dataclasses.field(default_factory=dict)
+    most: dict[int, int] = dataclasses.field(default_factory=lambda: {2: sys.maxsize, 3: sys.maxsize})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +154,7 @@ def checked_settings(algorithm: str, settings: dict[str, Any] | None = None, dim
         if name not in defaults:
             known, hint = ", ".join(defaults) or "none", _did_you_mean(name, defaults)
             raise UserError(f"{TITLES[algorithm]} has no setting {name!r}; it has {known}{hint}")
-        low, high = SETTING_RANGES[name]
+        _, low, high = ALGORITHMS[algorithm].settings[name]
         number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
         if not (number and low <= value <= high):
             raise UserError(f"{name} of {TITLES[algorithm]} is {value!r}; expected a number from {low} to {high}")
@@ -172,13 +186,14 @@ def _compute(
     report(0.0)
     first, inverse = distinct_rows(vectors)
     distinct, fitted, explained = vectors[first], len(first), None
-    if algorithm == "PCA":
+    fit, most = ALGORITHMS[algorithm].fit, ALGORITHMS[algorithm].most[dimensions]
+    if fit is None:
         points, explained = principal_components(vectors, dimensions)
         points = points[first]
     elif len(distinct) < FEWEST_POINTS:
         points, _ = principal_components(distinct, dimensions)
     else:
-        points, settings, fitted = _fit_and_place(distinct, algorithm, dimensions, seed, settings, report)
+        points, settings, fitted = _fit_and_place(distinct, fit, most, dimensions, seed, settings, report)
     trust = trustworthiness(distinct, points, seed=seed)
     report(1.0)
     return Projection(
@@ -193,18 +208,21 @@ def _compute(
     )
 
 
-Fit = tuple[np.ndarray, Callable[[np.ndarray], np.ndarray], dict[str, Any]]  # points, placing more, settings used
-
-
 def _fit_and_place(
-    vectors: np.ndarray, algorithm: str, dimensions: int, seed: int, settings: dict[str, Any], report: Progress
+    vectors: np.ndarray,
+    fit: FitFunction,
+    most: int,
+    dimensions: int,
+    seed: int,
+    settings: dict[str, Any],
+    report: Progress,
 ) -> tuple[np.ndarray, dict[str, Any], int]:
-    """Fit t-SNE or UMAP to at most `FIT_LIMIT` of the distinct `vectors`, and place the rest among these.
+    """Fit at most `most` of the distinct `vectors`, and place the rest among these.
 
     Returns all points, the settings that were used, and how many vectors were fitted.
     """
     chosen = np.zeros(len(vectors), dtype=bool)
-    count = min(FIT_LIMIT[algorithm][dimensions], len(vectors))
+    count = min(most, len(vectors))
     chosen[np.random.default_rng([seed, 1]).choice(len(vectors), count, replace=False)] = True
     fitted, rest = np.flatnonzero(chosen), np.flatnonzero(~chosen)
     after = 0.8 if len(rest) else 0.98  # progress when the fit is done
@@ -212,7 +230,6 @@ def _fit_and_place(
     def report_fit(share: float) -> None:
         report(share * after)
 
-    fit = {"TSNE": _fit_tsne, "UMAP": _fit_umap}[algorithm]
     points = np.empty((len(vectors), dimensions))
     points[fitted], place, settings = fit(vectors[fitted], dimensions, seed, settings, report_fit)
     for start in range(0, len(rest), _PLACE_AT_ONCE):
@@ -305,6 +322,30 @@ class _UmapProgress(io.TextIOBase):
         if counted and self.report:
             self.report(int(counted[1]) / int(counted[2]))
         return len(text)
+
+
+ALGORITHMS = {
+    "PCA": Algorithm("PCA", 4e-5),
+    "TSNE": Algorithm(
+        "t-SNE",
+        2.4e-3,
+        _fit_tsne,
+        {"perplexity": Setting(30.0, 1.0, 500.0), "iterations": Setting(500, 50, 10_000)},
+        {2: 12_000, 3: 6_000},
+    ),
+    "UMAP": Algorithm(
+        "UMAP",
+        2.1e-3,
+        _fit_umap,
+        {"n_neighbors": Setting(15, 2, 500), "min_dist": Setting(0.1, 0.0, 0.99)},
+        {2: 30_000, 3: 30_000},
+    ),
+}
+TITLES = {name: algorithm.title for name, algorithm in ALGORITHMS.items()}
+DEFAULT_SETTINGS = {
+    name: {key: setting.default for key, setting in algorithm.settings.items()}
+    for name, algorithm in ALGORITHMS.items()
+}
 
 
 # --- how faithful ------------------------------------------------------------------------------------------

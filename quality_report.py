@@ -15,13 +15,15 @@ import numpy as np
 
 from files import atomic_path, atomic_write
 from label_tables import Target
-from probes import BLOCK, FOLDS, corrected_error, corrected_p
+from probes import FOLDS, corrected_error, corrected_p
+from tile_grid import BLOCK
 from vector_space import FAR_KM
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 GROUPS = {False: "not drawn on the tiles", True: "drawn on the tiles"}  # by `Target.drawn`
+UNSEEN = "never trained on as a tile"  # a split: training showed no pixel of these tiles but in surroundings
 MEAN = "mean"  # stands for the label of a mean over one group
 PAIRED_PROBES = ("ridge R2", "cosine knn R2")  # compared fold by fold
 
@@ -201,10 +203,10 @@ def _space_table(report: Report) -> tuple[list[str], list[list[str]]]:
     rows = []
     for name in report.candidates:
         size = report.get("size", name)
-        near = [report.get("triplet accuracy", name, split=split) for split in ("blocked", "never trained on")]
+        near = [report.get("triplet accuracy", name, split=split) for split in ("blocked", UNSEEN)]
         cells = [f"{size.value:.0f}" if size else "-", _score(report.get("RankMe", name)), *map(_score, near)]
         rows.append([name, *cells])
-    return ["vectors", "size", "RankMe", "triplet accuracy", "never trained on"], rows
+    return ["vectors", "size", "RankMe", "triplet accuracy", UNSEEN], rows
 
 
 def _difference_table(found: list[Difference]) -> tuple[list[str], list[list[str]]]:

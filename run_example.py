@@ -45,7 +45,9 @@ class ExampleFlags:
     )
     max_tiles: int = flag(1500, "tiles in the pictures and on the page, spread evenly", type=positive_int)
     preset: str = flag("recommended", "settings of train.py: recommended, or spec for the published ones")
-    model_path: Path = flag(ModelFlags.model_path, "checkpoint that the pictures show")
+    model_path: Path = flag(
+        ModelFlags.model_path, "checkpoint that the pictures show; training writes best_model.pth beside it"
+    )
     output_dir: Path = flag(Path("visualizations"), "folder for the pictures and the page")
 
 

@@ -202,8 +202,9 @@ def similar_places(
 def shared_layers(own: np.ndarray, others: np.ndarray, city: np.ndarray) -> list[list[str]]:
     """Layers of which a place and each of M others both show more than is usual in the city, at most `SHARED_LAYERS`.
 
-    `own (L,)` and `others (M, L)` are mean intensities of their layers, `city (N, L)` those of all tiles. An intensity
-    counts as its square root, in deviations from the city's mean. The layer that both places exceed most comes first.
+    `own (L,)` and `others (M, L)` are mean intensities of their layers, `city (N, L)` those of all tiles with content.
+    An intensity counts as its square root, in deviations from the city's mean. The layer that both places exceed most
+    comes first.
     """
     usual, deviation = np.sqrt(city).mean(axis=0), np.sqrt(city).std(axis=0) + 1e-9
     excess = np.minimum((np.sqrt(own) - usual) / deviation, (np.sqrt(others) - usual) / deviation)
@@ -450,13 +451,11 @@ def arithmetic(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
     return (result / length).astype(np.float32)
 
 
-def walk(search: Search | np.ndarray, row_a: int, row_b: int, steps: int = 8) -> np.ndarray:
+def walk(search: Search, row_a: int, row_b: int, steps: int = 8) -> np.ndarray:
     """Rows on the way from one tile to another in vector space, both ends included: at most `steps + 2`, no repeats.
 
     Each step is the nearest unvisited tile to a point on the great circle between the two vectors.
     """
-    if not isinstance(search, Search):
-        search = Search(search, "angular")
     a, b = unit(search.vectors[row_a]), unit(search.vectors[row_b])
     points = _slerp(a, b, np.arange(1, steps + 1) / (steps + 1))
     visited = [int(row_a), int(row_b)]

@@ -216,7 +216,8 @@ def open_drawing(
         index = build_index(features, style, area)
         if not len(index.pair_item):
             raise UserError(f"the box {box_text(found_box)} holds nothing of {extract} that is drawn")
-        (folder / AREA).unlink(missing_ok=True)  # of another extract or box: no longer true once the index is replaced
+        # Remove it before the index is replaced: it may belong to another extract or box.
+        (folder / AREA).unlink(missing_ok=True)
         index.save(folder)
         del features, index
         save_cache(folder / AREA, key, {"wanted": area.wanted}, {"place": [area.x0, area.y0], "box": found_box})

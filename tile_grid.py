@@ -13,6 +13,7 @@ DEFAULT_ZOOM = TilesFlags.zoom
 MAX_LATITUDE = 85.05112878  # where Web Mercator ends
 GRID_LIMIT = 1 << 26  # cells of a dense grid; a city of 100 x 100 km at zoom 17 has 2^17
 EARTH_RADIUS_KM = 6371.0088
+KM_PER_DEGREE = math.radians(EARTH_RADIUS_KM)  # of latitude
 METATILE = 8  # edge in tiles of the squares that are drawn and embedded together
 BLOCK = 12  # edge in tiles of the squares that go as a whole to training, validation or a fold
 

@@ -163,6 +163,7 @@ def _read_csv(path: Path, encoding: str | None) -> pd.DataFrame:
         raise UserError(f"{path} is not text in {' or '.join(encodings)}; name its encoding with --encoding")
     if "\0" in text:
         raise UserError(f"{path} is not a text file; expected a CSV table")
+    text = text.lstrip("\r\n")
     header = next(csv.reader(io.StringIO(text), delimiter="\0"), [""])[0]
     bare = re.sub(r'"[^"]*"', "", header)
     separator = max(",;\t|", key=bare.count) if any(mark in bare for mark in ",;\t|") else ","
@@ -180,7 +181,9 @@ def _read_csv(path: Path, encoding: str | None) -> pd.DataFrame:
             and cells[filled].str.fullmatch(NUMBER.pattern).all()
             and (decimal_comma or not cells.str.contains(",").any())
         ):
-            frame[name] = pd.to_numeric(cells.where(filled).str.replace(",", ".", regex=False))
+            numbers = cells.where(filled).str.replace(",", ".", regex=False)
+            gaps = not filled.all() and cells[filled].str.fullmatch(r"[+-]?\d+").all()  # a float would round an id
+            frame[name] = pd.to_numeric(numbers, dtype_backend="numpy_nullable") if gaps else pd.to_numeric(numbers)
     return frame
 
 
@@ -275,10 +278,11 @@ def _numbers(path: Path, frame: pd.DataFrame, name: Any) -> np.ndarray:
     cells = frame[name]
     if not pd.api.types.is_numeric_dtype(cells):
         cells = pd.to_numeric(cells.astype(str).str.strip().str.replace(",", ".", regex=False), errors="coerce")
-    values = cells.to_numpy(dtype=np.float64, na_value=np.nan)
-    if np.isnan(values).all():
-        raise UserError(f"the column {name} of {path} begins with {str(frame[name].iloc[0])[:40]!r}; expected numbers")
-    return values
+        if cells.isna().all():
+            raise UserError(
+                f"the column {name} of {path} begins with {str(frame[name].iloc[0])[:40]!r}; expected numbers"
+            )
+    return cells.to_numpy(dtype=np.float64, na_value=np.nan)
 
 
 def _checked(
@@ -333,13 +337,15 @@ def rows_inside(places: Places, box: Box) -> np.ndarray:
     raise UserError(f"{places.path}: not one of {len(places):,} rows is on the map, which covers {text}; {first}")
 
 
-def rows_on_tiles(places: Places, grid: TileGrid, zoom: int) -> tuple[np.ndarray, np.ndarray]:
+def rows_on_tiles(
+    places: Places, grid: TileGrid, zoom: int, *, none_is_error: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
     """Rows of the places that lie on a tile of `grid`, `(M,)`, and these tiles, `(M, 2)`.
 
-    Raises `UserError` when not one place is in the box of the tiles.
+    With `none_is_error` it raises `UserError` when not one place is in the box of the tiles.
     """
-    low, high = grid.origin, grid.origin + grid.shape - 1
-    inside = np.flatnonzero(rows_inside(places, area_bounds(np.stack([low, high]), zoom)))
+    box = area_bounds(np.stack([grid.origin, grid.origin + grid.shape - 1]), zoom)
+    inside = np.flatnonzero(rows_inside(places, box) if none_is_error else inside_box(places.lat, places.lon, box))
     tile = np.floor(tile_of_latlon(places.lat[inside], places.lon[inside], zoom)).astype(np.int64)
     on_tile = grid.rows(tile) >= 0
     return inside[on_tile], tile[on_tile]
@@ -412,11 +418,12 @@ def write_frame(path: Path | str, frame: pd.DataFrame, vectors: np.ndarray, plac
             whole = add_columns(_with_geometry(path, frame, places), {"embedding": lists})
             whole.to_crs(DEGREES).to_file(temporary, driver="GeoJSON", engine="pyogrio")
         else:
-            whole = add_columns(frame, number_columns(np.where(known[:, None], vectors, np.nan)))
+            vectors = np.where(known[:, None], vectors, np.nan).astype(np.float32)
+            whole = add_columns(frame, number_columns(vectors))
             if suffix == ".csv":
                 if isinstance(frame, geopandas.GeoDataFrame):
                     whole = pd.DataFrame(whole.assign(**{frame.geometry.name: frame.geometry.to_wkt()}))
-                whole.to_csv(temporary, index=False, float_format="%.7g")
+                whole.to_csv(temporary, index=False)
             else:
                 taken = {name: f"{name}_" for name in whole.columns if str(name).lower() in RESERVED}
                 shapes = _with_geometry(path, frame, places).geometry

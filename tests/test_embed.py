@@ -1,5 +1,6 @@
 """embed.py: from an extract to vectors in one pass, for tiles, points, areas and cells; search in what it wrote."""
 
+import dataclasses
 import itertools
 import json
 import os
@@ -23,13 +24,14 @@ import tile_images
 from area_vectors import area_means
 from checkpoint import load_checkpoint
 from cli import StopRequested, TilesFlags, UserError
-from conftest import REPO, page_json, save_untrained, script_env
+from conftest import REPO, made_up_embeddings, page_json, save_untrained, script_env
 from embeddings import Embeddings, load_city
-from exports import read_export
+from exports import read_export, write_table
 from files import locked
 from layers import LAYERS
 from osm_file import cut_extract
 from render_tiles import SAMPLE_EXTRACT, RenderConfig, parse_box, render
+from similarity import shared_layers
 from tile_grid import area_bounds, latlon_of_tile, tile_of_latlon
 from tile_workers import start_workers
 
@@ -333,6 +335,13 @@ WRONG_USE = {
     "two commands": (["CITY", "--points", "a.csv", "--h3", "9"], "give one of them"),
     "unknown output": (["CITY", "-o", "out.xlsx"], "expected one of"),
     "unknown city": (["--city", "atlantis"], "atlantis is not known"),
+    "numbers of a dataset": (["CITY", "--dtype", "int8"], "--dtype can only be given for a dataset"),
+    "blocks of a dataset": (["CITY", "--points", "a.csv", "--block_tiles", "64"], "name a folder/ with -o"),
+    "uneven blocks": (["CITY", "-o", "city/", "--block_tiles", "100"], "100 given, a power of two such as 64 or 128"),
+    "no cluster": (["CITY", "-o", "city/", "--address", "auto"], "--address can only be given for --engine ray"),
+    "columns of no table": (["CITY", "--lat", "a", "--lon", "b"], "--lat and --lon can only be given for the table"),
+    "system of no file": (["CITY", "--h3", "9", "--crs", "EPSG:3857"], "--crs can only be given for the file"),
+    "a search for nothing": (["CITY", "--min_km", "2"], "name a place with --query"),
     "no such resolution": (["CITY", "--h3", "16"], "expected 0 to 15"),
     "too many cells": (["CITY", "--bbox", BOX, "--h3", "15"], "choose a smaller number"),
     "no checkpoint": (["CITY", "--model_path", "absent.pth"], "no checkpoint at absent.pth"),
@@ -428,6 +437,32 @@ def test_areas_that_cannot_be_used_get_a_sentence(run, tmp_path):
 # --- search ------------------------------------------------------------------------------------------------
 
 
+def test_blank_tiles_say_nothing_of_what_is_usual(tmp_path, monkeypatch, capsys):
+    tile_xy = np.stack(np.meshgrid(np.arange(91540, 91560), np.arange(43770, 43790)), axis=-1).reshape(-1, 2)
+    city = made_up_embeddings(tile_xy.astype(np.int32))
+    blank = city.blank | (np.arange(len(city)) % 4 > 0)
+    blank[0] = False
+    city = dataclasses.replace(city, blank=blank, layer_intensity=np.where(blank[:, None], 0, city.layer_intensity))
+    write_table(city, tmp_path / "city.parquet")
+    place = ",".join(map(str, city.latlon[0]))
+    monkeypatch.setattr(
+        sys, "argv", ["embed.py", "--query", place, "--from", str(tmp_path / "city.parquet"), "--k", "9"]
+    )
+    embed.main()
+    said = [line.split("  ")[-1] for line in capsys.readouterr().out.splitlines()[2:]]
+    content = np.flatnonzero(~blank)
+    likeness = city.vectors[content] @ city.vectors[0]
+    nearest = content[np.argsort(-likeness)[1:10]]
+    expected = [
+        [
+            ", ".join(names) or "-"
+            for names in shared_layers(city.layer_intensity[0], city.layer_intensity[nearest], some)
+        ]
+        for some in (city.layer_intensity[content], city.layer_intensity)
+    ]
+    assert said == expected[0] != expected[1]
+
+
 def test_search_in_written_files(run, from_pngs, tmp_path, monkeypatch, capsys):
     run()
     run("-o", "other.parquet", model="loc2vec")
@@ -455,7 +490,7 @@ def test_search_in_written_files(run, from_pngs, tmp_path, monkeypatch, capsys):
             ", ".join(np.array(LAYERS)[np.argsort(-both)[: min(3, (both > 0).sum())]]) or "-"
         )
     for wrong, message in (
-        (["--from", "city.parquet"], "belong to a search"),
+        (["--from", "city.parquet"], "--from can only be given for a search"),
         (["city.osm.pbf", "--query", "51,71", "--from", "city.parquet"], "no extract"),
         (["--query", "51,71"], "needs --from"),
     ):

@@ -1,7 +1,9 @@
 """evaluate.py: the protocol is the one that is claimed, the figures are right, and a user's tables are understood."""
 
+import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import geopandas
 import numpy as np
@@ -16,6 +18,7 @@ from sklearn.linear_model import Ridge
 
 import baselines
 import evaluate
+import exports
 import hex2vec_vectors
 import label_tables
 import probes
@@ -23,9 +26,10 @@ import quality_report
 import vector_space
 from checkpoint import Checkpoint
 from cli import TilesFlags, UserError
-from conftest import REPO, make_tiles, save_untrained
+from conftest import REPO, made_up_embeddings, make_tiles, save_untrained
 from data_loader import TripletSampler
 from layers import LAYERS
+from similarity import unit
 from tile_grid import blocks_of, latlon_of_tile, tile_of_latlon
 from tile_store import open_store
 from train_config import make_config, split_city, unseen_tiles
@@ -141,7 +145,7 @@ def test_cosine_neighbours_compare_directions_alone():
     """However long each vector is, its neighbours by cosine are the same."""
     xy = grid(60, 60)
     rng = np.random.default_rng(0)
-    vectors, longer = probes.unit_length(rng.normal(size=(len(xy), 4))), 10 ** rng.uniform(-2, 2, (len(xy), 1))
+    vectors, longer = unit(rng.normal(size=(len(xy), 4))), 10 ** rng.uniform(-2, 2, (len(xy), 1))
     values, codes, folds = vectors[:, :1], (vectors[:, 0] > 0).astype(int), probes.blocked_folds(xy, 0)
     for scores, labels in ((probes.knn_scores, values), (probes.knn_class_scores, codes)):
         found = scores(vectors, labels, folds, "cosine")
@@ -274,6 +278,18 @@ def test_shapes_are_measured_layer_by_layer(tmp_path):
     assert not np.delete(numbers, LAYERS.index("buildings"), axis=0).any()
 
 
+def test_sharp_tiles_are_found_whatever_their_files_are_called(tmp_path):
+    tiles = make_tiles(tmp_path / "tiles", nx=3, ny=3, px=64)
+    (tiles / "natural-features").rename(tiles / "natural_features")
+    for path in tiles.rglob("*.png"):
+        image = Image.open(path)
+        image.save(path.with_name(f"{2**17 - 1 - int(path.stem)}@2x.webp"), lossless=True)
+        path.unlink()
+    store = open_store(tiles, 32, cache_dir=tmp_path / "cache", num_workers=0, tms=True)
+    sharp = baselines.open_sharp(store, tmp_path / "cache")
+    assert sharp.tile_size == 64 and sharp.tile_xy.tolist() == store.tile_xy.tolist()
+
+
 def test_principal_components_are_cut_and_not_rotated():
     vectors = np.random.default_rng(0).normal(size=(50, 20)) * np.arange(20, 0, -1)
     whole = probes.Candidate("PCA of pixels", baselines.principal(vectors, 10))
@@ -370,11 +386,16 @@ def test_counts_are_taken_as_logarithms_and_classes_by_majority(tmp_path):
     xy = grid(20, 20)
     count = np.arange(len(xy)) % 7
     kind = np.where(np.arange(len(xy)) % 2, "a", "b")
-    table = {"x": xy[:, 0], "y": xy[:, 1], "count": count, "kind": kind, "drawn:roads": count}
+    gap = pa.array([None, *count[1:].tolist()])
+    table = {"x": xy[:, 0], "y": xy[:, 1], "count": count, "gap": gap, "kind": kind, "drawn:roads": count}
+    table |= {"height": count + 0.5, "few": pa.array([*kind[:199].tolist(), *[None] * 201])}
     pq.write_table(pa.table(table), tmp_path / "labels.parquet")
     targets, drawn = label_tables.read_labels(tmp_path / "labels.parquet", xy, 17)
     by_name = {target.name: target for target in targets}
+    assert set(by_name) == {"count", "gap", "kind", "height"}, "`few` is known on fewer than 200 tiles"
     np.testing.assert_allclose(by_name["count"].values, np.log1p(count))
+    np.testing.assert_allclose(by_name["gap"].values, [np.nan, *np.log1p(count[1:])])
+    np.testing.assert_allclose(by_name["height"].values, count + 0.5)
     assert by_name["kind"].classes == ("a", "b")
     assert list(drawn) == ["drawn:roads"]
 
@@ -479,6 +500,23 @@ def test_two_checkpoints_and_json(city, run_script):
     assert {"cosine knn R2", "cosine knn F1", "difference of cosine knn R2"} <= {r["name"] for r in records}
 
 
+def test_encoders_of_two_tile_sizes_are_compared_where_both_see_something(tmp_path):
+    tiles = make_tiles(tmp_path / "tiles", nx=14, ny=14, px=128)
+    store = open_store(tiles, 64, cache_dir=tmp_path / "cache", num_workers=0)
+    x, y = store.tile_xy[store.blank][0].tolist()
+    pixels = np.zeros((128, 128), np.uint8)
+    pixels[5, 5] = 5  # something at 64 px, nothing at 32 px
+    Image.fromarray(pixels).save(tiles / "roads" / "17" / str(x) / f"{y}.png")
+    for size in (32, 64):
+        save_untrained(tmp_path / f"{size}.pth", tile_size=size)
+    run = evaluate.EvaluateFlags(vs=[tmp_path / "64.pth", tmp_path / "32.pth"])
+    place = TilesFlags(tiles_root=tiles, cache_dir=tmp_path / "cache")
+    (first, second), area = evaluate.load_candidates(run, place, tmp_path / "64.pth", "cpu")
+    assert len(first.vectors) == len(second.vectors) == len(area.tile_xy) == len(area.unseen) == (~store.blank).sum()
+    with pytest.raises(UserError, match="give one of them"):
+        evaluate.load_candidates(dataclasses.replace(run, vectors=Path("a.csv")), place, tmp_path / "64.pth", "cpu")
+
+
 def test_a_checkpoint_against_itself_is_refused():
     run = evaluate.EvaluateFlags(vs=[Path("a.pth"), Path("./a.pth")])
     with pytest.raises(UserError, match="same checkpoint twice"):
@@ -496,6 +534,15 @@ def test_a_file_of_vectors(city, run_script, tmp_path):
     assert value["addresses"] > 0.3
     assert {r["tiles"] for r in records} == {int((~store.blank).sum())}
     assert [r["value"] for r in records if r["name"] == "size"] == [12]
+
+
+def test_vectors_of_a_written_csv_leave_blank_tiles_out(tmp_path):
+    embeddings = made_up_embeddings(grid(20, 20), 16)
+    exports.write_csv(SimpleNamespace(embeddings=embeddings), tmp_path / "vectors.csv")
+    tile_xy, vectors = label_tables.read_vectors(tmp_path / "vectors.csv", 17)
+    assert embeddings.blank.any()
+    np.testing.assert_array_equal(tile_xy, embeddings.tile_xy[~embeddings.blank])
+    np.testing.assert_allclose(vectors, embeddings.vectors[~embeddings.blank], atol=1e-6)
 
 
 def test_labels_are_asked_for(run_script):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import REPO, script_env
+from conftest import REPO, page_json, script_env
 
 NEW_LAYER = """
 [[layer]]
@@ -78,6 +78,35 @@ def test_a_new_layer_needs_map_style_toml_only(project: Path, appearance: str) -
     run(project, "run_interactive_viz.py", "html", "--max_tiles", 30, "--output_dir", "page")
     page = next((project / "page").glob("*.html")).read_text(encoding="utf-8")
     assert re.search(rf'"name": ?"footpaths", ?"colour": ?"{colour}"', page)
+
+
+NEW_PROJECTION = """
+def fit_widest(vectors, dimensions, seed, settings, report):
+    axes = np.argsort(-vectors.var(axis=0))[:dimensions]
+    return settings["scale"] * vectors[:, axes], lambda more: settings["scale"] * more[:, axes], settings
+
+
+ALGORITHMS = {
+    "WIDEST": Algorithm("Widest axes", 1e-6, fit_widest, {"scale": Setting(2.0, 1.0, 5.0)}, {2: 50, 3: 50}),
+"""
+
+
+@pytest.mark.slow
+def test_a_new_projection_needs_one_entry(project: Path, tiny_tiles: Path, tiny_checkpoint: Path) -> None:
+    code = (project / "projections.py").read_text(encoding="utf-8")
+    (project / "projections.py").write_text(code.replace("ALGORITHMS = {\n", NEW_PROJECTION, 1), encoding="utf-8")
+    city = ["--tiles_root", tiny_tiles, "--model_path", tiny_checkpoint, "--dr_algorithms", "WIDEST"]
+    said = run(project, "precompute_embeddings.py", *city, "--annoy_metrics", "angular").stdout
+    assert re.search("WIDEST 3-D +computed", said)
+    run(project, "run_interactive_viz.py", "html", *city, "--max_tiles", 0)
+    page = page_json(next((project / "interactive_visualizations").glob("*.html")))
+    assert page["algorithms"]["WIDEST"] == "Widest axes" and {"WIDEST-2", "WIDEST-3"} <= set(page["projections"])
+    code = (
+        "import numpy as np; from projections import project\n"
+        "found = project(np.random.default_rng(0).random((200, 4)), 'WIDEST', settings={'scale': 3.0})\n"
+        "print(found.fitted, len(found.points), found.settings)"
+    )
+    assert run(project, "-c", code).stdout == "50 200 {'scale': 3.0}\n"
 
 
 @pytest.mark.parametrize(

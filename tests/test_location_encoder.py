@@ -191,6 +191,11 @@ def test_places_off_the_map_are_an_error_or_nan(embedder):
         embedder.fit_transform(places)
     found = clone(embedder).set_params(outside="nan").fit_transform(places)
     assert np.isnan(found).all(axis=1).tolist() == [False, True]
+    for alone in ([[10.0, 10.0]], [[np.nan, np.nan]]):
+        with pytest.raises(ValueError, match="not one of 1 rows is on the map"):
+            embedder.transform(alone)
+        found = clone(embedder).set_params(outside="nan").fit_transform(alone)
+        assert found.shape == (1, 16) and np.isnan(found).all()
     with pytest.raises(ValueError, match="expected 'error' or 'nan'"):
         clone(embedder).set_params(outside="drop").fit(places)
     with pytest.raises(ValueError, match="expected"):

@@ -51,6 +51,22 @@ def test_rows_are_joined_by_place_and_by_shape(tmp_path):
     assert columns(path)["name"].values.tolist() == [0, 0] + [-1] * 10
 
 
+def test_the_first_position_that_lies_on_a_tile_counts(tmp_path):
+    """A table may have positions of other systems, too, such as metres in x and y."""
+    lat, lon = latlon_of_tile(TILES[6] + 0.5, ZOOM)
+    found = columns(written(tmp_path / "a.csv", f"id,x,y,lat,lon,n\n1,3393216.5,6528744.25,{lat},{lon},4\n"))
+    assert list(found) == ["n"] and found["n"].values[6] == 4
+    found = columns(written(tmp_path / "b.csv", f"x,y,geometry,n\n3393216.5,6528744,POINT ({lon} {lat}),4\n"))
+    assert list(found) == ["n"] and found["n"].values[6] == 4
+    feature = {
+        "type": "Feature",
+        "properties": {"x": 3393216.5, "y": 6528744.25, "n": 4},
+        "geometry": {"type": "Point", "coordinates": [lon, lat]},
+    }
+    path = written(tmp_path / "c.geojson", json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    assert columns(path)["n"].values[6] == 4
+
+
 def test_many_different_texts_are_no_categories(tmp_path):
     rows = "\n".join(f"76602,44202,note {number:03}" for number in range(MOST_CATEGORIES + 1))
     note = columns(written(tmp_path / "d.csv", f"x,y,note\n{rows}\n"))["note"]

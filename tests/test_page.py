@@ -33,7 +33,7 @@ from layers import LAYERS  # noqa: E402
 from make_screenshots import BROWSER_FLAGS, DESKTOP, PHONE, READY, START_TIMEOUT_MS, launch  # noqa: E402
 from place_names import KINDS, NAMES_FILE, PlaceNames, save_place_names  # noqa: E402
 from reasons import PLACE_PARTS, layer_contributions, place_contributions  # noqa: E402
-from similarity import walk  # noqa: E402
+from similarity import Search, walk  # noqa: E402
 from tile_grid import great_circle_km  # noqa: E402
 from tile_images import composite  # noqa: E402
 
@@ -759,7 +759,7 @@ def test_arithmetic_and_walk(visit, city):
     page.get_by_role("tab", name="Walk").click()
     steps = page.locator("[data-results=walk] [data-tile]")
     path = [row_of(city, tile) for tile in steps.evaluate_all("items => items.map(item => item.dataset.tile)")]
-    expected = walk(vectors, rows[0], rows[1], 6)
+    expected = walk(Search(vectors, "angular"), rows[0], rows[1], 6)
     assert path[0] == rows[0] and path[-1] == rows[1] and len(set(path)) == len(path)
     assert len(set(path) & set(expected.tolist())) >= len(expected) - 2
 

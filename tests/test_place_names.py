@@ -6,7 +6,16 @@ import pytest
 
 from cli import UserError
 from conftest import REPO
-from place_names import KINDS, NAMES_FILE, PlaceNames, find_place_names, kind_of, load_place_names, read_place_names
+from place_names import (
+    KINDS,
+    NAMES_FILE,
+    PlaceNames,
+    find_place_names,
+    kind_of,
+    load_place_names,
+    read_place_names,
+    save_place_names,
+)
 from tile_grid import great_circle_km
 
 SAMPLE = REPO / "sample_data" / "astana.osm.pbf"
@@ -78,6 +87,22 @@ def test_rendering_keeps_the_names_beside_the_tiles(run_script, tmp_path, sample
     run_script(*command)  # nothing is drawn, and the names are there again
     assert find_place_names(root).names == sample.names
     assert find_place_names(tmp_path) is None and len(find_place_names(tmp_path, SAMPLE)) == len(sample)
+
+
+def test_damaged_names_are_one_message_or_intact(tmp_path, sample):
+    save_place_names(tmp_path / NAMES_FILE, sample)
+    good, rng, refused = (tmp_path / NAMES_FILE).read_bytes(), np.random.default_rng(0), 0
+    for at in rng.integers(len(good), size=60).tolist():
+        (tmp_path / NAMES_FILE).write_bytes(good[:at] + rng.bytes(3) + good[at + 3 :])
+        try:
+            places = load_place_names(tmp_path / NAMES_FILE)
+        except UserError:
+            refused += 1
+        else:
+            assert places.names == sample.names and (places.latlon == sample.latlon).all()
+    assert refused > 50
+    with pytest.raises(FileNotFoundError):
+        load_place_names(tmp_path / "absent.parquet")
 
 
 def test_a_file_of_something_else_is_one_message(tmp_path):

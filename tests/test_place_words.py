@@ -15,7 +15,7 @@ from place_words import (
     MIXED,
     Vocabulary,
     feature_amounts,
-    group_names,
+    joint_group_names,
     shared_words,
     shows_classes,
     style_features,
@@ -62,6 +62,10 @@ def paint(root: Path, name: str, tile: Path, rows: slice) -> None:
 
 def columns(store: TileStore) -> np.ndarray:
     return store.tile_xy[:, 0] - store.tile_xy[:, 0].min()
+
+
+def group_names(store: TileStore, rows: np.ndarray, group: np.ndarray) -> list[str]:
+    return joint_group_names([(store, rows, group)])
 
 
 def test_a_group_is_named_after_what_it_has_more_of(store):

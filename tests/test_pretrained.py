@@ -42,7 +42,8 @@ def test_the_bundle_gives_the_checkpoints_vectors(folder, checkpoint):
 
 
 def test_the_card_has_what_hubs_read_and_is_kept(folder, checkpoint):
-    assert (folder / CARD).read_text().startswith("---\nlicense:")
+    card = (folder / CARD).read_text()
+    assert card.startswith("---\nlicense:") and 'LocationEncoder.load("bundle").read(' in card
     (folder / CARD).write_text("my words")
     save_pretrained(folder, load_checkpoint(checkpoint))
     assert (folder / CARD).read_text() == "my words"

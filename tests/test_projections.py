@@ -1,5 +1,6 @@
 """Projections: faithful, deterministic, cached, cancellable, at ease with hardly any tiles; k-means clusters."""
 
+import dataclasses
 import itertools
 from concurrent.futures import ThreadPoolExecutor
 
@@ -140,7 +141,8 @@ def test_wrong_use_is_named(call, said):
 
 @pytest.mark.parametrize("algorithm", ["TSNE", pytest.param("UMAP", marks=pytest.mark.slow)])
 def test_above_the_limit_the_rest_is_placed_among_its_like(algorithm, monkeypatch):
-    monkeypatch.setitem(projections.FIT_LIMIT, algorithm, {2: 150, 3: 150})
+    small = dataclasses.replace(ALGORITHMS[algorithm], most={2: 150, 3: 150})
+    monkeypatch.setitem(ALGORITHMS, algorithm, small)
     monkeypatch.setattr(projections, "_PLACE_AT_ONCE", 100)
     vectors, group = blobs(400)
     shares: list[float] = []

@@ -207,11 +207,15 @@ def test_arithmetic_gives_a_direction() -> None:
         arithmetic(a, -a, np.zeros(4))
 
 
+def exact(vectors: np.ndarray) -> Search:
+    return Search(vectors, "angular")
+
+
 def test_a_walk_passes_the_tiles_between() -> None:
     angles = np.radians(np.arange(0, 91))
     arc = np.stack([np.cos(angles), np.sin(angles), np.zeros(91)], axis=1)
     aside = np.tile([0.0, 0.0, 1.0], (30, 1))
-    assert walk(np.concatenate([arc, aside]), 0, 90, steps=8).tolist() == list(range(0, 91, 10))
+    assert walk(exact(np.concatenate([arc, aside])), 0, 90, steps=8).tolist() == list(range(0, 91, 10))
 
 
 def test_a_walk_repeats_nothing_and_ends_where_it_should(vectors: np.ndarray) -> None:
@@ -219,6 +223,6 @@ def test_a_walk_repeats_nothing_and_ends_where_it_should(vectors: np.ndarray) ->
         rows = walk(search, 5, 77, steps=20)
         assert (rows[0], rows[-1]) == (5, 77)
         assert len(np.unique(rows)) == len(rows) == 22
-    assert walk(vectors, 5, 5).tolist() == [5]
-    assert len(walk(vectors[:4], 0, 3, steps=10)) == 4
-    assert walk(np.array([[1.0, 0], [-1.0, 0], [0, 1.0]]), 0, 1, steps=1).tolist() == [0, 2, 1]
+    assert walk(exact(vectors), 5, 5).tolist() == [5]
+    assert len(walk(exact(vectors[:4]), 0, 3, steps=10)) == 4
+    assert walk(exact(np.array([[1.0, 0], [-1.0, 0], [0, 1.0]])), 0, 1, steps=1).tolist() == [0, 2, 1]

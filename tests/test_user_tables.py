@@ -37,6 +37,11 @@ def test_csv_with_any_usual_header_and_separator(tmp_path, names, separator):
     assert places.frame["id"].tolist() == [0, 1, 2] and rows_inside(places, BOX).all()
 
 
+def test_a_csv_may_begin_with_empty_lines(tmp_path):
+    (tmp_path / "shops.csv").write_text("\n\r\n" + table(("lat", "lon"), ","))
+    assert read_places(tmp_path / "shops.csv").lat.tolist() == LAT
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1251", "utf-16"])
 def test_csv_in_any_usual_encoding(tmp_path, encoding):
     path = tmp_path / "магазини.csv"
@@ -160,6 +165,21 @@ def test_outputs_keep_rows_columns_and_order(tmp_path, suffix):
     first = back[["e0", "e1"]].iloc[0].tolist() if "e0" in back else list(back["embedding"][0])
     assert first == [0.25, -0.5]
     assert back["e0"].isna()[1] if "e0" in back else back["embedding"][1] is None
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".geojson", ".gpkg"])
+def test_own_numbers_are_written_as_they_were_read(tmp_path, suffix):
+    lines = ["id,code,price,lat,lon", "1234567890,9007199254740993,1234567.25,51.12345678,71.43", "9,,2.5,51.1,71.4"]
+    (tmp_path / "in.csv").write_text("\n".join([*lines, ",5,0.5,51.1,71.4"]) + "\n")
+    places = read_places(tmp_path / "in.csv")
+    vectors = np.array([[0.1], [1 / 3], [np.nan]], dtype=np.float32)
+    write_frame(tmp_path / f"out{suffix}", places.frame, vectors, places)
+    if suffix == ".csv":
+        written = (tmp_path / "out.csv").read_text().splitlines()
+        assert written[1] == lines[1] + ",0.1" and written[2].startswith("9,,2.5,51.1,71.4,0.33333")
+    back = read_places(tmp_path / f"out{suffix}").frame
+    assert back["id"].fillna(-1).tolist() == [1234567890, 9, -1]
+    assert back["price"].tolist() == [1234567.25, 2.5, 0.5] and back["lat"][0] == 51.12345678
 
 
 def test_unknown_output_endings_are_refused(tmp_path):
