@@ -23,6 +23,7 @@ PUBLISHED_BYTES_PER_PIXEL = {torch.float32: 1800, torch.bfloat16: 1100}  # at 64
 MULTISCALE_BYTES_PER_PIXEL = {"cpu": 100, "cuda": 700, "mps": 700}
 SURROUNDINGS_BYTES = 2_500_000  # of a tile's surroundings
 START_BYTES = 700_000_000  # of the regression from which the multiscale encoder starts
+START_CITY_BYTES = 250_000_000  # of its sample of each city
 CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -42,7 +43,8 @@ def memory_need(
     if config.encoder.uses_surroundings:
         step_bytes = MULTISCALE_BYTES_PER_PIXEL[group.device.type] * pixels + SURROUNDINGS_BYTES * tiles
         batch_bytes += 2 * (LEVEL_KINDS * config.encoder.in_channels + 1) * SURROUND_PX**2 * tiles
-        need = max(START_BYTES, 16 * weights + step_bytes + threads * batch_bytes)
+        start = START_BYTES + START_CITY_BYTES * len(config.tiles.tiles_root)
+        need = max(start, 16 * weights + step_bytes + threads * batch_bytes)
     else:
         step_bytes = PUBLISHED_BYTES_PER_PIXEL[network_dtype(config, group.device)] * pixels
         need = 16 * weights + step_bytes + threads * batch_bytes

@@ -339,15 +339,22 @@ class MultiscaleEncoder(nn.Module):
             norm.fit(part)
         if targets is None:
             return
-        parts = [norm(part) for norm, part in zip(self.norms, features, strict=True)]
-        x = torch.cat(parts, dim=1).cpu().double()
-        solution = ridge_regression(x, targets.cpu().double(), START_RIDGE * len(x))  # (all features, D)
+        sizes, count = [part.shape[1] for part in features], len(targets)
+        products = torch.zeros(sum(sizes), sum(sizes), dtype=torch.float64)
+        told, total = torch.zeros(sum(sizes), targets.shape[1], dtype=torch.float64), products.new_zeros(sum(sizes))
+        for rows in torch.arange(count).split(1024):  # all of them at once would take gigabytes
+            parts = [norm(part[rows]) for norm, part in zip(self.norms, features, strict=True)]
+            x = torch.cat(parts, dim=1).cpu().double()
+            products += x.T @ x
+            told += x.T @ targets[rows].cpu().double()
+            total += x.sum(dim=0)
+        variances = (products.diagonal() / count - (total / count).square()).split(sizes)
+        solution = ridge_solution(products, told, START_RIDGE * count)  # (all features, D)
         size = min(targets.shape[1], SCALE_FEATURES)
         self.skip.weight.zero_()
-        by_scale = solution.split([part.shape[1] for part in parts])
-        for i, (scale, part, weight) in enumerate(zip(self.scales, parts, by_scale, strict=True)):
+        for i, (scale, variance, weight) in enumerate(zip(self.scales, variances, solution.split(sizes), strict=True)):
             assert isinstance(scale, nn.Linear)
-            scale.weight.mul_(part.var(dim=0, correction=0) > 1e-3)  # what never occurs here has no weight
+            scale.weight.mul_((variance > 1e-3).to(scale.weight.device))  # what never occurs here has no weight
             scale.weight[:size] = weight.T[:size].to(scale.weight)
             scale.bias.zero_()
             columns = slice(i * SCALE_FEATURES, i * SCALE_FEATURES + size)
@@ -375,9 +382,12 @@ class MultiscaleEncoder(nn.Module):
         self.offset.copy_(CONSTANT * spread[0])
 
 
-def ridge_regression(x: Tensor, y: Tensor, penalty: float) -> Tensor:
-    """The weights `(F, T)` that read `y (N, T)` best from `x (N, F)`, without an intercept."""
-    return torch.linalg.solve(x.T @ x + penalty * torch.eye(x.shape[1], dtype=x.dtype), x.T @ y)
+def ridge_solution(products: Tensor, told: Tensor, penalty: float) -> Tensor:
+    """The weights `(F, T)` that read `y (N, T)` best from `x (N, F)`, without an intercept.
+
+    `products` is `x.T @ x`, `told` is `x.T @ y`.
+    """
+    return torch.linalg.solve(products + penalty * torch.eye(len(products), dtype=products.dtype), told)
 
 
 def _spreading_matrix(size: int) -> Tensor:

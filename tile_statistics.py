@@ -35,7 +35,7 @@ class TargetWeights:
     composition: tuple[float, ...] = (0.9, 0.6, 0.6, 0.3)
     buildings: tuple[float, ...] = (1.4, 0.6, 0.6, 0.0)  # amounts of the buildings layer, once more
     brightness: float = 1.0  # the tile's shares of brightness, once more
-    amenities: float = 0.75  # those of the amenities layer, once more
+    amenities: float = 1.0  # those of the amenities layer, once more
     pieces: float = 0.4  # the tile's number of pieces per layer, once more
 
 

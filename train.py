@@ -29,7 +29,7 @@ from distributed import ProcessGroup, distribute, init_distributed
 from files import atomic_path, atomic_write
 from memory import free_memory, is_out_of_memory, memory_advice, memory_need
 from model import AnyEncoder, TripletTerms, batch_loss, build_network
-from multiscale import MultiscaleEncoder, ridge_regression
+from multiscale import MultiscaleEncoder, ridge_solution
 from progress_bars import progress, progress_listener, warn
 from run_log import Recorder
 from tile_statistics import city_targets
@@ -510,7 +510,7 @@ def fit_map(run: Run, stop: StopSignal) -> None:
     x, weight = torch.cat(vectors).double(), run.decoder.weight.detach().cpu().double()
     centred, missed = x - x.mean(dim=0), torch.cat(wanted).double() - x @ weight.T
     penalty = max(1e-9, MAP_RIDGE * float(centred.square().sum(dim=0).mean()))
-    correction = ridge_regression(centred, missed - missed.mean(dim=0), penalty)  # (D, T)
+    correction = ridge_solution(centred.T @ centred, centred.T @ (missed - missed.mean(dim=0)), penalty)  # (D, T)
     run.encoder.fit_map(x, weight + correction.T)
 
 

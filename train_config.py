@@ -43,7 +43,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "loss_type": "reconstruction",
         "reconstruction_weight": 1.0,
         "batch_size": 64,
-        "lr": 0.0007,
+        "lr": 0.0005,
         "max_grad_norm": 5.0,
         "flip_rotate": True,
         "epochs": 4,

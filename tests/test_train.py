@@ -761,6 +761,7 @@ def test_out_of_memory_names_what_would_fit_and_that_fits(flags):
 @pytest.mark.parametrize("architecture", ["loc2vec", "multiscale"])
 def test_memory_need_grows_with_what_is_asked(small, architecture, monkeypatch):
     monkeypatch.setattr(memory, "START_BYTES", 0)
+    monkeypatch.setattr(memory, "START_CITY_BYTES", 0)
     config = small(architecture=architecture)
     assert memory_need(config, CPU, batch_size=8) < memory_need(config, CPU, batch_size=16)
     assert memory_need(config, CPU, tile_size=32) < memory_need(config, CPU, tile_size=64)
