@@ -54,8 +54,9 @@ def compare_checkpoints(source: Source) -> None:
     """The place on the left, then each checkpoint's embedding and nearest tiles."""
     view = choose_view()
     with st.sidebar:
-        own, *others, bundled = find_checkpoints(source.model_path)
-        other_path = choose_path("Compare with", "with", [*others, own, bundled])
+        own = str(source.model_path)
+        others = [path for path in find_checkpoints(source.model_path) if path != own]
+        other_path = choose_path("Compare with", "with", [*others, own])
     sources = [source, source.with_model(other_path)]
     cities = on_common_tiles([open_city(one) for one in sources])
     place = choose_place(cities[0], "query")

@@ -213,7 +213,8 @@ def test_a_place_is_found_by_its_name(visit, viewport):
 
 
 def test_pictures_come_when_their_tiles_come_into_view(visit):
-    page = visit("?mode=Compare+checkpoints")  # no map, which would show all tiles of this small city
+    address = "?mode=Compare+checkpoints&with=checkpoints/best_model.pth"
+    page = visit(address)  # no map, which would show all tiles of this small city
     page.locator(".live-root[data-ready=true]").nth(1).wait_for()
     sheets = "Object.keys(Object.values(window.loc2vecPictures)[0].sheets ?? {}).length"
     page.wait_for_timeout(500)

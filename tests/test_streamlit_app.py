@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+import os
 import re
 import shutil
 import sys
@@ -28,6 +29,7 @@ import projections
 import similarity
 import tile_images
 from conftest import REPO, make_tiles, save_untrained
+from pretrained import PRETRAINED
 from reasons import PLACE_PARTS
 from tile_grid import latlon_of_tile
 
@@ -377,6 +379,12 @@ def test_two_checkpoints_on_the_same_tiles(open_app, tmp_path, tiny_checkpoint, 
     assert {metric.label: metric.value for metric in app.metric}["Neighbours shared: city"] == "100%"
 
 
+def test_a_checkpoint_is_compared_with_another_one_if_there_is_one(open_app):
+    bundled = os.path.relpath(PRETRAINED)
+    assert open_app(COMPARE).selectbox(key="with").value == bundled
+    assert open_app(COMPARE, model_path=bundled).selectbox(key="with").options == [bundled]
+
+
 # --- two cities --------------------------------------------------------------------------------------------
 
 
@@ -420,12 +428,12 @@ def test_a_city_is_not_compared_with_itself(open_app):
 
 
 @pytest.mark.parametrize("mode", [PROJECTOR, SEARCH, COMPARE])
-def test_opening_a_city_reads_only_the_tiles_on_the_screen(open_app, monkeypatch, mode):
+def test_opening_a_city_reads_only_the_tiles_on_the_screen(open_app, monkeypatch, tiny_checkpoint, mode):
     """No second pack at picture size, no picture of a tile that nobody sees: a province has 372,502 tiles."""
     read, read_planes = [], app_pictures.read_planes
     monkeypatch.setattr(app_pictures, "read_planes", lambda paths, *a: read.extend(paths) or read_planes(paths, *a))
     monkeypatch.setattr(embeddings.City, "pictures", property(lambda _: pytest.fail("packed at picture size")))
-    app = open_app(mode, address={"query_tile": "76606/44206"})
+    app = open_app(mode, address={"query_tile": "76606/44206", "with": tiny_checkpoint})
     assert component(app, "loc2vec_gallery" if mode != PROJECTOR else "loc2vec_view")
     tiles = {tuple(path.rsplit("/", 2)[1:]) for path in read}
     assert len(tiles) <= (0 if mode == PROJECTOR else 25)
