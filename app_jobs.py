@@ -5,10 +5,10 @@ Not a command. `streamlit run streamlit_app.py` shows it at work.
 
 import re
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
 import streamlit as st
@@ -18,10 +18,11 @@ from cli import UserError, WorkError, explain_os_error
 from progress_bars import progress_listener
 
 PROGRESS_S = 1  # seconds between two updates of a progress bar; each update takes time from the work itself
+GONE_S = 180  # without an update, after which a session no longer counts; a hidden page updates once a minute
 
 
 class Cancelled(Exception):
-    """Raised inside the work once no session waits for it."""
+    """Raised inside the work once somebody cancelled it and no session waits for it."""
 
 
 class NotReady(Exception):
@@ -33,7 +34,8 @@ class Job:
 
     def __init__(self, title: str, pool: ThreadPoolExecutor, work: Callable[[], Any], session: str):
         self.title, self.step, self.share = title, "waiting for its turn", 0.0
-        self.waiting = {session}
+        self.waiting = {session: time.monotonic()}  # when each session was last seen
+        self.cancelled = False  # by some session; nobody has to watch work that goes on
         self.warnings: list[str] = []
         self.future: Future = pool.submit(self._run, work)
 
@@ -43,9 +45,14 @@ class Job:
             work()
 
     def _on_progress(self, step: str, done: float, total: float | None) -> None:
-        if not self.waiting:
+        if self.is_abandoned():
             raise Cancelled
         self.step, self.share = step, min(1.0, done / total) if total else 0.0
+
+    def is_abandoned(self) -> bool:
+        """Whether a session cancelled the job and no other one still waits for it."""
+        now = time.monotonic()
+        return self.cancelled and all(now - seen > GONE_S for seen in list(self.waiting.values()))
 
 
 class Jobs:
@@ -61,27 +68,30 @@ class Jobs:
         with self._lock:
             if not self.pending(key):
                 self._by_key[key] = Job(title, self._pool, work, session)
-            self._by_key[key].waiting.add(session)
+            self._by_key[key].waiting[session] = time.monotonic()
             return self._by_key[key]
 
     def leave(self, key: str, session: str) -> None:
-        """`session` no longer waits; the job ends when no session does."""
+        """`session` cancels the job; it ends when no other session waits for it."""
         with self._lock:
             job = self._by_key.get(key)
             if job is not None:
-                job.waiting.discard(session)
-                if not job.waiting:
+                job.waiting.pop(session, None)
+                job.cancelled = True
+                if job.is_abandoned():
                     job.future.cancel()
                     del self._by_key[key]
 
     def pending(self, key: str) -> bool:
         """Whether the job `key` is queued or running."""
-        return key in self._by_key and not self._by_key[key].future.done()
+        job = self._by_key.get(key)
+        return job is not None and not job.future.done()
 
     def error_of(self, key: str) -> BaseException | None:
         """The exception that ended the job `key`, kept until the job is started again."""
         job = self._by_key.get(key)
-        return job.future.exception() if job and job.future.done() and not job.future.cancelled() else None
+        error = job.future.exception() if job and job.future.done() and not job.future.cancelled() else None
+        return None if isinstance(error, Cancelled) else error
 
 
 @st.cache_resource(show_spinner=False)
@@ -102,10 +112,14 @@ def run_job(place: Any, key: str, title: str, work: Callable[[], Any], offer: st
     cancelled it before. The page reruns when the job is done. `place` must be a container that every run of the page
     creates at the same point: otherwise the browser cannot match it with the previous run.
     """
-    start: Callable[[], Any] = partial(jobs().join, key, title, work, session_id())
-    cancelled = st.session_state.get(f"cancelled {key}")
+
+    def start() -> Any:
+        st.session_state.pop(f"cancelled {key}", None)
+        return jobs().join(key, title, work, session_id())
+
+    cancelled = f"cancelled {key}" in st.session_state
     with place:
-        if not jobs().pending(key):
+        if cancelled or not jobs().pending(key):
             if error := jobs().error_of(key):
                 show_error(error)
                 st.button("Try again", key=f"start {key}", on_click=start)
@@ -122,6 +136,7 @@ def _show_progress(key: str, job: Job) -> None:
     if job.future.done():
         st.session_state["warnings"] = job.warnings
         rerun_page()
+    job.waiting[session_id()] = time.monotonic()
     left, right = st.columns([5, 1], vertical_alignment="bottom")
     left.progress(job.share, text=f"{job.title}: {job.step}, {job.share:.0%}")
     if right.button("Cancel", key=f"cancel {key}", width="stretch"):

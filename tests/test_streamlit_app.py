@@ -20,6 +20,7 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 import app_city
+import app_jobs
 import app_pictures
 import cli
 import embeddings
@@ -517,6 +518,48 @@ def test_the_work_can_be_cancelled_and_started_again(open_app, tmp_path, monkeyp
     held.append("go on")
     next(button for button in app.button if button.label == "Compute the vectors").click().run()
     component(settle(app), "loc2vec_view")
+
+
+def test_after_a_reload_the_work_can_be_cancelled_and_ends_once_the_first_visit_is_forgotten(
+    open_app, tmp_path, monkeypatch
+):
+    embed, steps = inference.Embedder.embed_batches, list[str]()
+
+    def for_ever(*_arguments):
+        try:
+            with progress_bars.progress(desc="embedding tiles") as bar:
+                while "stop" not in steps:
+                    steps.append("one more")
+                    time.sleep(0.01)
+                    bar.update()
+        finally:
+            steps.append("ended")
+        yield
+
+    def wait_for(step: str) -> None:
+        deadline = time.monotonic() + TIMEOUT_S
+        while step not in steps:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+    monkeypatch.setattr(inference.Embedder, "embed_batches", for_ever)
+    app = open_app(cache_dir=tmp_path / "empty")
+    next(button for button in app.button if button.label == "Compute the vectors").click().run()
+    wait_for("one more")
+    try:
+        reloaded = AppTest.from_file(str(REPO / "streamlit_app.py"), default_timeout=TIMEOUT_S).run()
+        next(button for button in reloaded.button if button.label == "Cancel").click().run()
+        assert not reloaded.get("progress") and "are not computed yet" in said(reloaded)
+        assert app.run().get("progress") and not reloaded.run().get("progress")  # the first visit still waits
+        assert "ended" not in steps
+        monkeypatch.setattr(app_jobs, "GONE_S", 0.5)
+        wait_for("ended")
+    finally:
+        steps.append("stop")
+    monkeypatch.setattr(inference.Embedder, "embed_batches", embed)
+    reloaded.run()
+    next(button for button in reloaded.button if button.label == "Compute the vectors").click().run()
+    component(settle(reloaded), "loc2vec_view")
 
 
 def test_no_checkpoint(open_app, tmp_path):
