@@ -935,6 +935,21 @@ def test_back_forward_and_undo(visit):
     assert page.get_by_role("button", name="Undo").is_disabled()
 
 
+def test_undo_keeps_the_colours_and_filters_of_a_dropped_file(visit, city):
+    page = visit(f"#{FRESH}", **DESKTOP)
+    drop(page, "own.csv", as_csv(own_table(city)))
+    page.wait_for_timeout(HASH_SAVED_MS)
+    page.get_by_role("checkbox", name="Keep no value").uncheck()
+    page.wait_for_timeout(HASH_SAVED_MS)
+    passing = page.locator(".filter-sum").text_content()
+    pick_on_map(page)
+    page.wait_for_timeout(HASH_SAVED_MS)
+    page.get_by_role("button", name="Undo").click()
+    page.wait_for_function("!document.querySelector('[data-pane=map]').dataset.tile")
+    assert page.get_by_label("Colour by").input_value() == "price"
+    assert page.locator(".filter-sum").text_content() == passing
+
+
 def test_an_address_of_nonsense_does_no_harm(visit):
     page = visit("#alg=<script>&dim=9&tile=17/1/1&a=x&colour=__proto__&sel=1.2.3.%25%25&km=-4&layers=zz&tab=evil")
     pick_on_map(page)

@@ -182,7 +182,8 @@ export class Explorer {
    * @param {string} hash without the #
    */
   stateOf(hash) {
-    return withHash(hash, firstState(this.data, this.options.theme), this.data, this.tiles);
+    const known = { ...this.data, colourings: [...this.colourings.byKey.values()] }; // with those of added files
+    return withHash(hash, firstState(known, this.options.theme), known, this.tiles);
   }
 
   /**
