@@ -264,7 +264,7 @@ def test_switching_algorithm_dimensions_and_colour(visit):
     page.wait_for_function("document.querySelector('.caption').textContent.includes('perplexity')", timeout=WAIT_MS)
     page.get_by_role("radio", name="3-D").click()
     page.wait_for_function("document.querySelector('.caption').textContent.includes('3-D')", timeout=WAIT_MS)
-    assert "of neighbours" in caption.inner_text()
+    assert re.search(r"trustworthiness [01]\.\d\d", caption.inner_text())
     page.get_by_role("combobox", name=re.compile("Colour by")).click()
     page.get_by_role("option", name="Content density").click()
     page.locator(".ramp-bins").wait_for()

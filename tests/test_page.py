@@ -392,6 +392,14 @@ def test_projections_and_dimensions_switch_and_stay_linked(visit):
         page.keyboard.press("Escape")
 
 
+def test_the_caption_says_how_trustworthy_the_projection_is(visit, ground):
+    page = visit()
+    value = page_json(ground["page"])["projections"]["PCA-2"]["trustworthiness"]
+    caption = page.locator(".caption", has_text=f"PCA, 2-D · trustworthiness {value:.2f}")
+    assert "1: no false neighbours" in caption.get_attribute("title")
+    caption.hover()  # so that the browser shows the title
+
+
 def test_a_dot_in_3d_is_where_plotly_draws_it(visit):
     """The place that pointing uses is worked out from the camera: Plotly's dot, in its colour, must be there.
 

@@ -413,12 +413,10 @@ export class Explorer {
   caption() {
     const { alg, dim } = this.state;
     const { trustworthiness, explained } = this.data.projections[`${alg}-${dim}`];
-    /** @param {number} share */
-    const percent = (share) => `${(100 * share).toFixed(0)} %`;
     return [
       `${this.data.algorithms[alg] ?? alg}, ${dim}-D`,
-      trustworthiness !== null && `keeps ${percent(trustworthiness)} of neighbours`,
-      explained && `${percent(explained.reduce((sum, part) => sum + part, 0))} of the variance`,
+      trustworthiness !== null && `trustworthiness ${trustworthiness.toFixed(2)}`,
+      explained && `${(100 * explained.reduce((sum, part) => sum + part, 0)).toFixed(0)} % of the variance`,
     ].filter(Boolean).join(" · ");
   }
 

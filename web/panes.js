@@ -23,7 +23,8 @@ export class Panes {
       `Embedding${of}: one dot for each tile. Arrow keys move from dot to dot, Enter picks, plus and minus zoom.`);
     this.map = viewHost("map",
       `City map${of} made of the tiles. Arrow keys move from tile to tile, Enter picks, plus and minus zoom.`);
-    this.caption = element("p", { class: "caption" });
+    this.caption = element("p", { class: "caption",
+      title: "Trustworthiness 1: no false neighbours, which are close here and far apart among the vectors" });
     this.legend = element("div", { class: "legend", role: "group", "aria-label": `Legend${of}` });
     this.notice = element("p", { class: "notice", role: "note", hidden: true },
       "WebGL is not available here. The 3-D view is drawn without it, a little more slowly.");
