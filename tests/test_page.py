@@ -920,6 +920,19 @@ def test_a_link_opens_the_same_view(visit):
     assert other.evaluate("location.hash") == page.evaluate("location.hash")
 
 
+def test_escape_in_a_text_field_keeps_the_selection(visit):
+    page = visit()
+    page.locator(".legend .chip").first.click()
+    count = selected(page)
+    field = page.get_by_label("Find a place")
+    field.fill("Green")
+    for _ in range(2):  # the list of places closes first
+        field.press("Escape")
+    assert selected(page) == count
+    pane(page, "map").press("Escape")
+    page.wait_for_function("!document.querySelector('.selection')")
+
+
 def test_back_forward_and_undo(visit):
     page = visit(f"#{FRESH}")
     first = pick_on_map(page, 0.4, 0.5)

@@ -224,7 +224,7 @@ export class Explorer {
       event.preventDefault();
       this.undo();
     }
-    if (event.key !== "Escape") return;
+    if (event.key !== "Escape" || isText) return;
     if (this.state.selection.size) this.select([]);
     else this.pick(-1);
   }
