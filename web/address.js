@@ -8,7 +8,8 @@ import { LONGEST_NAME, allLayers } from "./state.js";
 
 /** @type {Slot[]} */
 const SLOTS = ["tile", "a", "b", "c"];
-const FARTHEST_KM = 1000;
+const MOST_BITS = 64; // of a rectangle for each selected tile in it
+const FARTHEST_KM = 20_040; // half way around the Earth
 /** What each of these may be; the first is the usual one and is left out of the address. */
 const CHOICES = {
   tab: ["alike", "sum", "walk", "selection", "filter"],
@@ -103,7 +104,7 @@ function savedSelection(text, tiles) {
 
 /** @param {Filter} filter */
 function filterText(filter) {
-  if (filter.kind === "range") return `${Number(filter.low.toPrecision(7))}..${Number(filter.high.toPrecision(7))}`;
+  if (filter.kind === "range") return `${filter.low}..${filter.high}`;
   return filter.kind === "keep" ? `=${[...filter.categories].join(".")}` : `~${filter.text}`;
 }
 
@@ -130,7 +131,9 @@ function filterOf(text, data) {
 }
 
 /**
- * Selected tiles as the bits of the rectangle that holds them: "x.y.width.bits". Rows mean nothing in another page.
+ * Selected tiles as the bits of the rectangle that holds them: "x.y.width.bits". Where most of the bits would be 0, the
+ * sorted numbers of the tiles follow a "*", each as the difference from the one before in base 36. Rows mean nothing in
+ * another page.
  * @param {number[]} rows
  * @param {Tiles} tiles
  */
@@ -139,6 +142,10 @@ function packSelection(rows, tiles) {
   const [left, top] = [xs.reduce((a, b) => Math.min(a, b)), ys.reduce((a, b) => Math.min(a, b))];
   const width = xs.reduce((a, b) => Math.max(a, b)) - left + 1;
   const height = ys.reduce((a, b) => Math.max(a, b)) - top + 1;
+  if (width * height > MOST_BITS * rows.length) {
+    const numbers = rows.map((row) => tiles.key(tiles.x(row), tiles.y(row))).sort((a, b) => a - b);
+    return `*${numbers.map((number, i) => (number - (numbers[i - 1] ?? 0)).toString(36)).join(".")}`;
+  }
   const bytes = new Uint8Array(Math.ceil((width * height) / 8));
   rows.forEach((_, i) => {
     const bit = (ys[i] - top) * width + xs[i] - left;
@@ -153,6 +160,11 @@ function packSelection(rows, tiles) {
  * @param {Tiles} tiles
  */
 function unpackSelection(packed, tiles) {
+  if (packed.startsWith("*")) {
+    let number = 0;
+    const keys = packed.slice(1).split(".").map((step) => number += parseInt(step, 36));
+    return keys.map((key) => tiles.rowOfKey(key)).filter((row) => row >= 0);
+  }
   const [, left, top, width, bits] = /^(\d+)\.(\d+)\.(\d+)\.([\w-]*)$/.exec(packed) ?? [];
   /** @type {number[]} */
   const rows = [];

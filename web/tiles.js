@@ -69,9 +69,12 @@ export class Tiles {
    * @param {number} x
    * @param {number} y
    */
-  rowAt(x, y) {
+  rowAt(x, y) { return this.rowOfKey(this.key(x, y)); }
+
+  /** @param {number} key */
+  rowOfKey(key) {
     this.rows ??= new Map(this.centres.map((_, row) => [this.key(this.x(row), this.y(row)), row]));
-    return this.rows.get(this.key(x, y)) ?? -1;
+    return this.rows.get(key) ?? -1;
   }
 
   /**
