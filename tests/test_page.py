@@ -614,6 +614,27 @@ def test_the_view_can_be_saved_as_a_picture(visit, tmp_path):
         assert len(np.unique(half.reshape(-1, 3), axis=0)) > 50
 
 
+@pytest.mark.parametrize("colour", ["principal", "street"])
+def test_the_saved_picture_has_the_whole_legend(visit, city, tmp_path, colour):
+    page = visit(f"#{FRESH}", **DESKTOP)
+    names = [f"A street with a long name, number {number}" for number in range(30)]
+    rows = [row | {"street": names[i % 30]} for i, row in enumerate(own_table(city))]
+    drop(page, "own.csv", as_csv(rows))
+    page.get_by_label("Colour by").select_option(colour)
+    swatches = page.locator(".legend .swatch").evaluate_all(
+        "all => all.map(one => getComputedStyle(one).backgroundColor)"
+    )
+    wanted = {tuple(map(int, re.findall(r"\d+", swatch))) for swatch in swatches}
+    assert len(wanted) >= 3
+    views = max(pane(page, name).bounding_box()["height"] for name in ("embedding", "map"))
+    image = Image.open(saved(page, "Save PNG of the view", tmp_path)).convert("RGB")
+    below = image.crop((0, round(image.width / page.evaluate(PICTURE_WIDTH) * (64 + views)), image.width, image.height))
+    assert wanted <= {pixel for _, pixel in below.getcolors(below.width * below.height)}
+
+
+PICTURE_WIDTH = "[...document.querySelectorAll('.pane-body')].reduce((sum, view) => sum + view.clientWidth, 48)"
+
+
 def halves(image: Image.Image) -> list[tuple[int, int, int, int]]:
     middle = image.width // 2
     return [(0, 80, middle, image.height), (middle, 80, image.width, image.height)]

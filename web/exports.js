@@ -118,10 +118,11 @@ export async function savePicture(explorer) {
   const { embedding, map, ink, data, colourings, state } = explorer;
   const gap = PICTURE_GAP_PX;
   const left = await embedding.image();
-  const height = Math.max(embedding.height, map.height);
+  const [width, height] = [embedding.width + map.width + gap, Math.max(embedding.height, map.height)];
   const picture = element("canvas");
-  fitCanvas(picture, embedding.width + map.width + 3 * gap, height + 96);
   const context = context2d(picture);
+  const legendHeight = drawLegend(context, explorer.legend, ink.text, 0, 0, width);
+  fitCanvas(picture, width + 2 * gap, height + 78 + legendHeight);
   context.fillStyle = ink.card;
   context.fillRect(0, 0, picture.width, picture.height);
   context.fillStyle = ink.text;
@@ -132,6 +133,6 @@ export async function savePicture(explorer) {
   context.fillText([explorer.caption(), colourings.get(state.colour).label, data.attribution].join(" · "), gap, 50);
   context.drawImage(left, gap, 64, embedding.width, embedding.height);
   context.drawImage(map.image(), embedding.width + 2 * gap, 64, map.width, map.height);
-  drawLegend(context, explorer.legend, ink.text, gap, height + 84);
+  drawLegend(context, explorer.legend, ink.text, gap, height + 84, width);
   picture.toBlob((blob) => blob && download(blob, "loc2vec.png", "image/png"), "image/png");
 }

@@ -8,7 +8,7 @@ import { LONGEST_NAME } from "./state.js";
 /** @import { Legend, LegendItem } from "./types.d.ts" */
 
 const TALLEST_BIN_PX = 21;
-const RAMP_PX = 220; // in the saved picture
+const [RAMP_PX, LINE_PX] = [220, 18]; // in the saved picture
 
 /**
  * Elements of the legend; an entry selects its tiles.
@@ -84,31 +84,40 @@ function rampLegend({ ramp, bins, labels, caption }) {
 }
 
 /**
- * The legend in one line of the saved picture.
+ * The legend of the saved picture, in lines of at most `width` pixels. Returns its height.
  * @param {CanvasRenderingContext2D} context
  * @param {Legend} legend
  * @param {string} ink colour of the text
  * @param {number} x
- * @param {number} y
+ * @param {number} y of the first line of text
+ * @param {number} width
  */
-export function drawLegend(context, legend, ink, x, y) {
+export function drawLegend(context, legend, ink, x, y, width) {
   context.font = "12px system-ui, sans-serif";
+  /** @type {[string, string][]} */
+  let entries = [];
+  if (legend.kind === "rgb") entries = legend.channels.map(({ name, colour }) => [colour, name]);
   if (legend.kind === "category") {
-    for (const item of legend.items) {
-      const text = `${item.name} ${item.count.toLocaleString("en")}`;
-      context.fillStyle = cssOf(item.colour);
-      context.fillRect(x, y - 9, 10, 10);
-      context.fillStyle = ink;
-      context.fillText(text, x + 15, y);
-      x += context.measureText(text).width + 32;
-    }
-  } else if (legend.kind === "ramp") {
+    entries = legend.items.map(({ name, colour, count }) => [cssOf(colour), `${name} ${count.toLocaleString("en")}`]);
+  }
+  let [left, line] = [x, y];
+  for (const [colour, text] of entries) {
+    const wide = context.measureText(text).width + 15;
+    if (left > x && left + wide > x + width) [left, line] = [x, line + LINE_PX];
+    context.fillStyle = colour;
+    context.fillRect(left, line - 9, 10, 10);
+    context.fillStyle = ink;
+    context.fillText(text, left + 15, line, width - 15);
+    left += wide + 17;
+  }
+  if (legend.kind === "ramp") {
     const { ramp, labels, caption } = legend;
     const gradient = context.createLinearGradient(x, 0, x + RAMP_PX, 0);
     ramp.forEach((colour, i) => gradient.addColorStop(i / (ramp.length - 1), cssOf(colour)));
     context.fillStyle = gradient;
     context.fillRect(x, y - 10, RAMP_PX, 10);
     context.fillStyle = ink;
-    context.fillText(`${labels.join(" – ")} ${caption}`, x + RAMP_PX + 10, y);
+    context.fillText(`${labels.join(" – ")} ${caption}`, x + RAMP_PX + 10, y, width - RAMP_PX - 10);
   }
+  return line - y + LINE_PX;
 }
