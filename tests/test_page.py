@@ -677,6 +677,27 @@ def test_previews_can_show_the_main_layer(visit):
     page.wait_for_function("before => document.querySelector('.card-tip canvas').toDataURL() != before", arg=colourful)
 
 
+def test_main_layers_are_not_painted_again_when_the_pointer_moves(visit):
+    page = visit(f"#{FRESH}", **DESKTOP)
+    page.get_by_role("button", name="Main layer").click()
+    page.get_by_role("button", name="Pictures").click()
+    page.evaluate("""() => {
+      const { prototype } = CanvasRenderingContext2D;
+      const put = prototype.putImageData;
+      window.painted = 0;
+      prototype.putImageData = function (...image) { window.painted++; put.apply(this, image); };
+    }""")
+    painted = []
+    for _ in range(2):
+        page.mouse.move(5, 5)
+        page.evaluate("window.painted = 0")
+        _, x, y = point_at_a_dot(page)
+        page.mouse.move(x + 60, y + 30, steps=5)
+        page.mouse.move(x, y, steps=5)
+        painted.append(page.evaluate("window.painted"))
+    assert painted[1] == 0
+
+
 # --- neighbours ----------------------------------------------------------------------------------------------
 
 

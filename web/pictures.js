@@ -9,6 +9,8 @@ import { Sheets } from "./sheets.js";
 /** @import { Tiles } from "./tiles.js" */
 /** @typedef {{sheets: Sheets, cellOfPart: NumberArray}} Planes the drawn layers of the tiles as grey masks */
 
+const MOST_KEPT = 2_000; // pictures of main layers
+
 export class Pictures {
   /**
    * @param {PageData} data
@@ -23,6 +25,8 @@ export class Pictures {
     this.planes = data.planes
       ? { sheets: new Sheets(data.planes, this.colours, onLoad), cellOfPart: arrayOf(data.planes.cell_of_part) } : null;
     this.paint = new Paint(data.paint);
+    /** @type {Map<number, HTMLCanvasElement>} by row; a view draws them again with each movement of the pointer */
+    this.mainLayers = new Map();
     this.damaged = new Set((data.damaged ?? []).map((id) => tiles.rowOfId(id)));
     /** @type {Map<HTMLCanvasElement, () => boolean>} */
     this.waiting = new Map();
@@ -90,12 +94,16 @@ export class Pictures {
 
   /** @param {number} row */
   mainLayer(row) {
+    const known = this.mainLayers.get(row);
+    if (known) return known;
     const layer = this.tiles.dominant[row];
     const levels = this.planes && layer >= 0 ? this.levels(this.planes, row, layer) : null;
     if (!this.planes || !levels) return null;
     const { size } = this.planes.sheets.spec;
     const canvas = element("canvas", { width: size, height: size });
     context2d(canvas).putImageData(this.paint.single(size, layer, levels), 0, 0);
+    if (this.mainLayers.size >= MOST_KEPT) this.mainLayers.clear();
+    this.mainLayers.set(row, canvas);
     return canvas;
   }
 
