@@ -13,7 +13,7 @@ import numpy as np
 import tile_images
 from cli import UserError
 from colourings import COLOURINGS, Categories, Colouring, Numbers, ShownTiles, Texts
-from label_tables import KEYS, load_columns, mean_by_tile
+from label_tables import KEYS, NO_TARGETS, load_columns, mean_by_tile
 
 MOST_CATEGORIES = 40  # a text column with more different values is text to search in, not categories
 MOST_TEXTS = 3  # of one tile that are kept
@@ -81,6 +81,7 @@ def rules() -> dict[str, Any]:
     """What the page needs to join a dropped file in the same way."""
     return {
         "keys": KEYS,
+        "not_columns": NO_TARGETS,
         "most_categories": MOST_CATEGORIES,
         "most_texts": MOST_TEXTS,
         "longest_text": LONGEST_TEXT,

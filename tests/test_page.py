@@ -1192,6 +1192,23 @@ def test_a_file_that_cannot_be_used_says_why(visit, name, text, said):
     assert page.locator(".legend .chip").count() > 1
 
 
+def test_rows_are_placed_by_the_first_position_that_lies_on_the_page(visit, city):
+    page = visit(f"#{FRESH}", **DESKTOP)
+    projected = {"x": 321_000.5, "y": 5_590_000.5, "buildings_with_levels": 3}
+    drop(page, "own.csv", as_csv([row | projected for row in own_table(city)]))
+    assert page.locator(".file-message").text_content().startswith("own.csv: 5 columns, 60 of 60 rows")
+    assert not page.locator("[data-filter=buildings_with_levels]").count()
+
+
+def test_what_python_calls_no_column_is_none_beside_shapes_either(visit, city):
+    page = visit(f"#{FRESH}", **DESKTOP)
+    features = json.loads(as_geojson(own_table(city)))
+    for feature in features["features"]:
+        feature["properties"] |= {"id": 7, "buildings_with_levels": 3}
+    drop(page, "shapes.geojson", json.dumps(features))
+    assert page.locator(".file-message").text_content().startswith("shapes.geojson: 3 columns, 60 of 60 rows")
+
+
 def test_a_hundred_damaged_parquet_files_are_one_message_each(visit, city):
     page, whole = visit(), as_parquet(own_table(city))
     rng = np.random.default_rng(0)

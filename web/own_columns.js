@@ -8,7 +8,6 @@ import { isInside } from "./polygon.js";
 /** @import { CategoryColouring, NumberColouring, OwnRules, Point, TextColouring } from "./types.d.ts" */
 /** @typedef {{colouring: CategoryColouring | NumberColouring | TextColouring, values: Float32Array | null}} Column */
 
-const POSITION_NAMES = ["z", "zoom", "row", "id"]; // beside the keys, these say nothing of a tile
 const UNPACKED = { dtype: "float32", shape: [], data: "" };
 
 /**
@@ -20,22 +19,37 @@ const UNPACKED = { dtype: "float32", shape: [], data: "" };
  */
 export function joinTable(table, tiles, rules, keyOf) {
   const lower = table.names.map((name) => name.toLowerCase());
-  const key = rules.keys.find((pair) => pair.every((name) => lower.includes(name)));
-  if (!key && !table.shapes) {
-    throw new Error(`found the columns ${table.names.join(", ")}; expected lat and lon, or x and y, among them`);
-  }
-  const at = (key ?? []).map((name) => lower.indexOf(name));
-  const owners = table.rows.map((row, i) => (key ? keyedTile(row, at, key[0].endsWith("x"), tiles)
-    : tilesOf(table.shapes?.[i] ?? null, tiles)));
-  const placed = owners.filter((rows) => rows.length).length;
-  if (!placed) throw new Error(`none of ${table.rows.length} rows lies on a tile of this page`);
+  const { at, owners } = placedRows(table, lower, tiles, rules.keys);
   const columns = table.names.flatMap((name, column) => {
-    if (at.includes(column) || (key && POSITION_NAMES.includes(lower[column]))) return [];
+    if (at.includes(column) || rules.not_columns.includes(lower[column])) return [];
     const found = columnOf(keyOf(name), table.rows.map((row) => row[column]), owners, tiles.count, rules);
     return found ? [found] : [];
   });
   if (!columns.length) throw new Error("there is no column of numbers or text besides the position");
-  return { columns, placed };
+  return { columns, placed: owners.filter((rows) => rows.length).length };
+}
+
+/**
+ * The tiles of each row, by the first pair of key columns, or else by the shapes, that put a row on a tile of the page;
+ * `at` are the columns of that pair.
+ * @param {Table} table
+ * @param {string[]} lower its names in small letters
+ * @param {Tiles} tiles
+ * @param {OwnRules["keys"]} keys
+ */
+function placedRows({ names, rows, shapes }, lower, tiles, keys) {
+  const pairs = keys.filter((pair) => pair.every((name) => lower.includes(name)));
+  if (!pairs.length && !shapes) {
+    throw new Error(`found the columns ${names.join(", ")}; expected lat and lon, or x and y, among them`);
+  }
+  for (const pair of pairs) {
+    const at = pair.map((name) => lower.indexOf(name));
+    const owners = rows.map((row) => keyedTile(row, at, pair[0].endsWith("x"), tiles));
+    if (owners.some((some) => some.length)) return { at, owners };
+  }
+  const owners = (shapes ?? []).map((shape) => tilesOf(shape, tiles));
+  if (owners.some((some) => some.length)) return { at: [], owners };
+  throw new Error(`none of ${rows.length} rows lies on a tile of this page`);
 }
 
 /**
