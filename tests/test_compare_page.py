@@ -25,10 +25,12 @@ from test_page import (  # noqa: F401
     HASH_SAVED_MS,
     PHONE,
     Visit,
+    as_csv,
     axe,
     browser,
     build,
     drag,
+    drop,
     parts_told,
     playwright,
     start_over,
@@ -384,6 +386,25 @@ def test_what_one_encoder_filters_out_is_grey_for_both(visit):
 
 
 # --- state, keys, accessibility --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "where"), [("cities", NAMES[1]), ("encoders", "this page")])
+def test_a_dropped_file_may_be_about_the_other_side(visit, cities, kind, where):
+    page = visit(kind)
+    shown = cities[kind == "cities"].embeddings.with_content()
+    drop(page, "own.csv", as_csv([{"lat": lat, "lon": lon, "price": i} for i, (lat, lon) in enumerate(shown.latlon)]))
+    count = len(shown)
+    message = page.locator(".file-message")
+    assert message.text_content() == f"own.csv: 1 columns, {count} of {count} rows lie on tiles of {where}."
+    assert message.get_attribute("role") is None  # the page's status says it once
+    go_to(page, 1)
+    assert page.get_by_label("Colour by").input_value() == "price"
+    assert (
+        half(page, 1)
+        .locator(".ramp-bin")
+        .evaluate_all("bins => bins.reduce((sum, bin) => sum + +bin.dataset.count, 0)")
+        == count
+    )
 
 
 @pytest.mark.parametrize("kind", ["cities", "encoders"])

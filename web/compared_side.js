@@ -94,6 +94,14 @@ export class ComparedSide extends Explorer {
     if (this.comparison.active === this) super.onKey(event);
   }
 
+  /**
+   * Both sides hear of a file that is dropped; the active one answers.
+   * @param {File[]} files
+   */
+  async addFiles(files) {
+    if (this.comparison.active === this) await this.comparison.addFiles(files);
+  }
+
   /** @param {number} row */
   isGrey(row) {
     const { comparison } = this; // there is none yet in the constructor

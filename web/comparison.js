@@ -112,6 +112,21 @@ export class Comparison {
     for (const side of this.sides) if (side.colourings.get(side.state.colour).kind === "similarity") side.recolour();
   }
 
+  /**
+   * Add files to both sides: a file may be about either city, or about both. One message says what became of it.
+   * @param {File[]} files
+   */
+  async addFiles(files) {
+    for (const file of files) {
+      const places = this.isCities ? this.names : ["this page", "this page"];
+      const found = await Promise.all(this.sides.map((side, i) => side.addFile(file, places[i])));
+      const good = found.filter(({ added }) => added);
+      const message = [...new Set((good.length ? good : found).map((one) => one.message))].join(" ");
+      for (const side of this.sides) side.fileMessage = message;
+      this.active.showFileMessage(message);
+    }
+  }
+
   // --- picking and selecting ---
 
   /**

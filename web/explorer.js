@@ -305,26 +305,40 @@ export class Explorer {
    * @param {File[]} files
    */
   async addFiles(files) {
-    const rules = this.data.own_columns;
-    for (const file of rules ? files : []) {
-      try {
-        const table = await readTable(file.name, await file.arrayBuffer());
-        const stem = file.name.replace(/\.[^.]*$/, "");
-        const { columns, placed } = joinTable(table, this.tiles, /** @type {OwnRules} */ (rules),
-          (name) => (this.colourings.byKey.has(name) ? `${name} (${stem})` : name));
-        for (const { colouring, values } of columns) this.colourings.add(colouring, values);
-        this.fileMessage = `${file.name}: ${columns.length} columns, ${placed.toLocaleString("en")} of `
-          + `${table.rows.length.toLocaleString("en")} rows lie on tiles of this page.`;
-        this.frame.fillColours();
-        const colour = columns.find(({ colouring }) => colouring.kind !== "text")?.colouring.key;
-        this.set({ files: this.state.files + 1, tab: "filter", colour: colour ?? this.state.colour });
-        if (colour === this.state.colour) this.recolour();
-      } catch (error) {
-        this.fileMessage = `${file.name} cannot be used: ${error instanceof Error ? error.message : String(error)}.`;
-        this.set({ files: this.state.files + 1, tab: "filter" });
-      }
-      this.say(this.fileMessage);
+    for (const file of files) this.showFileMessage((await this.addFile(file, "this page")).message);
+  }
+
+  /**
+   * @param {File} file
+   * @param {string} where the tiles are, for the message that says what became of the file
+   */
+  async addFile(file, where) {
+    try {
+      const table = await readTable(file.name, await file.arrayBuffer());
+      const stem = file.name.replace(/\.[^.]*$/, "");
+      const { columns, placed } = joinTable(table, this.tiles, /** @type {OwnRules} */ (this.data.own_columns),
+        (name) => (this.colourings.byKey.has(name) ? `${name} (${stem})` : name));
+      for (const { colouring, values } of columns) this.colourings.add(colouring, values);
+      this.frame.fillColours();
+      const colour = columns.find(({ colouring }) => colouring.kind !== "text")?.colouring.key;
+      if (colour === this.state.colour) this.recolour();
+      else if (colour) this.set({ colour });
+      return { added: true, message: `${file.name}: ${columns.length} columns, ${placed.toLocaleString("en")} of `
+        + `${table.rows.length.toLocaleString("en")} rows lie on tiles of ${where}.` };
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      return { added: false, message: `${file.name} cannot be used: ${reason}.` };
     }
+  }
+
+  /**
+   * Say what became of a file.
+   * @param {string} message
+   */
+  showFileMessage(message) {
+    this.fileMessage = message;
+    this.set({ files: this.state.files + 1, tab: "filter" });
+    this.say(message);
   }
 
   /**

@@ -37,7 +37,7 @@ function ownFiles(explorer) {
     element("label", { class: "button small file" }, "Add your own columns", input),
     element("p", { class: "note" }, "CSV, GeoJSON or Parquet with lat and lon, x and y of tiles, or shapes. You can also drop the file "
       + "on the page. It does not leave this browser."),
-    explorer.fileMessage && element("p", { class: "file-message", role: "alert" }, explorer.fileMessage));
+    explorer.fileMessage && element("p", { class: "file-message" }, explorer.fileMessage));
 }
 
 /**
