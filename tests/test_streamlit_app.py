@@ -30,8 +30,10 @@ import projections
 import similarity
 import tile_images
 from conftest import REPO, make_tiles, save_untrained
+from front_end import WEB
 from pretrained import PRETRAINED
 from reasons import PLACE_PARTS
+from test_front_end import run_node
 from tile_grid import latlon_of_tile
 
 PROJECTOR, SEARCH, COMPARE = "Embedding projector", "Similarity Search (Annoy)", "Compare checkpoints"
@@ -485,6 +487,22 @@ def test_paths_with_any_letters(open_app, tmp_path, tiny_checkpoint):
     assert len(re.findall(r"(?<!\\)[*]", heading)) == 8 and not re.search(r"(?<!\\)[_$[`~]", heading)
     app = open_app(tiles_root=home / "none", cache_dir=home / "cache")
     assert f"no folder at {home / 'none'}" in error(app)
+
+
+def test_the_browser_forgets_the_pictures_of_cities_that_it_forgets(tmp_path):
+    cities = [f"{number:032}".encode() + gzip.compress(b"{}") for number in range(6)]
+    script = f"""
+    globalThis.window = {{ loc2vecPictures: {{}} }};
+    const {{ default: receive }} = await import({json.dumps((WEB / "live_city.js").as_uri())});
+    for (const text of {json.dumps([base64.b64encode(city).decode() for city in cities])}) {{
+      const data = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+      window.loc2vecPictures[new TextDecoder().decode(data.subarray(0, 32))] = new EventTarget();
+      await receive({{ data }});
+    }}
+    console.log(JSON.stringify([[...window.loc2vecCities.keys()], Object.keys(window.loc2vecPictures)]));
+    """
+    known, pictured = json.loads(run_node(tmp_path, script))
+    assert known == pictured and 0 < len(known) < len(cities)
 
 
 # --- first visit, and what can go wrong --------------------------------------------------------------------

@@ -1,4 +1,5 @@
-// Keeps a city for the views of the live app: 32 letters that name its content, then JSON as gzip.
+// Keeps a city for the views of the live app: 32 letters that name its content, then JSON as gzip. Those shown last are
+// kept, with their pictures.
 
 const KEPT = 4;
 
@@ -16,5 +17,8 @@ export default async function ({ data }) {
   const city = cities.get(key) ?? (await unpacked(data.slice(32)));
   cities.delete(key);
   cities.set(key, city);
-  for (const old of [...cities.keys()].slice(0, -KEPT)) cities.delete(old);
+  for (const old of [...cities.keys()].slice(0, -KEPT)) {
+    cities.delete(old);
+    delete window.loc2vecPictures?.[old];
+  }
 }
