@@ -227,7 +227,7 @@ def show_walk(city: City, slots: list[int], picked: int, answer: Answer | None) 
     st.markdown("##### From A to B")
     show_gallery("walk", city, answer.rows, answer.notes, slot="projector")
     st.caption(
-        "The straight line from the vector of A to that of B is divided into equal steps. "
+        "The way from the vector of A to that of B is divided into equal steps along the great circle. "
         "Each step shows the nearest tile that the walk has not visited yet."
     )
 
