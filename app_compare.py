@@ -113,7 +113,8 @@ def show_checkpoint(side: str, source: Source, city: City, view: View, place: Pl
         marks=Marks(rows),
         panes="embedding",
     )
-    show_gallery(f"{side} similar", city, rows, [f"distance {distance:.3f}" for distance in found], slot="query")
+    notes = [f"distance {distance:.3f}" for distance in found]
+    show_gallery(f"{side} similar", f"Most similar tiles by {source.model_path.name}", city, rows, notes, slot="query")
     return rows
 
 
@@ -203,7 +204,7 @@ def show_matches(source: Source, city: City, view: View, place: Place, slot: str
         f"{rank}. distance {distance:.3f}\n{shared_words(own, words) if own else ', '.join(words[:2])}"
         for rank, (distance, words) in enumerate(zip(found, said, strict=True), start=1)
     ]
-    show_gallery("matches", city, rows, notes, slot=slot, marked=picked, edge=92)
+    show_gallery("matches", "Most similar tiles of this city", city, rows, notes, slot=slot, marked=picked, edge=92)
 
 
 @cached_object(max_entries=6)

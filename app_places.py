@@ -168,7 +168,7 @@ def choose_from_gallery(city: City, slot: str) -> Place | None:
     rows = order[(page - 1) * GALLERY_PAGE : page * GALLERY_PAGE]
     row = picked_row(city, slot)
     notes = [LAYERS[shown.dominant_layer[r]] for r in rows]
-    show_gallery(f"{slot} gallery", city, rows, notes, slot=slot, marked=row, edge=92)
+    show_gallery(f"{slot} gallery", "Tiles to choose from", city, rows, notes, slot=slot, marked=row, edge=92)
     return None if row < 0 else tile_place(city, row)
 
 

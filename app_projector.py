@@ -203,7 +203,7 @@ def show_similar(city: City, place: Place | None, answer: Answer | None) -> None
         show_place(place)
     with right:
         st.markdown("##### Most similar tiles")
-        show_gallery("similar", city, answer.rows, answer.notes, slot="projector")
+        show_gallery("similar", "Most similar tiles", city, answer.rows, answer.notes, slot="projector")
         st.markdown("##### Layers")
         show_layers(place)
 
@@ -215,7 +215,7 @@ def show_sum(city: City, slots: list[int], picked: int, answer: Answer | None) -
         st.caption("Find tiles like A, plus what B has and C lacks. Pick tiles and put them into A, B and C.")
         return
     st.markdown("##### Most similar to A + B − C")
-    show_gallery("sum", city, answer.rows, answer.notes, slot="projector")
+    show_gallery("sum", "Tiles most similar to A + B − C", city, answer.rows, answer.notes, slot="projector")
 
 
 def show_walk(city: City, slots: list[int], picked: int, answer: Answer | None) -> None:
@@ -225,7 +225,7 @@ def show_walk(city: City, slots: list[int], picked: int, answer: Answer | None) 
         st.caption("Put two tiles into A and B to see the tiles between them in the embedding space.")
         return
     st.markdown("##### From A to B")
-    show_gallery("walk", city, answer.rows, answer.notes, slot="projector")
+    show_gallery("walk", "Tiles from A to B", city, answer.rows, answer.notes, slot="projector")
     st.caption(
         "The way from the vector of A to that of B is divided into equal steps along the great circle. "
         "Each step shows the nearest tile that the walk has not visited yet."

@@ -112,7 +112,7 @@ def show_results(index: Search, query: Place, city: City, settings: SearchSettin
         f"{rank}. distance {distance:.3f}\n{shared_words(own, words) if own else ', '.join(words[:2])}"
         for rank, (distance, words) in enumerate(zip(found, said, strict=True), start=1)
     ]
-    show_gallery("search results", city, rows, notes, slot="result", marked=chosen, edge=112)
+    show_gallery("search results", "Search results", city, rows, notes, slot="result", marked=chosen, edge=112)
     return rows, chosen
 
 

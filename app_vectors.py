@@ -362,7 +362,7 @@ def show_tile(
                 for rank, (distance, name, away) in enumerate(zip(distances, names, km, strict=True), start=1)
             ]
             city = vector_city(tiles, others)
-            show_gallery("similar tiles", city, np.arange(len(others)), notes, slot=SLOT)
+            show_gallery("similar tiles", "Most similar tiles", city, np.arange(len(others)), notes, slot=SLOT)
             st.caption("A picture shows the tile's layers: as wide as their share, as high as the tile is full.")
 
 

@@ -69,9 +69,12 @@ def load_plotly(view: View) -> None:
 
 
 def show_gallery(
-    key: str, city: City, rows: np.ndarray, notes: list[str], *, slot: str, marked: int = -1, edge: int = 84
+    key: str, label: str, city: City, rows: np.ndarray, notes: list[str], *, slot: str, marked: int = -1, edge: int = 84
 ) -> None:
-    """Pictures of the tiles `rows (n,)` with a note under each; a click picks the tile under `slot`."""
+    """Pictures of the tiles `rows (n,)` with a note under each; a click picks the tile under `slot`.
+
+    `label` says to users of a screen reader what the tiles are.
+    """
     items = []
     for row, note in zip(rows, notes, strict=True):
         x, y = map(int, city.embeddings.tile_xy[row])
@@ -82,7 +85,7 @@ def show_gallery(
         if tile := parse_tile(st.session_state[key].get("pick")):
             set_picked(slot, tile)
 
-    components()["gallery"](key=key, data={"items": items, "edge": edge, "label": key}, on_pick_change=keep)
+    components()["gallery"](key=key, data={"items": items, "edge": edge, "label": label}, on_pick_change=keep)
 
 
 # --- the linked view ---------------------------------------------------------------------------------------

@@ -124,7 +124,7 @@ def app_pictures(place: list) -> None:
         page.locator(VIEW, has_text="UMAP (").wait_for()  # PCA is shown until it is computed
         keep(page, "app.png")
         page.goto(f"{address}/?{urlencode({'mode': SEARCH, 'query_way': 'Browse gallery'})}")
-        densest = page.locator('[aria-label="query gallery"] .card').first.get_attribute("data-id")
+        densest = page.locator('[aria-label="Tiles to choose from"] .card').first.get_attribute("data-id")
         page.goto(f"{address}/?{urlencode({'mode': SEARCH, 'query_tile': densest})}")
         page.get_by_text("Why they match").wait_for()
         keep(page, "app-search.png")

@@ -12,7 +12,11 @@ export default function ({ data, parentElement, setTriggerValue }) {
   grid.setAttribute("role", "group");
   grid.style.setProperty("--edge", `${data.edge}px`);
   grid.setAttribute("aria-label", data.label);
+  const { activeElement } = /** @type {Document | ShadowRoot} */ (grid.getRootNode());
+  const focused = activeElement instanceof HTMLElement && grid.contains(activeElement) ? activeElement.dataset.id : "";
   grid.replaceChildren(...data.items.map((item) => card(item, () => setTriggerValue("pick", item.id))));
+  const cards = /** @type {HTMLElement[]} */ ([...grid.children]);
+  cards.find(({ dataset }) => dataset.id === focused)?.focus({ preventScroll: true });
 }
 
 /**
