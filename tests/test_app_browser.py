@@ -277,20 +277,52 @@ def test_a_walk_is_drawn_on_the_map_and_its_tiles_can_be_picked(visit):
         view_of(page)
         drawn.append(page.evaluate("document.querySelector('[data-pane=map] .overlay').toDataURL()"))
     assert drawn[0] != drawn[1]
-    step = page.locator('[aria-label="walk"] .card').nth(2)
+    step = page.locator('[aria-label="Tiles from A to B"] .card').nth(2)
     x, y = step.get_attribute("data-id").split("/")
     step.click()
     page.wait_for_url(re.compile(f"projector_tile={x}(/|%2F){y}"))
     page.locator("button:enabled", has_text="Put the picked tile into A").wait_for()
 
 
+FOCUSED = """() => {
+  let node = document.activeElement;
+  while (node.shadowRoot?.activeElement) node = node.shadowRoot.activeElement;
+  return node.dataset.id ?? node.tagName;
+}"""
+
+
+def test_the_focus_stays_on_the_tile_that_was_picked_with_the_keyboard(visit):
+    page = visit(f"?mode={SEARCH}&query_tile=76605/44205")
+    cards = page.locator('[aria-label="Search results"] .card')
+    tile = cards.nth(3).get_attribute("data-id")
+    cards.nth(3).focus()
+    page.keyboard.press("Enter")
+    page.locator(f'.card[aria-current][data-id="{tile}"]').wait_for()
+    assert page.evaluate(FOCUSED) == tile
+
+
+def test_a_view_that_is_left_is_ended(visit):
+    page = visit()
+    view_of(page)
+    page.evaluate("window.left = document.querySelector('.live-root').explorer")
+    page.get_by_role("combobox", name=re.compile("Colour by")).click()
+    page.get_by_role("option", name="Content density").click()
+    page.locator(".ramp-bins").wait_for()
+    assert not page.evaluate("window.left.stops.signal.aborted")  # a rerun is no end
+    page.get_by_text("Compare checkpoints", exact=True).click()
+    page.wait_for_function("window.left.stops.signal.aborted")
+    page.get_by_text("Embedding projector", exact=True).click()
+    view_of(page)
+    tile_under(page, "map", (0.5, 0.45))
+
+
 def test_search_from_the_gallery_to_side_by_side(visit):
     page = visit(f"?mode={SEARCH}&query_way=Browse+gallery")
-    first = page.locator('[aria-label="query gallery"] .card').nth(2)
+    first = page.locator('[aria-label="Tiles to choose from"] .card').nth(2)
     first.click()
     x, y = first.get_attribute("data-id").split("/")
     page.get_by_text(f"Tile {x}, {y}").first.wait_for()
-    result = page.locator('[aria-label="search results"] .card').nth(3)
+    result = page.locator('[aria-label="Search results"] .card').nth(3)
     result.click()
     chosen = result.get_attribute("data-id").replace("/", ", ")
     page.get_by_text(f"Tile {chosen}").first.wait_for()
@@ -303,11 +335,11 @@ def test_search_from_the_gallery_to_side_by_side(visit):
 
 def test_a_query_answers_quickly_and_sends_little(visit):
     page = visit(f"?mode={SEARCH}")
-    page.locator('[aria-label="search results"] .card').first.wait_for()
+    page.locator('[aria-label="Search results"] .card').first.wait_for()
     received = []
     page.on("websocket", lambda socket: socket.on("framereceived", lambda frame: received.append(len(frame))))
     page.reload()
-    page.locator('[aria-label="search results"] .card').first.wait_for()
+    page.locator('[aria-label="Search results"] .card').first.wait_for()
     page.wait_for_timeout(1500)
     received.clear()
     page.get_by_role("button", name="Another random tile").click()
@@ -384,7 +416,7 @@ def test_a_dataset_of_300_000_tiles_is_an_overview_that_fills_where_the_map_is_z
     view_of(page)
     page.mouse.click(box["x"] + box["width"] * 0.6, box["y"] + box["height"] * 0.5)
     page.get_by_text(re.compile(r"^Tile \d+, \d+$")).first.wait_for()
-    page.locator('[aria-label="similar tiles"] .card').nth(2).wait_for()
+    page.locator('[aria-label="Most similar tiles"] .card').nth(2).wait_for()
     assert (
         page.get_by_role("link", name="Open on openstreetmap.org").get_attribute("href").startswith("https://www.open")
     )

@@ -8,5 +8,5 @@ const WAIT_MS = 8;
 /** @param {Component<LiveData>} component */
 export default async function (component) {
   while (!window.loc2vecShow) await new Promise((resolve) => setTimeout(resolve, WAIT_MS));
-  window.loc2vecShow(component);
+  return window.loc2vecShow(component);
 }

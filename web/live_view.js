@@ -20,7 +20,9 @@ import { Sheets } from "./sheets.js";
  */
 /**
  * One place in the app's page that shows a view.
- * @typedef {HTMLElement & {wanted?: LiveData | null, starting?: boolean, explorer?: LiveExplorer, shown?: string}} LiveRoot
+ * @typedef {HTMLElement & {
+ *   wanted?: LiveData | null, starting?: boolean, explorer?: LiveExplorer, shown?: string, gone?: boolean,
+ * }} LiveRoot
  */
 
 const SHEETS_AT_ONCE = 6; // in one request
@@ -272,7 +274,8 @@ async function showView(root, live, tell) {
         explorer.set(stateOf(next, explorer.tiles));
         if (next.colour === "similarity") explorer.recolour();
       } else {
-        await until(() => root.wanted || (cityOf(next) && root.isConnected));
+        await until(() => root.gone || root.wanted || (cityOf(next) && root.isConnected));
+        if (root.gone) return;
         if (root.wanted) continue; // another city was chosen before this one came
         const before = explorer?.live.series === next.series ? explorer : null;
         explorer?.destroy();
@@ -287,7 +290,10 @@ async function showView(root, live, tell) {
   }
 }
 
-/** @param {Component<LiveData>} component */
+/**
+ * Show a view in its place in the page. Streamlit calls what this returns after each rerun, and when the place is gone.
+ * @param {Component<LiveData>} component
+ */
 function show({ data, parentElement, setTriggerValue }) {
   /** @type {LiveRoot} */
   let root = /** @type {HTMLElement} */ (parentElement.querySelector(".live-root"));
@@ -298,6 +304,11 @@ function show({ data, parentElement, setTriggerValue }) {
   showView(root, data, {
     click: (click) => setTriggerValue("click", click),
     moved: (tiles) => setTriggerValue("ground", { tiles }),
+  });
+  return () => setTimeout(() => {
+    if (root.isConnected) return;
+    root.explorer?.destroy();
+    root.gone = true;
   });
 }
 

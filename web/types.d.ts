@@ -245,6 +245,6 @@ declare global {
     Plotly?: PlotlyApi;
     loc2vecCities?: Map<string, Omit<PageData, "projections">>;
     loc2vecPictures?: Record<string, LivePictures>;
-    loc2vecShow?: (component: Component<LiveData>) => void;
+    loc2vecShow?: (component: Component<LiveData>) => () => void;
   }
 }
