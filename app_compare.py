@@ -3,13 +3,9 @@
 Not a command. `streamlit run streamlit_app.py` shows it at work.
 """
 
-import dataclasses
-from pathlib import Path
-
 import numpy as np
 import streamlit as st
 
-import similarity
 from app_address import RANDOM, URL, picked_row
 from app_city import (
     Source,
@@ -25,14 +21,15 @@ from app_city import (
 )
 from app_controls import choose_path, choose_view
 from app_jobs import escape
-from app_places import NEIGHBOURS, Place, any_place, choose_place, nearest, show_place, tile_place
+from app_places import NEIGHBOURS, Place, any_place, choose_place, match_notes, nearest, show_place, tile_place
 from app_view import Marks, load_plotly, show_gallery, show_linked_view
-from cli import UserError
+from comparison import common_tiles, shared_neighbours, told_apart
 from embeddings import City
-from place_words import Vocabulary, shared_words
+from explorer_data import city_title
 
 AGREEMENT_SAMPLE = 500
 CHECKPOINTS, CITIES = "Two checkpoints", "Two cities"
+on_common_tiles = cached_object(max_entries=4)(common_tiles)
 SLOTS = ("first", "second")  # of the picked tile of each city
 
 
@@ -58,7 +55,7 @@ def compare_checkpoints(source: Source) -> None:
         others = [path for path in find_checkpoints(source.model_path) if path != own]
         other_path = choose_path("Compare with", "with", [*others, own])
     sources = [source, source.with_model(other_path)]
-    cities = on_common_tiles([open_city(one) for one in sources])
+    cities = on_common_tiles((open_city(sources[0]), open_city(sources[1])))
     place = choose_place(cities[0], "query")
     left, *columns = st.columns([1, 2, 2], gap="medium")
     with left:
@@ -77,21 +74,6 @@ def compare_checkpoints(source: Source) -> None:
             f"{correlation:.2f}",
             help="Correlation of the cosine similarities of random pairs",
         )
-
-
-@cached_object(max_entries=4)
-def on_common_tiles(cities: list[City]) -> list[City]:
-    """The cities reduced to the tiles that all of them have, in the same order."""
-    common = cities[0].embeddings.tile_xy
-    for city in cities[1:]:
-        common = common[city.embeddings.rows(common) >= 0]
-    if not len(common):
-        raise UserError("the two checkpoints share no tile; choose one tiles folder and the same number of tiles")
-    taken = [city.embeddings.take(city.embeddings.rows(common)) for city in cities]
-    return [
-        dataclasses.replace(city, embeddings=some, rows=city.store.grid.rows(some.tile_xy))
-        for city, some in zip(cities, taken, strict=True)
-    ]
 
 
 def show_checkpoint(side: str, source: Source, city: City, view: View, place: Place) -> np.ndarray:
@@ -119,21 +101,14 @@ def show_checkpoint(side: str, source: Source, city: City, view: View, place: Pl
 
 
 @cached_value(max_entries=16, show_spinner="Comparing the checkpoints")
-def agreement(cities: list[City]) -> tuple[float, float]:
+def agreement(cities: tuple[City, City]) -> tuple[float, float]:
     """Mean share of nearest neighbours in common, and the correlation of cosine similarities of random pairs."""
-    count = len(cities[0].embeddings)
+    first, second = (city.embeddings.vectors for city in cities)
     rng = np.random.default_rng(0)
-    rows = rng.permutation(count)[:AGREEMENT_SAMPLE]
-    others = rng.integers(count, size=len(rows))
-    k = min(NEIGHBOURS, count - 1)
-    near, cosines = [], []
-    for city in cities:
-        vectors = city.embeddings.vectors
-        search = similarity.open_search(vectors, metric="angular", exact=True)
-        near.append(search.query(vectors[rows], k + 1)[0])
-        cosines.append((vectors[rows] * vectors[others]).sum(axis=1))
-    shared = [len(np.intersect1d(a[a != row], b[b != row])) / k for a, b, row in zip(*near, rows, strict=True)]
-    return float(np.mean(shared)), float(np.corrcoef(cosines)[0, 1])
+    rows = rng.permutation(len(first))[:AGREEMENT_SAMPLE]
+    others = rng.integers(len(first), size=len(rows))
+    cosines = [(vectors[rows] * vectors[others]).sum(axis=1) for vectors in (first, second)]
+    return float(shared_neighbours(first, second, NEIGHBOURS, rows).mean()), float(np.corrcoef(cosines)[0, 1])
 
 
 # --- two cities --------------------------------------------------------------------------------------------
@@ -149,7 +124,8 @@ def compare_cities(source: Source) -> None:
         st.info("Choose the tiles folder of another city in the sidebar, or type its path and press Enter.")
         return
     sources = [source, source.with_tiles(other)]
-    cities, names = [open_city(one) for one in sources], city_names(own, other)
+    cities = [open_city(one) for one in sources]
+    names = list(told_apart(own, other, (city_title(cities[0]), city_title(cities[1]))))
     asked = st.segmented_control("A place of", names, default=names[0], key="place_of", bind=URL, required=True)
     here = names.index(asked)
     there = 1 - here
@@ -170,14 +146,6 @@ def compare_cities(source: Source) -> None:
     load_plotly(view)
 
 
-def city_names(first: Path, second: Path) -> list[str]:
-    """What two folders of tiles are called: the shortest ends of their paths that differ."""
-    parts = [path.resolve().parts for path in (first, second)]
-    lengths = range(1, max(map(len, parts)) + 1)
-    names = (["/".join(some[-length:]) for some in parts] for length in lengths)
-    return next(pair for pair in names if pair[0] != pair[1])
-
-
 def look_from(name: str, slot: str) -> None:
     """Ask for the picked tile of the other city from the next run on."""
     st.session_state["place_of"] = name
@@ -196,18 +164,5 @@ def show_matches(source: Source, city: City, view: View, place: Place, slot: str
     rows, found = nearest(open_index(source, city), place, city, NEIGHBOURS)
     picked = picked_row(city, slot)
     show_city(source, city, view, slot, Marks(rows), picked)
-    said = vocabulary(city).describe(city.store, city.rows[rows])
-    own = []
-    if place.store_row >= 0:
-        own = vocabulary(place.city).describe(place.city.store, np.array([place.store_row]))[0]
-    notes = [
-        f"{rank}. distance {distance:.3f}\n{shared_words(own, words) if own else ', '.join(words[:2])}"
-        for rank, (distance, words) in enumerate(zip(found, said, strict=True), start=1)
-    ]
+    notes = match_notes(place, city, rows, found)
     show_gallery("matches", "Most similar tiles of this city", city, rows, notes, slot=slot, marked=picked, edge=92)
-
-
-@cached_object(max_entries=6)
-def vocabulary(city: City) -> Vocabulary:
-    """What the tiles of a city can be described by."""
-    return Vocabulary.of(city.store)

@@ -12,12 +12,13 @@ from PIL import Image
 import tile_grid
 import tile_images
 from app_address import BY_LATLON, BY_TILE, RANDOM, URL, WAYS, picked_row, set_picked, tile_name
-from app_city import cached_value
+from app_city import cached_object, cached_value
 from app_pictures import picture_uri, read_sharp_window
 from app_view import show_gallery
 from cli import UserError
 from embeddings import City
 from layers import LAYERS
+from place_words import Vocabulary, shared_words
 from similarity import Search
 from tile_facts import ZONES
 from tile_grid import tile_of_latlon
@@ -98,6 +99,24 @@ def nearest(
     own = place.row_in(city) if place.city.store.content_key == city.store.content_key else -1
     kept = np.flatnonzero((rows[0] >= 0) & (rows[0] != own))[:count]
     return rows[0][kept], found[0][kept]
+
+
+def match_notes(place: Place, city: City, rows: np.ndarray, found: np.ndarray) -> list[str]:
+    """A note for each of the `rows` of `city` that were `found`, at these distances, for a place: what both show."""
+    said = vocabulary(city).describe(city.store, city.rows[rows])
+    own = []
+    if place.store_row >= 0:
+        own = vocabulary(place.city).describe(place.city.store, np.array([place.store_row]))[0]
+    return [
+        f"{rank}. distance {distance:.3f}\n{shared_words(own, words) if own else ', '.join(words[:2])}"
+        for rank, (distance, words) in enumerate(zip(found, said, strict=True), start=1)
+    ]
+
+
+@cached_object(max_entries=6)
+def vocabulary(city: City) -> Vocabulary:
+    """What the tiles of a city can be described by."""
+    return Vocabulary.of(city.store)
 
 
 # --- choosing a place --------------------------------------------------------------------------------------

@@ -16,7 +16,6 @@ import tile_grid
 from app_address import URL, picked_row
 from app_city import (
     Source,
-    cached_object,
     cached_value,
     find_tiles,
     open_city,
@@ -25,11 +24,10 @@ from app_city import (
     show_heading,
 )
 from app_controls import choose_path, choose_view
-from app_places import Place, choose_place, nearest, show_layers, show_place, tile_place
+from app_places import Place, choose_place, match_notes, nearest, show_layers, show_place, tile_place
 from app_view import Marks, load_plotly, show_gallery, show_linked_view
 from embeddings import City
 from layers import LAYER_COLOURS, LAYERS
-from place_words import Vocabulary, shared_words
 from similarity import METRICS, Search, SearchQuality
 
 
@@ -106,25 +104,9 @@ def show_results(index: Search, query: Place, city: City, settings: SearchSettin
         return rows, -1
     chosen = picked_row(city, "result")
     chosen = chosen if chosen in rows else int(rows[0])
-    said = place_words(city, city.rows[rows])
-    own = place_words(query.city, np.array([query.store_row]))[0] if query.store_row >= 0 else []
-    notes = [
-        f"{rank}. distance {distance:.3f}\n{shared_words(own, words) if own else ', '.join(words[:2])}"
-        for rank, (distance, words) in enumerate(zip(found, said, strict=True), start=1)
-    ]
+    notes = match_notes(query, city, rows, found)
     show_gallery("search results", "Search results", city, rows, notes, slot="result", marked=chosen, edge=112)
     return rows, chosen
-
-
-def place_words(city: City, store_rows: np.ndarray) -> list[list[str]]:
-    """What stands out on each of some tiles of a city, by rows of its store."""
-    return vocabulary(city).describe(city.store, store_rows)
-
-
-@cached_object(max_entries=6)
-def vocabulary(city: City) -> Vocabulary:
-    """What the tiles of a city can be described by."""
-    return Vocabulary.of(city.store)
 
 
 def show_side_by_side(query: Place, result: Place, metric: str) -> None:

@@ -168,7 +168,7 @@ def common_tiles(cities: tuple[City, City]) -> tuple[City, City]:
     first, second = (city.embeddings.with_content() for city in cities)
     common = first.tile_xy[second.rows(first.tile_xy) >= 0]
     if not len(common):
-        raise UserError("the two encoders share no tile of this city; show all tiles with --max_tiles 0")
+        raise UserError("the two encoders share no tile of this city; show all of its tiles (--max_tiles 0)")
     taken = (first.take(first.rows(common)), second.take(second.rows(common)))
     left, right = (
         dataclasses.replace(city, embeddings=some, rows=city.store.grid.rows(some.tile_xy))
@@ -246,13 +246,17 @@ def closest(vectors: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.nda
     return rows, (vectors * others[rows]).sum(axis=1)
 
 
-def shared_neighbours(first: np.ndarray, second: np.ndarray, k: int) -> np.ndarray:
-    """Share `(N,)` of each tile's `k` nearest that are the same by two sets of vectors, `(N, D)` and `(N, E)`."""
+def shared_neighbours(first: np.ndarray, second: np.ndarray, k: int, rows: np.ndarray | None = None) -> np.ndarray:
+    """Share of each tile's `k` nearest that are the same by two sets of vectors, `(N, D)` and `(N, E)`.
+
+    Of all tiles, `(N,)`, or of those in `rows (n,)`, `(n,)`.
+    """
+    rows = np.arange(len(first)) if rows is None else rows
     k = min(k, len(first) - 1)
     if k < 1:
-        return np.ones(len(first))
-    near = [Search(vectors, "angular").query(vectors, k + 1)[0].tolist() for vectors in (first, second)]
-    shares = [len((set(a) & set(b)) - {row}) / k for row, (a, b) in enumerate(zip(*near, strict=True))]
+        return np.ones(len(rows))
+    near = [Search(vectors, "angular").query(vectors[rows], k + 1)[0].tolist() for vectors in (first, second)]
+    shares = [len((set(a) & set(b)) - {row}) / k for row, a, b in zip(rows.tolist(), *near, strict=True)]
     return np.minimum(np.array(shares), 1)
 
 
