@@ -7,8 +7,8 @@ python visualize.py --model_path checkpoints/best_model.pth --max_tiles 5000 --o
 
 import argparse
 import dataclasses
-from collections.abc import Iterator
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -459,17 +459,16 @@ def atlas_picture(scene: Scene) -> Figure:
     return figure
 
 
-def all_pictures(scene: Scene) -> Iterator[tuple[str, Figure]]:
-    """Name and figure of every picture, the most informative first."""
-    yield "city", main_picture(scene)
-    yield "clusters", cluster_picture(scene)
-    yield "neighbours", neighbour_picture(scene)
+def all_pictures(scene: Scene) -> dict[str, Callable[[Scene], Figure]]:
+    """What draws each picture of a scene, by its name, the most informative first."""
+    found: dict[str, Callable[[Scene], Figure]] = {"city": main_picture}
+    found |= {"clusters": cluster_picture, "neighbours": neighbour_picture}
     if len(scene.centres) > 2:
-        yield "arithmetic", arithmetic_picture(scene)
-        yield "walks", walk_picture(scene)
-    yield "atlas", atlas_picture(scene)
+        found |= {"arithmetic": arithmetic_picture, "walks": walk_picture}
+    found["atlas"] = atlas_picture
     for algorithm in ALGORITHMS:
-        yield TITLES[algorithm].lower().replace("-", ""), projection_picture(scene, algorithm)
+        found[TITLES[algorithm].lower().replace("-", "")] = partial(projection_picture, algorithm=algorithm)
+    return found
 
 
 # --- the command -------------------------------------------------------------------------------------------
@@ -483,9 +482,8 @@ def main() -> None:
     args = parser.parse_args()
     flags = read_flags(PictureFlags, args)
     scene = build_scene(args, flags)
-    count = 6 + len(ALGORITHMS)
-    for name, figure in progress(all_pictures(scene), total=count, desc="pictures", unit="picture"):
-        print(save(figure, flags.output_dir / f"{name}.{flags.format}"))
+    for name, draw in progress(list(all_pictures(scene).items()), desc="pictures", unit="picture"):
+        print(save(draw(scene), flags.output_dir / f"{name}.{flags.format}"))
     if flags.save_embeddings:
         print(save_embeddings(scene, flags.output_dir / "embeddings.npz"))
 

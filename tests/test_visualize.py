@@ -118,7 +118,7 @@ def test_pictures_are_whole_files_of_the_format(scene, tmp_path, format):
 @pytest.mark.parametrize("max_tiles", [1, 2, 5])
 def test_hardly_any_tiles_can_be_drawn(tiny_tiles, tiny_checkpoint, cache, tmp_path, max_tiles):
     few = make_scene(tiny_tiles, tiny_checkpoint, cache, max_tiles)
-    drawn = [save(figure, tmp_path / f"{name}.png") for name, figure in all_pictures(few)]
+    drawn = [save(draw(few), tmp_path / f"{name}.png") for name, draw in all_pictures(few).items()]
     sheets = () if max_tiles > 2 else ("arithmetic", "walks")  # they need three kinds of places
     assert [path.stem for path in drawn] == [name for name in NAMES if name not in sheets]
 
