@@ -44,6 +44,7 @@ from explorer_data import (
     PLANE_PX,
     PLANE_STEP,
     SPRITE_PX,
+    SPRITE_QUALITY,
     VECTOR_TYPE,
     Quantised,
     bar_sprites,
@@ -169,7 +170,7 @@ def estimate(city: City, page: PageFlags) -> str:
     masks = city.store.planes[np.unique(drawn[drawn > 0])]
     masks = np.stack([np.asarray(Image.fromarray(mask).resize((size, size))) for mask in masks])
     taken = len(sheet_uri(rounded(masks, step)))
-    taken += len(sheet_uri(tile_images.pictures(city.store, sample, SPRITE_PX["many"]), 75))
+    taken += len(sheet_uri(tile_images.pictures(city.store, sample, SPRITE_PX["many"]), SPRITE_QUALITY["many"]))
     seconds = {"pictures": (time.perf_counter() - started) * count / len(sample)}
     if city.store.tile_size < PICTURE_PX:
         seconds["reading the tiles at picture size"] = city.store.meta.get("pack_seconds", 0.0)

@@ -22,6 +22,7 @@ import similarity
 import vector_city
 import vector_dataset
 from conftest import REPO, made_up_embeddings, page_json, write_vectors
+from explorer_data import SPRITE_QUALITY
 from test_streamlit_app import (  # noqa: F401 - fixtures
     cache,
     city_data,
@@ -315,7 +316,14 @@ def test_a_large_page_is_announced_with_size_and_time(tiny_tiles, tiny_checkpoin
     page = interactive_visualizer.PageFlags()
     text = interactive_visualizer.estimate(city, page)
     assert re.search(r"a page of 1\d\d tiles: about \d+ MB, and about .* on this machine", text) and "reasons" in text
+    encode, qualities = interactive_visualizer.sheet_uri, []
+    monkeypatch.setattr(
+        interactive_visualizer,
+        "sheet_uri",
+        lambda cells, *quality: qualities.append(quality) or encode(cells, *quality),
+    )
     assert "reasons" not in interactive_visualizer.estimate(city, interactive_visualizer.PageFlags(reasons=False))
+    assert qualities == [(), (SPRITE_QUALITY["many"],)]  # as such a page has them: masks without loss, then pictures
     told = []
     monkeypatch.setattr(interactive_visualizer, "MANY_TILES", 100)
     monkeypatch.setattr(interactive_visualizer, "note", told.append)
