@@ -19,6 +19,7 @@ from app_places import Place
 from cache_files import load_intact, save_cache
 from cli import UserError
 from embeddings import City
+from explorer_data import flat_position
 from files import digest
 from progress_bars import progress
 from projections import Projection
@@ -148,22 +149,16 @@ def table_pins(table: EmbeddedTable, city: City, projection: Projection) -> list
     """Where the places are on the map and in the flat projection."""
     rows = table.known[:MOST_PINS]
     tile = tile_of_latlon(table.places.lat[rows], table.places.lon[rows], city.store.zoom)
-    points = projection.points
-    placed = place_among(placing(city, projection), table.vectors[rows])
-    flat = (placed - points.min(axis=0)) / max(float(np.ptp(points, axis=0).max()), 1e-12)
-    is_flat = projection.dimensions == 2
-    return [
-        {"tile": where, "point": point if is_flat else None, "label": ""}
-        for where, point in zip(tile.tolist(), flat.tolist(), strict=True)
-    ]
+    flat = flat_position(projection, place_among(placing(city, projection), table.vectors[rows]))
+    return [{"tile": where, "point": point, "label": ""} for where, point in zip(tile.tolist(), flat, strict=True)]
 
 
 def _exported(table: EmbeddedTable, suffix: str) -> bytes:
-    return _file(table.key, suffix, table)
+    return _file(suffix, table)
 
 
 @cached_value(max_entries=8, hash_funcs={EmbeddedTable: lambda table: table.key})
-def _file(_key: str, suffix: str, table: EmbeddedTable) -> bytes:
+def _file(suffix: str, table: EmbeddedTable) -> bytes:
     """The table with its vectors as a file."""
     with tempfile.TemporaryDirectory(prefix="loc2vec-") as folder:
         path = Path(folder, f"table{suffix}")

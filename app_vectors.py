@@ -22,6 +22,7 @@ from app_address import URL, clear_picked, parse_tile, set_picked, tile_name
 from app_city import VectorSource, View, city_key, open_projection, place_among, placing
 from app_controls import choose_view
 from app_jobs import NotReady, escape, jobs, run_job, show_error, show_warnings
+from app_places import choose_latlon
 from app_projector import show_counts
 from app_view import (
     CLUSTERS,
@@ -153,7 +154,7 @@ def open_index(source: VectorSource, tiles: VectorTiles) -> VectorSearch | None:
     place = st.container()
     key = digest("search", source.stamp())
     if not jobs().pending(key) and tiles.is_searchable_at_once():
-        return _search(source, tiles)
+        return _search(tiles)
     run_job(place, key, "Build the search index", tiles.search)
     return None
 
@@ -161,9 +162,9 @@ def open_index(source: VectorSource, tiles: VectorTiles) -> VectorSearch | None:
 @st.cache_resource(
     max_entries=4,
     show_spinner="Opening the search index",
-    hash_funcs={VectorSource: VectorSource.stamp, VectorTiles: lambda tiles: tiles.about["key"]},
+    hash_funcs={VectorTiles: lambda tiles: tiles.about["key"]},
 )
-def _search(_source: VectorSource, tiles: VectorTiles) -> VectorSearch:
+def _search(tiles: VectorTiles) -> VectorSearch:
     return tiles.search()
 
 
@@ -282,12 +283,11 @@ def pins(
 ) -> list[dict[str, Any]]:
     """Those of the `wanted` tiles, the picked one first, that are not loaded: on the map and in the flat projection."""
     missing = np.flatnonzero(city.embeddings.rows(wanted.tile_xy) < 0)
-    points = projection.points
-    flat = (place(wanted.vectors[missing]) - points.min(axis=0)) / np.ptp(points, axis=0).max()
+    flat = explorer.flat_position(projection, place(wanted.vectors[missing]))
     return [
         {
             "tile": (wanted.tile_xy[one] + 0.5).tolist(),
-            "point": point.tolist() if projection.dimensions == 2 else None,  # as explorer_data.packed_projection
+            "point": point,
             "label": str(one) if one else "",
         }
         for one, point in zip(missing.tolist(), flat, strict=True)
@@ -313,15 +313,10 @@ def choose_random(tiles: VectorTiles, row: int) -> int:
 
 def choose_anywhere(opened: Opened) -> int:
     """Row of the tile at a typed latitude and longitude; -1, with a message, where there is none."""
-    corners = opened.overview.embeddings.latlon
-    latlon = []
     with st.container(horizontal=True):
-        for axis, name in enumerate(("Latitude", "Longitude")):
-            label = f"{name} ({corners[:, axis].min():.4f} to {corners[:, axis].max():.4f})"
-            value, key = round(float(corners[len(corners) // 2, axis]), 5), f"{SLOT}_{name[:3].lower()}"
-            latlon.append(st.number_input(label, value=value, step=0.001, format="%.5f", key=key, bind=URL, width=240))
+        latlon = choose_latlon(opened.overview, SLOT)
     try:
-        return opened.all.row_at((latlon[0], latlon[1]))
+        return opened.all.row_at(latlon)
     except UserError as error:
         show_error(error)
         return -1

@@ -225,6 +225,14 @@ def packed_projection(projection: Projection, rows: slice = slice(None)) -> dict
     }
 
 
+def flat_position(projection: Projection, points: np.ndarray) -> list[list[float] | None]:
+    """Where other `points (n, d)` of a projection lie among those of `packed_projection`; None if it is not flat."""
+    if projection.dimensions != 2:
+        return [None] * len(points)
+    known = np.asarray(projection.points)
+    return ((points - known.min(axis=0)) / max(float(np.ptp(known, axis=0).max()), 1e-12)).tolist()
+
+
 # --- pictures ----------------------------------------------------------------------------------------------
 
 
