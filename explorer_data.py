@@ -91,7 +91,6 @@ def explorer_facts(
         "layer_mass": np.round(np.sqrt(intensity) * 255).astype(np.uint8),
     }
     return {
-        "format": PAGE_FORMAT,
         "title": title or city_title(city),
         "subtitle": f"{len(rows):,} of {content:,} map tiles, each a vector of {dimensions} numbers",
         "attribution": city.manifest.get("attribution", "").split(",")[0],

@@ -7,7 +7,7 @@ import { plain } from "./fold.js";
 /** @typedef {CategoryColouring | NumberColouring | TextColouring} Filtered */
 /** @typedef {ReadonlyMap<string, Filter>} Filters */
 
-export const HISTOGRAM_BINS = 28;
+const HISTOGRAM_BINS = 28;
 
 /**
  * The colourings that can be filtered by, the user's own first.
