@@ -21,11 +21,11 @@ from app_city import (
 )
 from app_controls import choose_path, choose_view
 from app_jobs import escape
-from app_places import NEIGHBOURS, Place, any_place, choose_place, match_notes, nearest, show_place, tile_place
+from app_places import Place, any_place, choose_place, match_notes, nearest, show_place, tile_place
 from app_view import Marks, load_plotly, show_gallery, show_linked_view
 from comparison import common_tiles, shared_neighbours, told_apart
 from embeddings import City
-from explorer_data import city_title
+from explorer_data import NEIGHBOURS, city_title
 
 AGREEMENT_SAMPLE = 500
 CHECKPOINTS, CITIES = "Two checkpoints", "Two cities"

@@ -16,6 +16,7 @@ from app_city import cached_object, cached_value
 from app_pictures import picture_uri, read_sharp_window
 from app_view import show_gallery
 from cli import UserError
+from colourings import NOTHING_DRAWN
 from embeddings import City
 from layers import LAYERS
 from place_words import Vocabulary, shared_words
@@ -24,7 +25,6 @@ from tile_facts import ZONES
 from tile_grid import tile_of_latlon
 
 GALLERY_PAGE = 24
-NEIGHBOURS = 12  # shown beside a place
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,7 +201,7 @@ def show_place(place: Place) -> None:
     lines = [f"{place.latlon[0]:.5f}, {place.latlon[1]:.5f}"]
     if (row := place.row_in(place.city)) >= 0:
         shown = place.city.embeddings
-        layer = LAYERS[shown.dominant_layer[row]] if shown.dominant_layer[row] >= 0 else "nothing drawn"
+        layer = LAYERS[shown.dominant_layer[row]] if shown.dominant_layer[row] >= 0 else NOTHING_DRAWN
         lines.append(f"{layer} · {ZONES[shown.zone[row]]} · density {shown.density[row]:.0%}")
     st.caption("  \n".join(lines))
 

@@ -26,7 +26,7 @@ from app_city import (
 from app_controls import choose_view
 from app_first_view import FirstView, has_first_view, keep_first_view, read_first_view
 from app_jobs import show_error
-from app_places import NEIGHBOURS, Place, any_place, choose_latlon, nearest, show_layers, show_place, tile_place
+from app_places import Place, any_place, choose_latlon, nearest, show_layers, show_place, tile_place
 from app_points import choose_table, show_table, table_pins
 from app_view import (
     Marks,
@@ -38,7 +38,9 @@ from app_view import (
     show_linked_view,
 )
 from cli import UserError
+from colourings import NOTHING_DRAWN
 from embeddings import City
+from explorer_data import NEIGHBOURS
 from layers import LAYERS
 from projections import Projection
 from similarity import Search
@@ -277,7 +279,7 @@ def show_statistics(city: City, projection: Projection) -> None:
         cells[7].metric("Variance explained", f"{float(np.sum(projection.explained)):.0%}")
     layers, zones, density = st.columns(3, gap="large")
     with layers:
-        show_counts("Dominant layer", [*LAYERS, "nothing drawn"], shown.dominant_layer)
+        show_counts("Dominant layer", [*LAYERS, NOTHING_DRAWN], shown.dominant_layer)
     with zones:
         show_counts("Geographic zone", ZONES, shown.zone)
     with density:

@@ -27,6 +27,7 @@ from app_controls import choose_path, choose_view
 from app_places import Place, choose_place, match_notes, nearest, show_layers, show_place, tile_place
 from app_view import Marks, load_plotly, show_gallery, show_linked_view
 from embeddings import City
+from explorer_data import NEIGHBOURS
 from layers import LAYER_COLOURS, LAYERS
 from similarity import METRICS, Search, SearchQuality
 
@@ -87,7 +88,7 @@ def choose_search() -> SearchSettings:
         metric = st.selectbox("Distance metric", METRICS, key="metric", bind=URL, format_func=str.capitalize)
         trees = st.slider("Number of trees", 10, 500, similarity.DEFAULT_TREES, 10, key="trees", bind=URL)
         quality = st.slider("Search quality", 1, 20, 1, key="quality", bind=URL, help="Higher is better and slower")
-        results = st.slider("Number of results", 5, 50, 12, key="results", bind=URL)
+        results = st.slider("Number of results", 5, 50, NEIGHBOURS, key="results", bind=URL)
         min_km = st.number_input("At least this far away (km)", 0.0, 100.0, 0.0, 0.5, key="min_km", bind=URL)
     return SearchSettings(metric, trees, quality, results, min_km)
 

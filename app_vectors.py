@@ -38,6 +38,7 @@ from app_view import (
     show_gallery,
 )
 from cli import UserError
+from colourings import NOTHING_DRAWN
 from embeddings import City, Embeddings
 from files import digest
 from layers import LAYERS
@@ -58,7 +59,6 @@ from vector_city import (
 )
 
 SLOT = "vectors"
-RESULTS = 12
 AROUND = 0.25  # of its width, by which more than what the map shows is loaded
 TABS = PICKED, ANYWHERE, STATISTICS = ("Picked tile", "Any place", "Statistics")
 
@@ -98,7 +98,7 @@ def vectors_page(source: VectorSource) -> None:
         own = opened.all.read(np.array([row]))
     if row >= 0 and search is not None and tab != STATISTICS:
         where = place_of(opened.all, row)
-        found, distances = search.query(own.vectors[0], RESULTS, latlon=where, min_km=min_km, without=row)
+        found, distances = search.query(own.vectors[0], explorer.NEIGHBOURS, latlon=where, min_km=min_km, without=row)
         others = opened.all.read(found)
     with view_area:
         show_view(opened, view, projection, own, others)
@@ -339,7 +339,7 @@ def show_tile(
     lat, lon = own.latlon[0]
     with left:
         st.markdown(f"**Tile {tile_name(own.tile_xy[0])}**")
-        layer = LAYERS[own.dominant_layer[0]] if own.dominant_layer[0] >= 0 else "nothing drawn"
+        layer = LAYERS[own.dominant_layer[0]] if own.dominant_layer[0] >= 0 else NOTHING_DRAWN
         st.caption(f"{lat:.5f}, {lon:.5f}  \n{layer} · {ZONES[own.zone[0]]} · density {own.density[0]:.0%}")
         st.link_button("Open on openstreetmap.org", map_link(lat, lon, tiles.zoom), icon=":material/map:")
         show_layer_shares(own.layer_intensity[0])
@@ -351,7 +351,7 @@ def show_tile(
             st.caption("No tile is that far away. Choose a smaller distance.")
         else:
             km = tile_grid.great_circle_km(others.latlon, own.latlon[0])
-            names = np.array([*LAYERS, "nothing drawn"])[others.dominant_layer]
+            names = np.array([*LAYERS, NOTHING_DRAWN])[others.dominant_layer]
             notes = [
                 f"{rank}. distance {distance:.3f}\n{name}, {away:,.1f} km"
                 for rank, (distance, name, away) in enumerate(zip(distances, names, km, strict=True), start=1)
@@ -379,7 +379,7 @@ def show_statistics(opened: Opened, projection: Projection) -> None:
     cells[3].metric("Mean density", f"{overview.density.mean():.0%}")
     layers, zones = st.columns(2, gap="large")
     with layers:
-        show_counts("Dominant layer", [*LAYERS, "nothing drawn"], tiles.layer)
+        show_counts("Dominant layer", [*LAYERS, NOTHING_DRAWN], tiles.layer)
     with zones:
         show_counts("Geographic zone", ZONES, overview.zone)
     st.caption(

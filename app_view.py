@@ -30,7 +30,7 @@ from projections import Projection
 
 CLUSTERS = 10
 PAYLOADS = 4  # cities of which the server keeps what it sent
-COSINE_STEPS = 32767  # between 0 and 1, of web/live_view.js
+COSINE_STEPS = np.iinfo(np.int16).max  # between 0 and 1
 
 
 @st.cache_resource(show_spinner=False)
@@ -200,10 +200,10 @@ def send_map(city: str, image: str, key: str) -> None:
 
 
 def packed_similarities(city: City, row: int) -> dict[str, Any]:
-    """Cosine similarity of every tile of the view to one of them, in whole steps."""
+    """Cosine similarity of every tile of the view to one of them, in whole steps of `scale`."""
     vectors = city.embeddings.vectors
     steps = np.round(np.clip(vectors @ vectors[row], -1, 1) * COSINE_STEPS).astype(np.int16)
-    return explorer.packed(steps[view_order(city)])
+    return explorer.packed(steps[view_order(city)]) | {"scale": 1 / COSINE_STEPS}
 
 
 def packed_projection(city: City, projection: Projection) -> dict[str, Any]:

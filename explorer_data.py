@@ -20,7 +20,7 @@ from colourings import ShownTiles
 from embeddings import City
 from layers import LAYER_COLOURS, LAYERS
 from place_names import KINDS, PlaceNames
-from place_words import Vocabulary
+from place_words import SAME_SHOWN, Vocabulary
 from progress_bars import progress
 from projections import TITLES, Projection
 from tile_grid import EARTH_RADIUS_KM, tile_of_latlon
@@ -101,6 +101,7 @@ def explorer_facts(
         "limits": {"neighbours": NEIGHBOURS, "walk_steps": WALK_STEPS},
         "algorithms": TITLES,
         "layers": [{"name": name, "colour": LAYER_COLOURS[name]} for name in LAYERS],
+        "nothing_drawn": colourings.NOTHING_DRAWN,
         "blank_colour": tile_images.BLANK_COLOUR,
         "missing_colour": tile_images.rgb_to_hex(tile_images.MISSING),
         "missing_line_colour": tile_images.rgb_to_hex(tile_images.MISSING_LINE),
@@ -133,7 +134,8 @@ def sheet_order(city: City, columns: int = SHEET_COLUMNS) -> np.ndarray:
 def words(city: City, store_rows: np.ndarray) -> dict[str, Any]:
     """What stands out on each tile, in words."""
     vocabulary = Vocabulary.of(city.store)
-    return {"texts": vocabulary.texts, "of_tile": packed(vocabulary.words(city.store, store_rows))}
+    of_tile = packed(vocabulary.words(city.store, store_rows))
+    return {"texts": vocabulary.texts, "of_tile": of_tile, "same_shown": SAME_SHOWN}
 
 
 def packed_names(city: City, places: PlaceNames) -> dict[str, Any]:

@@ -30,7 +30,6 @@ const ASK_AFTER_MS = 30; // so that one request covers what is drawn together
 const ANSWER_MS = 15_000; // a request without an answer after this time is repeated
 const WAIT_MS = 8;
 const MOVED_MS = 350; // after the last movement of the map Python learns what it shows
-const COSINE_STEPS = 32767; // between 0 and 1, of app_view.py
 
 /** @param {LiveData} live */
 function cityOf(live) {
@@ -130,7 +129,7 @@ class LiveExplorer extends Explorer {
 
   receiveSimilarities() {
     const { similarities } = this.live;
-    if (similarities) this.known = Float32Array.from(arrayOf(similarities), (step) => step / COSINE_STEPS);
+    if (similarities) this.known = Float32Array.from(arrayOf(similarities), (step) => step * similarities.scale);
   }
 
   /** Until Python has answered, those to the tile picked before. */

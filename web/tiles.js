@@ -5,8 +5,6 @@ import { angleBetween, latlonOfTile, modulo } from "./geography.js";
 
 /** @import { LatLon, PageData } from "./types.d.ts" */
 
-export const NOTHING_DRAWN = "nothing drawn";
-
 /** @param {number} bits */
 function bitCount(bits) {
   let count = 0;
@@ -20,6 +18,7 @@ export class Tiles {
     this.zoom = data.zoom;
     this.count = data.count;
     this.layers = data.layers;
+    this.nothingDrawn = data.nothing_drawn;
     this.earthRadiusKm = data.earth_radius_km;
     this.columns = 2 ** data.zoom; // of tiles around the Earth
     this.west = data.map.origin[0];
@@ -136,7 +135,7 @@ export class Tiles {
    * Name of the layer that stands out most on a tile.
    * @param {number} row
    */
-  mainLayer(row) { return this.layers[this.dominant[row]]?.name ?? NOTHING_DRAWN; }
+  mainLayer(row) { return this.layers[this.dominant[row]]?.name ?? this.nothingDrawn; }
 
   /** The drawn layers of all tiles are numbered one tile after another: where each tile's numbers start. */
   startOfParts() {

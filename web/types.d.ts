@@ -55,7 +55,7 @@ export interface CoatData { layer: number; grown: boolean; colours: Packed; opac
 export interface PageData {
   title: string; subtitle: string; attribution: string;
   zoom: number; count: number; dimensions: number; earth_radius_km: number;
-  layers: Category[];
+  layers: Category[]; nothing_drawn: string;
   blank_colour: string; missing_colour: string; missing_line_colour: string; ramp: string[];
   paint: { ground: Rgb; coats: CoatData[]; layers: Packed };
   limits: { neighbours: number; walk_steps: number };
@@ -65,7 +65,7 @@ export interface PageData {
   /** Missing in the live app, where Python searches. */
   vectors?: PackedVectors;
   /** What stands out on each tile: indices into `texts`, the most telling first. Missing in the live app. */
-  words?: { texts: string[]; of_tile: Packed } | null;
+  words?: { texts: string[]; of_tile: Packed; same_shown: number } | null;
   /** Named places: every line of a text is a name of it, the usual one first; `kind` counts in `kinds`. */
   names?: { texts: string[]; kinds: string[]; kind: Packed; latlon: Packed } | null;
   sprites: SheetData;
@@ -225,8 +225,8 @@ export interface LiveData {
   marked: string[]; labels: string[]; path: boolean;
   /** Places that are no tiles of the city. */
   pins: Pin[];
-  /** Cosine similarity of every tile to the picked one, in steps of 1 / 32767; null if none is picked. */
-  similarities: Packed | null;
+  /** Cosine similarity of every tile to the picked one, in steps of `scale`; null if none is picked. */
+  similarities: Packed & { scale: number } | null;
   /** Views of one series show the same ground: another choice of its tiles leaves the map where it is. */
   series: string;
   /** Whether Python chooses tiles by what the map shows. */

@@ -6,7 +6,6 @@ import { arrayOf } from "./arrays.js";
 /** @import { Tiles } from "./tiles.js" */
 
 const HEADING_WORDS = 2;
-const SAME_SHOWN = 2;
 const OTHER_SHOWN = 1; // on each side
 
 export class Words {
@@ -18,6 +17,7 @@ export class Words {
     this.tiles = tiles;
     this.texts = data.words?.texts ?? [];
     this.ofTile = data.words ? arrayOf(data.words.of_tile) : null;
+    this.sameShown = data.words?.same_shown ?? 0;
     this.perTile = data.words?.of_tile.shape[1] ?? 0;
   }
 
@@ -57,7 +57,7 @@ export class Words {
   compare(from, to, there = this) {
     const [first, second] = [this.of(from), there.of(to)];
     return {
-      same: first.filter((word) => second.includes(word)).slice(0, SAME_SHOWN),
+      same: first.filter((word) => second.includes(word)).slice(0, this.sameShown),
       missing: first.filter((word) => !second.includes(word)).slice(0, OTHER_SHOWN),
       added: second.filter((word) => !first.includes(word)).slice(0, OTHER_SHOWN),
     };
