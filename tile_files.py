@@ -39,9 +39,9 @@ class TileScan:
     """What lies under a tiles folder.
 
     `tile_xy (N, 2) int32` are the coordinates that all layers have, sorted by x, then y. Hard links of one file are one
-    source: `source_of (N, L) int64` numbers the sources, `sources (U, 3) int64` holds their inode, size in bytes and
-    modification time in ns, and `paths` one path for each. `layer_counts` counts tiles per layer; `notes` say what is
-    unusual about the folder.
+    source: `source_of (N, L) int64` numbers the sources, `sources (U, 3) int64` holds their inode (or `_file_number`),
+    size in bytes and modification time in ns, and `paths` one path for each. `layer_counts` counts tiles per layer;
+    `notes` say what is unusual about the folder.
     """
 
     tile_xy: np.ndarray
@@ -78,29 +78,27 @@ def scan_tiles(tiles_root: Path | str, zoom: int = DEFAULT_ZOOM, tms: bool = Fal
         raise UserError(_nothing_common(root, zoom, folders, counts))
     tile_xy = np.stack([common >> 32, common & 0xFFFFFFFF], axis=1).astype(np.int32)
     place = [np.searchsorted(layer.codes, common) for layer in found]
-    inodes = np.stack([layer.inodes[at] for layer, at in zip(found, place, strict=True)], axis=1)
-    _, first, source_of = np.unique(inodes, return_index=True, return_inverse=True)
+    number = np.stack([layer.inodes[at] for layer, at in zip(found, place, strict=True)], axis=1).reshape(-1)
 
-    def files(numbers: np.ndarray) -> tuple[list[str], list[os.stat_result]]:
-        paths = []
-        for row, channel in zip(*np.divmod(numbers, len(LAYERS)), strict=True):
-            x, y = map(int, tile_xy[row])
-            suffix = found[channel].suffixes[found[channel].suffix_of[place[channel][row]]]
-            paths.append(f"{folders[channel]}/{x}/{last_row(zoom) - y if tms else y}{suffix}")
-        return paths, [os.stat(path) for path in paths]
+    def path_of(cell: int) -> str:
+        row, channel = divmod(cell, len(LAYERS))
+        x, y = map(int, tile_xy[row])
+        suffix = found[channel].suffixes[found[channel].suffix_of[place[channel][row]]]
+        return f"{folders[channel]}/{x}/{last_row(zoom) - y if tms else y}{suffix}"
 
-    paths, status = files(first)
-    listed = inodes.ravel()[first].tolist()
+    _, first, source_of = np.unique(number, return_index=True, return_inverse=True)
+    paths = [path_of(cell) for cell in first.tolist()]
+    status = [os.stat(path) for path in paths]
     disks = {os.stat(folder).st_dev for folder in folders}
-    if len(disks) > 1 or [signed_inode(s.st_ino) for s in status] != listed:
+    if len(disks) > 1 or not number.all() or [signed_inode(s.st_ino) for s in status] != number[first].tolist():
         # Some FUSE file systems list made-up inodes, and two disks may use the same ones: look at every file.
-        paths, status = files(np.arange(inodes.size))
-        known = np.array([(signed_inode(s.st_dev), signed_inode(s.st_ino)) for s in status], np.int64)
-        _, first, source_of = np.unique(known, axis=0, return_index=True, return_inverse=True)
-        paths, status = [paths[i] for i in first], [status[i] for i in first]
-    sources = np.array([(signed_inode(s.st_ino), s.st_size, s.st_mtime_ns) for s in status], np.int64).reshape(-1, 3)
+        number = np.array([_file_number(path_of(cell)) for cell in range(len(number))])
+        _, first, source_of = np.unique(number, return_index=True, return_inverse=True)
+        paths = [path_of(cell) for cell in first.tolist()]
+        status = [os.stat(path) for path in paths]
+    sources = np.array([number[first], [s.st_size for s in status], [s.st_mtime_ns for s in status]]).T
     notes = _notes(folders, found)
-    return TileScan(tile_xy, source_of.reshape(inodes.shape), sources, paths, counts, notes)
+    return TileScan(tile_xy, source_of.reshape(len(tile_xy), len(LAYERS)), sources, paths, counts, notes)
 
 
 def layer_folders(root: Path, zoom: int) -> list[Path]:
@@ -198,6 +196,12 @@ def signed_inode(inode: int) -> int:
     """An inode number as it fits into `int64`: some file systems use the upper half of 64 bits, some even more."""
     inode &= (1 << 64) - 1
     return inode - (1 << 64) if inode >> 63 else inode
+
+
+def _file_number(path: str) -> int:
+    """A number that only the hard links of one file share, on all disks; without inodes, that of the path."""
+    status = os.stat(path)
+    return signed_inode(int(digest([status.st_dev, status.st_ino] if status.st_ino else path), 16))
 
 
 def _notes(folders: list[Path], found: list[_Found]) -> list[str]:

@@ -133,17 +133,17 @@ def inked_tiles(root: Path, area: TileArea, tile_px: int) -> np.ndarray:
     """Which PNGs show something: `(N, 12) bool`; the links to a blank file are known by their inode."""
     inked = np.zeros((len(area.tile_xy), len(LAYERS)), dtype=bool)
     blank = encode_png(np.zeros((tile_px, tile_px), dtype=np.uint8))
-    known: dict[int, bool] = {}
+    known: dict[tuple[int, int], bool] = {}  # by layer, as each may be on a disk of its own, and inode
     for layer, x, folder in _folders(root, area):
         for number, inode in zip(*(column.tolist() for column in _listed(folder, x, area)), strict=True):
-            if inode not in known:
+            if (layer, inode) not in known:
                 path = folder / f"{area.tile_xy[number, 1]}.png"
                 status = path.stat()
                 inked[number, layer] = status.st_size != len(blank) or path.read_bytes() != blank
-                if signed_inode(status.st_ino) == inode:  # some FUSE file systems list made-up ones
-                    known[inode] = bool(inked[number, layer])
+                if inode and signed_inode(status.st_ino) == inode:  # some FUSE file systems list made-up ones
+                    known[layer, inode] = bool(inked[number, layer])
             else:
-                inked[number, layer] = known[inode]
+                inked[number, layer] = known[layer, inode]
     return inked
 
 

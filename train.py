@@ -794,14 +794,18 @@ def restore(
 def carry_best_over(state: TrainState, config: TrainConfig) -> None:
     """Make best_model.pth of a resumed run that run's best checkpoint so far, also in a new --output_dir.
 
-    If that checkpoint is lost, the next epoch counts as the best.
+    If that checkpoint is lost or damaged, the next epoch counts as the best.
     """
     resumed, target = Path(config.run.resume), config.run.output_dir / BEST
     is_best = state.best_epoch == state.epoch and state.step_in_epoch == 0
     source = resumed if is_best else resumed.parent / BEST
     if not state.best_epoch:
         return
-    if not source.is_file() or load_checkpoint(source).epoch != state.best_epoch:  # lost, or of a later epoch
+    try:
+        lost = load_checkpoint(source).epoch != state.best_epoch  # that file is of a later run
+    except UserError:
+        lost = True
+    if lost:
         state.best, state.best_epoch = math.inf, 0
     elif not (target.is_file() and source.samefile(target)):
         link_or_copy(source, target)

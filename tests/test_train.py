@@ -484,9 +484,20 @@ def test_a_resumed_run_in_a_new_folder_has_a_best_checkpoint(small):
     later = ["--resume", "new/last.pth", "--epochs", "1", "--output_dir", "fourth"]
     assert load_checkpoint(train.train(parse_config(later)).best).epoch == 3
 
-    later = ["--resume", "new/last.pth", "--epochs", "1", "--output_dir", "third"]
-    Path("new/best_model.pth").unlink()
-    assert load_checkpoint(train.train(parse_config(later)).best).epoch == 3
+    for folder, damage in (("third", lambda path: path.write_bytes(b"")), ("fifth", Path.unlink)):
+        damage(Path("new/best_model.pth"))
+        later = ["--resume", "new/last.pth", "--epochs", "1", "--output_dir", folder]
+        assert load_checkpoint(train.train(parse_config(later)).best).epoch == 3
+
+
+def test_a_second_run_of_the_same_name_starts_its_curves_anew(small):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train.train(small(epochs=2))
+    time.sleep(1.1)  # TensorBoard orders event files by the second of their names
+    train.train(small(epochs=1))
+    curves = EventAccumulator("runs/run").Reload()
+    assert [event.step for event in curves.Scalars("loss/train")] == [6]
 
 
 @pytest.mark.parametrize("cities", [1, 2])
