@@ -19,9 +19,9 @@ const UNPACKED = { dtype: "float32", shape: [], data: "" };
  */
 export function joinTable(table, tiles, rules, keyOf) {
   const lower = table.names.map((name) => name.toLowerCase());
-  const { at, owners } = placedRows(table, lower, tiles, rules.keys);
+  const { tried, owners } = placedRows(table, lower, tiles, rules.keys);
   const columns = table.names.flatMap((name, column) => {
-    if (at.includes(column) || rules.not_columns.includes(lower[column])) return [];
+    if (tried.includes(column) || rules.not_columns.includes(lower[column])) return [];
     const found = columnOf(keyOf(name), table.rows.map((row) => row[column]), owners, tiles.count, rules);
     return found ? [found] : [];
   });
@@ -31,7 +31,7 @@ export function joinTable(table, tiles, rules, keyOf) {
 
 /**
  * The tiles of each row, by the first pair of key columns, or else by the shapes, that put a row on a tile of the page;
- * `at` are the columns of that pair.
+ * `tried` are the columns of that pair and of those before it.
  * @param {Table} table
  * @param {string[]} lower its names in small letters
  * @param {Tiles} tiles
@@ -42,13 +42,16 @@ function placedRows({ names, rows, shapes }, lower, tiles, keys) {
   if (!pairs.length && !shapes) {
     throw new Error(`found the columns ${names.join(", ")}; expected lat and lon, or x and y, among them`);
   }
+  /** @type {number[]} */
+  const tried = [];
   for (const pair of pairs) {
     const at = pair.map((name) => lower.indexOf(name));
+    tried.push(...at);
     const owners = rows.map((row) => keyedTile(row, at, pair[0].endsWith("x"), tiles));
-    if (owners.some((some) => some.length)) return { at, owners };
+    if (owners.some((some) => some.length)) return { tried, owners };
   }
   const owners = (shapes ?? []).map((shape) => tilesOf(shape, tiles));
-  if (owners.some((some) => some.length)) return { at: [], owners };
+  if (owners.some((some) => some.length)) return { tried, owners };
   throw new Error(`none of ${rows.length} rows lies on a tile of this page`);
 }
 
