@@ -76,8 +76,8 @@ def test_a_new_layer_needs_map_style_toml_only(project: Path, appearance: str) -
 
     run(project, "precompute_embeddings.py", "--dr_algorithms", "PCA", "--annoy_metrics", "angular")
     run(project, "run_interactive_viz.py", "html", "--max_tiles", 30, "--output_dir", "page")
-    page = next((project / "page").glob("*.html")).read_text(encoding="utf-8")
-    assert re.search(rf'"name": ?"footpaths", ?"colour": ?"{colour}"', page)
+    page = page_json(next((project / "page").glob("*.html")))
+    assert {"name": "footpaths", "colour": colour} in page["layers"]
 
 
 NEW_PROJECTION = """
