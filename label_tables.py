@@ -79,7 +79,8 @@ def load_columns(path: Path, tile_xy: np.ndarray, zoom: int) -> tuple[dict[str, 
     `UserError` if no row lies on a tile.
     """
     table = read_extract(path, tile_xy, zoom) if path.suffix.lower() == ".pbf" else read_table(path)
-    grid, pairs, tried = TileGrid(tile_xy, zoom), key_pairs(table), set(NO_TARGETS)
+    grid, pairs = TileGrid(tile_xy, zoom), key_pairs(table)
+    tried: set[str] = set()
     has_shapes = "geometry" in map(str.lower, table)
     if not pairs and not has_shapes:
         raise UserError(_keys_expected(table, path))

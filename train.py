@@ -88,9 +88,8 @@ class Run:
     optimizer: torch.optim.Optimizer
     state: TrainState
     recorder: Recorder
-    unchecked: list[tuple[int, Tensor, np.ndarray, np.ndarray]] = dataclasses.field(
-        default_factory=list
-    )  # step, loss, and of its batch the cities and rows
+    # Step, loss, and of its batch the cities and rows.
+    unchecked: list[tuple[int, Tensor, np.ndarray, np.ndarray]] = dataclasses.field(default_factory=list)
     warned: set[str] = dataclasses.field(default_factory=set)  # what the last epoch was warned of
 
     @property
@@ -802,10 +801,10 @@ def carry_best_over(state: TrainState, config: TrainConfig) -> None:
     if not state.best_epoch:
         return
     try:
-        lost = load_checkpoint(source).epoch != state.best_epoch  # that file is of a later run
+        found = state.best_epoch if is_best else load_checkpoint(source).epoch  # another: the file is of a later run
     except UserError:
-        lost = True
-    if lost:
+        found = 0
+    if found != state.best_epoch:
         state.best, state.best_epoch = math.inf, 0
     elif not (target.is_file() and source.samefile(target)):
         link_or_copy(source, target)
