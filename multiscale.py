@@ -71,7 +71,8 @@ class SoftHistogram(nn.Module):
         above = torch.sigmoid((self.brightness - self.centres[..., None]) / self.log_widths.exp()[..., None])
         between = above - F.pad(above[:, 1:], (0, 0, 0, 1))  # (layers, 16, 256)
         with torch.autocast(planes.device.type, enabled=False):  # bfloat16 would round small shares
-            shares = torch.einsum("mv,mkv->mk", counts / pixels.shape[1], between[layer])
+            between = F.embedding(layer, between.flatten(1)).unflatten(1, between.shape[1:])  # of the planes' layers
+            shares = torch.einsum("mv,mkv->mk", counts / pixels.shape[1], between)
         return _amounts_and_parts(SHARE_STEEPNESS * shares.clamp(min=0))
 
 

@@ -102,6 +102,27 @@ def test_selecting_the_planes_that_are_drawn_changes_nothing(
     torch.testing.assert_close(encoder.tile_features(tile), everything)
 
 
+@pytest.mark.parametrize("threads", [2, 4])
+def test_gradients_are_the_same_each_time_with_several_threads(
+    encoder: MultiscaleEncoder, inputs: tuple[torch.Tensor, ...], threads: int
+) -> None:
+    def gradients() -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        direction = torch.randn(len(inputs[0]) * 8, DIM)
+        found = torch.autograd.grad((encoder(*many) * direction).sum(), list(encoder.parameters()), allow_unused=True)
+        return [gradient for gradient in found if gradient is not None]
+
+    many, before = [tensor.repeat_interleave(8, dim=0) for tensor in inputs], torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        first = gradients()
+        for _ in range(5):
+            for again, gradient in zip(gradients(), first, strict=True):
+                torch.testing.assert_close(again, gradient, rtol=0, atol=0)
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("size", [256, 64, 96])
 def test_sizes_and_shapes_are_those_that_scipy_finds(size: int) -> None:
     """On the packed path of a CPU (whole words) and on that of any device."""
