@@ -33,7 +33,7 @@ from osm_file import extract_info
 from progress_bars import progress
 from tile_area import CELLS_AROUND, MAX_TILES, TileArea, check_overlap, data_box, tile_count, tile_range
 from tile_grid import Box, hilbert_order, tile_of_latlon
-from tile_store import FAR_TILES
+from tile_levels import FAR_TILES
 
 BLOCK_TILES = 128  # edge of a block in tiles
 SEEN_TILES = FAR_TILES // 2  # an encoder sees this many tiles in each direction

@@ -34,7 +34,8 @@ from devices import network_input
 from distributed import ProcessGroup
 from layers import LAYERS
 from tile_grid import TileGrid
-from tile_store import FAR_TILES, NEAR_TILES, SURROUND_PX, StoreFlags, TileStore, open_configured
+from tile_levels import FAR_TILES, NEAR_TILES, SIZED_LAYERS, SURROUND_CHANNELS, SURROUND_LAYERS, SURROUND_PX, coarsened
+from tile_store import StoreFlags, TileStore, open_configured
 
 # --- flags -------------------------------------------------------------------------------------------------
 
@@ -149,36 +150,53 @@ class TileDataset(Dataset):
         return tile, self.surroundings(centre, NEAR_TILES), self.surroundings(centre, FAR_TILES)
 
     def surroundings(self, centre: np.ndarray, tiles: int, places: int = 1) -> Tensor:
-        """Windows of `tiles` x `tiles` tiles around `centre (B, 2)`, as `(B, 3 L + 1, 64, 64) uint8`.
+        """Windows of `tiles` x `tiles` tiles around `centre (B, 2)`, as `(B, 3 L + 5, 64, 64) uint8`.
 
         `centre` is in tiles (x + 0.5, y + 0.5 is the centre of a tile). The channels are the mean of each of the L
-        layers, the maximum of each, the outlines of each, and 255 where there is a tile. With `places` a window is
-        larger: it holds the windows of `places` x `places` neighbouring tiles, and `centre` is the middle of those.
+        layers, the maximum of each, the outlines of each, the buildings of each class of size, and 255 where there is a
+        tile. With `places` a window is larger: it holds the windows of `places` x `places` neighbouring tiles, and
+        `centre` is the middle of those.
         """
         px = SURROUND_PX // tiles
         edge = SURROUND_PX + (places - 1) * px
-        level, plane_of = self._levels[px], self._plane_of
         first, shift = np.divmod(np.rint(np.asarray(centre) * px).astype(np.int64) - edge // 2, px)
         step = np.arange(tiles + places)
         rows = copy_to(self.store.grid.rows(first[:, None, None] + np.stack(np.meshgrid(step, step), -1)), self.device)
-        planes = plane_of[rows]  # (B, rows, columns, L)
-        blocks = level.index_select(0, planes.flatten()).view(*planes.shape, *level.shape[1:])
-        whole = blocks.permute(0, 4, 3, 1, 5, 2, 6).flatten(5, 6).flatten(3, 4).flatten(1, 2).view(torch.uint8)
+        parts = []
+        for level, shown_by in self._levels[px]:
+            shown = shown_by[rows]  # (B, rows, columns, layers)
+            blocks = level.index_select(0, shown.flatten()).view(*shown.shape, *level.shape[1:])
+            blocks = blocks.permute(0, 4, 3, 1, 5, 2, 6).flatten(5, 6).flatten(3, 4).flatten(1, 2)
+            parts.append(blocks.view(torch.uint8))
         exists = (rows >= 0).to(torch.uint8).mul(255).repeat_interleave(px, 1).repeat_interleave(px, 2)
-        windows = whole.new_empty(len(rows), whole.shape[1] + 1, edge, edge)
+        parts.append(exists[:, None])
+        windows = exists.new_empty(len(rows), SURROUND_CHANNELS, edge, edge)
         shifts = np.unique(shift, axis=0).tolist()
         for x, y in shifts:  # one shift for all windows around centres of tiles
             these = (shift == (x, y)).all(axis=1)
             chosen = copy_to(np.flatnonzero(these), self.device) if len(shifts) > 1 else slice(None)
-            windows[chosen, :-1] = whole[chosen, :, y : y + edge, x : x + edge]
-            windows[chosen, -1] = exists[chosen, y : y + edge, x : x + edge]
+            down, across = slice(y, y + edge), slice(x, x + edge)
+            channel = 0
+            for part in parts:
+                windows[chosen, channel : channel + part.shape[1]] = part[chosen, :, down, across]
+                channel += part.shape[1]
         return windows
 
     @cached_property
-    def _levels(self) -> dict[int, Tensor]:
-        """The store's coarser levels, four pixels as one integer: `(P, 3, px, px / 4) int32`."""
-        levels = {px: torch.from_numpy(np.array(level)).to(self.device) for px, level in self.store.levels.items()}
-        return {px: level.view(torch.int32) for px, level in levels.items()}
+    def _levels(self) -> dict[int, list[tuple[Tensor, Tensor]]]:
+        """The coarser levels of planes and the sizes of pieces, and which of them each row shows: `(N + 1, layers)`.
+
+        Four pixels are one integer: `(P, 3, px, px / 4) int32` and `(Q, 4, px, px / 4) int32`.
+        """
+        size_row = torch.from_numpy(np.array(self.store.size_row)).to(self.device)
+        shown_by = self._plane_of, size_row[self._plane_of[:, list(SIZED_LAYERS)]]
+        found = {}
+        for px, level in self.store.levels.items():
+            arrays = (torch.from_numpy(np.array(array)) for array in (level, coarsened(self.store.sizes, px)))
+            found[px] = [
+                (array.to(self.device).view(torch.int32), rows) for array, rows in zip(arrays, shown_by, strict=True)
+            ]
+        return found
 
     @cached_property
     def _plane_of(self) -> Tensor:
@@ -497,10 +515,10 @@ def augment(
     """Flip and rotate the windows of each place at random (the 8 symmetries of the square), and blank layers by chance.
 
     `inputs` are `(B, C, S, S)` each, of any dtype, on any device: the tile and perhaps its surroundings, whose channels
-    are the layers once or several times and, for the surroundings, a mask. They may be changed in place. `generator` is
-    on the CPU, so that every device draws alike. With `part=(i, n)` they are part i of n of a larger batch, for which
-    the random numbers are drawn as a whole. Blanking layers keeps the network from matching two windows by what they
-    share in one layer (Sentiance, loc2vec).
+    show `SURROUND_LAYERS` and a mask. They may be changed in place. `generator` is on the CPU, so that every device
+    draws alike. With `part=(i, n)` they are part i of n of a larger batch, for which the random numbers are drawn as a
+    whole. Blanking layers keeps the network from matching two windows by what they share in one layer (Sentiance,
+    loc2vec).
 
     torchvision.transforms.v2 does not fit: it draws one transform per call, from the global generator.
     """
@@ -515,11 +533,9 @@ def augment(
     if channel_dropout > 0:
         chance = torch.rand((parts * count, layers, 1, 1), generator=generator)[own]
         kept = copy_to((chance >= channel_dropout).to(inputs[0].dtype), device)
-        masks = [torch.cat([kept] * (t.shape[1] // layers), dim=1) for t in inputs]
-        inputs = tuple(
-            torch.cat([t[:, : mask.shape[1]] * mask, t[:, mask.shape[1] :]], dim=1)
-            for t, mask in zip(inputs, masks, strict=True)
-        )
+        around = torch.cat([*(kept[:, layer, None] for layer in SURROUND_LAYERS), kept.new_ones(count, 1, 1, 1)], dim=1)
+        masks = [kept, *[around] * (len(inputs) - 1)]
+        inputs = tuple(tensor * mask for tensor, mask in zip(inputs, masks, strict=True))
     return inputs
 
 

@@ -28,7 +28,8 @@ from progress_bars import warn
 from tile_facts import LayerScale, compass_zones, content_density, dominant_layers, layer_scale
 from tile_files import read_manifest
 from tile_grid import TileIndex, hilbert_order, latlon_of_tile
-from tile_store import FAR_TILES, TileStore, open_store
+from tile_levels import FAR_TILES
+from tile_store import TileStore, open_store
 
 PICTURE_PX = 128  # edge of the tiles that people look at, if the network sees smaller ones
 CACHE_FORMAT = "vectors-1"

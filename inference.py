@@ -23,7 +23,8 @@ from model import Encoder
 from multiscale import MultiscaleEncoder
 from progress_bars import progress
 from tile_grid import MAX_LATITUDE, METATILE, area_bounds, metatile_starts, metatiles_of, tile_of_latlon
-from tile_store import FAR_TILES, NEAR_TILES, TileStore
+from tile_levels import FAR_TILES, NEAR_TILES, SURROUND_LAYERS
+from tile_store import TileStore
 
 SMALL_MAPS = 16  # the multiscale encoder keeps this many times less per pixel
 SHARED_FROM = METATILE**2 // 4  # with so many tiles of a metatile it pays to compute the surroundings of all of them
@@ -178,10 +179,9 @@ class Embedder:
         def load(pairs: np.ndarray) -> tuple[Tensor, ...]:
             rows, part = pairs.T
             inputs = self._inputs(self.store.tile_xy[rows] + 0.5)
-            layered = np.flatnonzero(part < count)
             for tensor in inputs:
-                for first in range(0, tensor.shape[1] - 1, count):  # the last channel of surroundings is a mask
-                    tensor[layered, part[layered] + first] = 0
+                shown = np.array(SURROUND_LAYERS[: tensor.shape[1]])  # a tile shows each layer once
+                tensor[np.nonzero(part[:, None] == shown)] = 0
             if not self.encoder.uses_surroundings:
                 return inputs
             keep = np.stack([part != count, part != count + 1, part != count + 1], axis=1)

@@ -66,7 +66,7 @@ from place_names import find_place_names
 from progress_bars import note, progress
 from reasons import place_parts, shown_parts
 from render_tiles import parse_box
-from tile_store import FAR_TILES, NEAR_TILES
+from tile_levels import FAR_TILES, NEAR_TILES
 from vector_city import VectorCity, layer_map, open_vectors, rows_in_box, vector_city
 from version import VERSION
 

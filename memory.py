@@ -14,7 +14,7 @@ import torch
 from data_loader import WINDOW_GATHER_CHUNK, WINDOW_GATHER_OVERHEAD
 from distributed import ProcessGroup
 from model import EncoderConfig, build_network
-from tile_store import LEVEL_KINDS, SURROUND_PX
+from tile_levels import SURROUND_CHANNELS, SURROUND_PX
 from train_config import TrainConfig, loader_threads, network_dtype
 
 # Bytes that a step holds per pixel of one layer of one tile, measured as the peak of the resident size on a CPU.
@@ -42,7 +42,7 @@ def memory_need(
     batch_bytes, threads = pixels * config.encoder.in_channels, loader_threads(config, group.device)
     if config.encoder.uses_surroundings:
         step_bytes = MULTISCALE_BYTES_PER_PIXEL[group.device.type] * pixels + SURROUNDINGS_BYTES * tiles
-        batch_bytes += 2 * (LEVEL_KINDS * config.encoder.in_channels + 1) * SURROUND_PX**2 * tiles
+        batch_bytes += 2 * SURROUND_CHANNELS * SURROUND_PX**2 * tiles
         start = START_BYTES + START_CITY_BYTES * len(config.tiles.tiles_root)
         need = max(start, 16 * weights + step_bytes + threads * batch_bytes)
     else:

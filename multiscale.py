@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from granulometry import RADII, shape_counts
-from tile_store import LEVEL_KINDS, SURROUND_PX
+from layers import LAYERS
+from tile_levels import LEVEL_KINDS, PIECE_CLASSES, SIZED_LAYERS, SURROUND_CHANNELS, SURROUND_PX
 
 if TYPE_CHECKING:
     from model import EncoderConfig  # it imports this file
@@ -28,10 +29,11 @@ HIDDEN = 384
 PLANES_AT_ONCE = 16  # of the tile, for each thread of a CPU: their activations stay in the processor's cache
 ZONES = 3  # of a window: the middle, the ring around it, and the rest
 DEVIATION_FLOOR, DEVIATION_LIMIT = 0.02, 10.0  # of standardised features
-START_RIDGE = 0.05  # penalty of the linear start, per place
+START_RIDGE = 0.0125  # penalty of the linear start, per place
 PART_PRIOR = 0.5  # amount below which parts of a sum go to 0
 CONSTANT = 1.2  # constant part of a vector before it gets unit length; the rest has an average length of 1
 LOG_STEEPNESS = 16  # of log(1 + steepness * mean): nearly linear for a few objects, so that they can be counted
+CELL_PX = 4  # in whose multiples the zones of a window begin, and neighbouring tiles follow each other
 SHARE_STEEPNESS = 64  # the same for shares of brightness
 
 
@@ -149,7 +151,9 @@ class PlaneTrunk(nn.Module):
 
 
 class SurroundTrunk(nn.Module):
-    """Strided convolutions on a window of the surroundings; means are taken over three zones around the tile."""
+    """A window of the surroundings and strided convolutions on it; means are taken over three zones around the tile."""
+
+    cell_zones: Tensor
 
     def __init__(self, channels: int, size: int):
         super().__init__()
@@ -158,16 +162,16 @@ class SurroundTrunk(nn.Module):
         self.levels = nn.ModuleList([PatchConv(channels, SURROUND_WIDTHS[0], 2, occupied=False), *strided])
         for i in range(len(self.levels)):
             self.register_buffer(f"zones{i}", _zones(size >> (i + 1)), persistent=False)
+        self.register_buffer("cell_zones", _zones(size // CELL_PX), persistent=False)
 
     def forward(self, window: Tensor, places: int = 1) -> Tensor:
-        """`(B, 6 * sum of widths + 3)` for `window (B, C, S, S) uint8`, whose last channel is 255 where there is data.
+        """`(B, F)` for `window (B, C, S, S) uint8`, whose last channel is 255 where there is data.
 
         Pixels without data do not count in any mean. The last three numbers are the share of each zone that has data.
         A larger window holds the windows of `places` x `places` neighbours, row after row; the result is
         `(B * places ** 2, ...)`. The first convolution, most of the work, is then computed once for all of them.
         """
-        valid = window[:, -1:].float() / 255
-        x, means = window, []
+        x, valid, means = window, window[:, -1:].float() / 255, self.channel_means(window, places)
         for i, level in enumerate(self.levels):
             x = _relu(level(x))
             valid = F.avg_pool2d(valid, 2)
@@ -181,6 +185,18 @@ class SurroundTrunk(nn.Module):
                 mean = weight @ x.permute(0, 2, 3, 1).flatten(1, 2).float() / covered.clamp(min=1e-3)
             means.append(_amounts_and_parts(LOG_STEEPNESS * mean).flatten(1))
         return torch.cat([*means, covered[..., 0] / zones.sum(dim=1)], dim=1)
+
+    def channel_means(self, window: Tensor, places: int) -> list[Tensor]:
+        """Means of the window's own channels over the zones, and the parts of pieces of each class of size."""
+        cells = F.avg_pool2d(window.float() / 255, CELL_PX)
+        if places > 1:
+            cells = _windows(cells, self.cell_zones.shape[-1], places)
+        with torch.autocast(window.device.type, enabled=False):  # bfloat16 would round small shares
+            sums = self.cell_zones.flatten(1) @ cells.permute(0, 2, 3, 1).flatten(1, 2)  # (B, 3, C)
+        amounts = SHARE_STEEPNESS * sums[..., :-1] / sums[..., -1:].clamp(min=1e-3)  # beyond the data nothing is drawn
+        pieces = amounts[..., LEVEL_KINDS * len(LAYERS) :].unflatten(2, (PIECE_CLASSES, -1))
+        parts = pieces / (pieces.sum(dim=2, keepdim=True) + PART_PRIOR)
+        return [amounts.log1p().flatten(1), parts.flatten(1)]
 
 
 def _windows(pixels: Tensor, edge: int, places: int) -> Tensor:
@@ -243,10 +259,11 @@ class MultiscaleEncoder(nn.Module):
         super().__init__()
         self.config = config
         layers = config.in_channels
-        surround_features = ZONES * (2 * sum(SURROUND_WIDTHS) + 1)
+        pieces = PIECE_CLASSES * len(SIZED_LAYERS)
+        surround_features = ZONES * (SURROUND_CHANNELS + pieces + 2 * sum(SURROUND_WIDTHS))
         features = (layers * PLANE_FEATURES, surround_features, surround_features)
         self.histogram, self.plane_trunk = SoftHistogram(layers), PlaneTrunk()
-        self.surround_trunks = nn.ModuleList(SurroundTrunk(LEVEL_KINDS * layers + 1, SURROUND_PX) for _ in range(2))
+        self.surround_trunks = nn.ModuleList(SurroundTrunk(SURROUND_CHANNELS, SURROUND_PX) for _ in range(2))
         self.norms = nn.ModuleList(Standardise(size) for size in features)
         self.scales = nn.ModuleList(nn.Linear(size, SCALE_FEATURES) for size in features)
         self.missing = nn.Parameter(torch.zeros(len(features), SCALE_FEATURES))
@@ -263,11 +280,10 @@ class MultiscaleEncoder(nn.Module):
         self.register_buffer("offset", torch.zeros(config.embedding_dim))
 
     def forward(self, tile: Tensor, near: Tensor, far: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Unit vectors `(B, D)` of `tile (B, L, S, S)`, `near` and `far (B, 3 L + 1, 64, 64)`, all `uint8`.
+        """Unit vectors `(B, D)` of `tile (B, L, S, S)`, `near` and `far (B, 3 L + 5, 64, 64)`, all `uint8`.
 
-        The channels of `near` and `far` are the mean, the maximum and the outlines of every layer, and 255 where there
-        is data. For training, `keep (V, B, 3) bool` asks for V vectors of every place, of some scales each, before the
-        fixed map: `(B, V, D)`.
+        The channels of `near` and `far` are those of `TileDataset.surroundings`. For training, `keep (V, B, 3) bool`
+        asks for V vectors of every place, of some scales each, before the fixed map: `(B, V, D)`.
         """
         summaries = self.summaries(self.features(tile, near, far))
         if keep is None:

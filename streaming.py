@@ -40,8 +40,9 @@ from tile_area import TileArea, box_text, check_overlap
 from tile_facts import LayerScale
 from tile_files import plane_digest, resize_tile
 from tile_grid import METATILE, Box, hilbert_order, metatiles_of, near_any, tile_of_latlon
+from tile_levels import FAR_TILES, LEVELS, SIZED_LAYERS, coarse_levels, piece_sizes
 from tile_painter import Painter
-from tile_store import FAR_TILES, LEVELS, TileStore, coarse_levels
+from tile_store import TileStore
 from tile_workers import completed
 
 PRELOAD = ("torch", "skia")  # imported once for all worker processes
@@ -51,7 +52,7 @@ PLACES_AT_ONCE = 256  # places that a process embeds at a time
 FEW_PLACES = 1024  # so many are embedded in the main process
 MOST_SYMBOLS = 50_000  # outlines of objects that a painter keeps
 AREA, ENCODER, DRAWN_LEVELS = "area.l2v", "encoder.pth", "levels.l2v"  # files in a drawing's folder
-FORMAT = "streaming-2"
+FORMAT = "streaming-3"
 
 
 # --- tiles that are drawn when they are asked for ----------------------------------------------------------
@@ -112,6 +113,8 @@ class DrawnTiles(TileStore):
         checkpoint: Checkpoint,
         plane_of: np.ndarray,
         levels: dict[int, np.ndarray],
+        sizes: np.ndarray,
+        size_row: np.ndarray,
         intensity: np.ndarray | None = None,
         digests: np.ndarray | None = None,
     ) -> "DrawnTiles":
@@ -129,6 +132,8 @@ class DrawnTiles(TileStore):
             plane_intensity=np.zeros(0, dtype=np.float32) if intensity is None else intensity,
             plane_digest=np.zeros((0, 16), dtype=np.uint8) if digests is None else digests,
             levels=levels,
+            sizes=sizes,
+            size_row=size_row,
             meta={},
         )
 
@@ -276,7 +281,8 @@ class Planes:
     """Planes that show something: where they lie, and what is kept of each.
 
     `place (M, 3)` are tile, layer, and whether the features are known; `digest (M, 16)`, `intensity (M,)`, `fine` and
-    `coarse` (the levels) are as in `TileStore`. `features (M, F)` are those of the multiscale encoder.
+    `coarse` (the levels) are as in `TileStore`. `features (M, F)` are those of the multiscale encoder. `sizes` are only
+    those of planes of `SIZED_LAYERS`, in their order.
     """
 
     place: np.ndarray
@@ -285,6 +291,7 @@ class Planes:
     fine: np.ndarray
     coarse: np.ndarray
     features: np.ndarray
+    sizes: np.ndarray
 
     @classmethod
     def of(
@@ -300,7 +307,14 @@ class Planes:
         digest = np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, 16)
         intensity = np.array([plane.mean() / 255 for plane in pixels], dtype=np.float32)
         fine, coarse = (levels[px][number] for px in LEVELS)
-        return cls(place, digest[number], intensity[number], fine, coarse, features[number])
+        sized, of_sized = np.unique(number[np.isin(place[:, 1], SIZED_LAYERS)], return_inverse=True)
+        sizes = piece_sizes([pixels[i] for i in sized])[of_sized]
+        return cls(place, digest[number], intensity[number], fine, coarse, features[number], sizes)
+
+    @property
+    def sized(self) -> np.ndarray:
+        """`(M,) bool`: planes of `SIZED_LAYERS`."""
+        return np.isin(self.place[:, 1], SIZED_LAYERS)
 
     @classmethod
     def joined(cls, parts: list["Planes"]) -> "Planes":
@@ -308,8 +322,10 @@ class Planes:
         return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in vars(parts[0])})
 
     def only(self, rows: np.ndarray) -> "Planes":
-        """Some of them."""
-        return Planes(**{name: column[rows] for name, column in vars(self).items()})
+        """Some of them, by number."""
+        sized = self.sized
+        sizes = self.sizes[(np.cumsum(sized) - 1)[rows[sized[rows]]]]
+        return Planes(**{name: column[rows] for name, column in vars(self).items() if name != "sizes"}, sizes=sizes)
 
 
 def embed_city(
@@ -402,9 +418,11 @@ class _PlaneTable:
         size = self.checkpoint.tile_size
         blank = np.zeros((size, size), dtype=np.uint8)
         width = self.parts[0].features.shape[1] if self.parts else 0
-        nothing = np.zeros((1, 3), np.int64)
-        first = Planes.of([blank], [plane_digest(blank)], np.zeros((1, width), np.float32), nothing[:, 0], nothing)
+        nothing, no_layer = np.zeros(1, np.int64), np.array([[0, -1, 0]])
+        first = Planes.of([blank], [plane_digest(blank)], np.zeros((1, width), np.float32), nothing, no_layer)
         planes, self.parts = Planes.joined([first, *self.parts]), []
+        sizes = np.concatenate([piece_sizes([blank]), planes.sizes])
+        size_row = np.where(planes.sized, np.cumsum(planes.sized), 0).astype(np.int32)
         with contextlib.suppress(OSError, AttributeError, TypeError):  # glibc keeps what was freed in small pieces
             ctypes.CDLL(None).malloc_trim(0)
         store = DrawnTiles.of(
@@ -414,6 +432,8 @@ class _PlaneTable:
             self.checkpoint,
             self.plane_of,
             dict(zip(LEVELS, (planes.fine, planes.coarse), strict=True)),
+            sizes,
+            size_row,
             planes.intensity,
             planes.digest,
         )
@@ -468,7 +488,8 @@ def embed_places(city: DrawnCity, latlon: np.ndarray, pool: Executor, jobs: int)
         return city.embedder.embed_places(latlon)
     store, folder = city.store, city.drawing.folder
     levels = {str(px): level for px, level in store.levels.items()}
-    save_cache(folder / DRAWN_LEVELS, FORMAT, levels | {"plane_of": store.plane_of})
+    tables = {"plane_of": store.plane_of, "sizes": store.sizes, "size_row": store.size_row}
+    save_cache(folder / DRAWN_LEVELS, FORMAT, levels | tables)
     tile_xy = np.floor(tile_of_latlon(latlon[:, 0], latlon[:, 1], store.zoom)).astype(np.int64)
     order = np.argsort(hilbert_order(tile_xy), kind="stable")  # neighbours share tiles
     chunks = [order[first : first + PLACES_AT_ONCE] for first in range(0, len(order), PLACES_AT_ONCE)]
@@ -590,7 +611,8 @@ def _load_tiles(job: PassJob) -> Embedder:
     assert loaded is not None
     levels = {px: loaded[0][str(px)] for px in LEVELS}
     area, index = _load_area(job.folder, job.zoom), DrawIndex.load(job.folder)
-    return Embedder(encoder, DrawnTiles.of(job.folder, area, index, checkpoint, loaded[0]["plane_of"], levels))
+    plane_of, sizes, size_row = (loaded[0][name] for name in ("plane_of", "sizes", "size_row"))
+    return Embedder(encoder, DrawnTiles.of(job.folder, area, index, checkpoint, plane_of, levels, sizes, size_row))
 
 
 def _embed_chunk(job: PassJob, chunk: np.ndarray, latlon: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -31,20 +31,14 @@ from tile_files import (
     layer_folders,
     plane_digest,
     read_planes,
-    resize_tile,
     scan_tiles,
     tile_path,
 )
 from tile_grid import DEFAULT_ZOOM, TileGrid, unwrapped
+from tile_levels import LEVELS, SIZED_LAYERS, coarse_levels, piece_sizes
 
 SHRINKS = ("mean", "max")  # ways to shrink a tile
-NEAR_TILES, FAR_TILES = 4, 16  # edges of the two windows of a place's surroundings, in tiles
-SURROUND_PX = 64  # edge of both windows, in pixels
-LEVEL_KINDS = 3  # numbers per cell of a coarser level: mean, maximum, outlines
-LEVELS = (SURROUND_PX // NEAR_TILES, SURROUND_PX // FAR_TILES)  # pixels per tile edge of the coarser levels for them
-FINEST = max(LEVELS)
-LEVELS_AT_ONCE = 1 << 18  # pixels; more of them would not stay in the cache
-_STORE_KEY = f"store-4 {' '.join(LAYERS)}"  # the file format, and what the channels mean
+_STORE_KEY = f"store-5 {' '.join(LAYERS)}"  # the file format, and what the channels mean
 _DECODE_CHUNK = 128
 _COPY_PLANES_FROM_PX = 128  # from this tile size on, copying plane by plane is faster than one np.take
 _EDGE_PAIRS = 400  # pairs of neighbouring tiles that are compared to find out from where y counts
@@ -71,6 +65,8 @@ class TileStore:
     With N tiles of L layers and S x S pixels: `tile_xy (N, 2) int32`; `planes (P, S, S) uint8`, memory-mapped, plane 0
     is blank; `plane_of (N, L) int32`; `plane_intensity (P,) float32`, mean intensity in 0..1; `plane_digest (P, 16)
     uint8`. `levels[px] (P, 3, px, px) uint8` are the planes at the resolutions of `LEVELS`; see `coarse_levels`.
+    `sizes (Q, 4, 16, 16) uint8` are the sizes of pieces on the planes of `SIZED_LAYERS`, see `piece_sizes`; `size_row
+    (P,) int32` says which of them belongs to a plane, and 0 is blank.
     `content_key` depends on the pixels and coordinates only, not on where or when the tiles were written.
     """
 
@@ -84,6 +80,8 @@ class TileStore:
     plane_intensity: np.ndarray
     plane_digest: np.ndarray
     levels: dict[int, np.ndarray]
+    sizes: np.ndarray
+    size_row: np.ndarray
     meta: dict
     tms: bool = False
 
@@ -318,6 +316,8 @@ class _Pack:
             plane_intensity=arrays["plane_intensity"],
             plane_digest=arrays["plane_digest"],
             levels={px: arrays[f"level_{px}"] for px in LEVELS},
+            sizes=arrays["sizes"],
+            size_row=arrays["size_row"],
             meta=meta,
             tms=self.tms,
         )
@@ -424,6 +424,11 @@ class _Packer:
         plane_of = self.plane_of_source[self.scan.source_of]
         kept = (plane_of >= 0).all(axis=1)
         self._check_share(kept)
+        sized = np.union1d([0], plane_of[np.ix_(kept, SIZED_LAYERS)])
+        size_row = np.zeros(len(self.intensity), dtype=np.int32)
+        size_row[sized] = np.arange(len(sized))
+        shape = (len(self.intensity), self.size, self.size)
+        planes = np.memmap(self.folder / planes_file, dtype=np.uint8, mode="r", shape=shape)
         arrays = {
             "tile_xy": self.scan.tile_xy,
             "plane_of": plane_of.astype(np.int32),
@@ -432,6 +437,8 @@ class _Packer:
             "plane_digest": np.frombuffer(b"".join(self.plane_by_digest), dtype=np.uint8).reshape(-1, 16),
             "source_of": self.scan.source_of,
             "sources": self.scan.sources,
+            "sizes": np.concatenate([piece_sizes(planes[list(part)]) for part in batched(sized, _DECODE_CHUNK)]),
+            "size_row": size_row,
         } | {f"level_{px}": np.concatenate(levels) for px, levels in self.levels.items()}
         meta = {
             "planes_file": planes_file,
@@ -459,69 +466,6 @@ class _Packer:
                 "(`python render_tiles.py CITY.osm.pbf --force`) or remove the damaged files"
             )
         warn(f"{text}\nThese tiles are left out")
-
-
-def coarse_levels(planes: Sequence[np.ndarray] | np.ndarray) -> dict[int, np.ndarray]:
-    """Planes `(M, S, S) uint8` at every resolution of `LEVELS`, `(M, 3, px, px) uint8`.
-
-    The three numbers of a cell are its mean, its maximum and its outlines. Outlines are the edges between drawn and
-    blank pixels inside the tile; 255 stands for one or more per pixel. Beside the mean they tell many small objects
-    from one large one.
-    """
-    levels = {px: np.empty((len(planes), LEVEL_KINDS, px, px), dtype=np.uint8) for px in LEVELS}
-    count = max(1, LEVELS_AT_ONCE // planes[0].size) if len(planes) else 1
-    for first in range(0, len(planes), count):
-        part = slice(first, first + count)
-        some = np.ascontiguousarray(planes[part])
-        drawn = (some > 0).view(np.uint8)
-        down, across = drawn[:, 1:] ^ drawn[:, :-1], drawn[:, :, 1:] ^ drawn[:, :, :-1]
-        edges = np.zeros(some.shape, dtype=np.uint8)  # of each drawn pixel
-        edges[:, 1:] = down
-        edges[:, :-1] += down
-        edges[:, :, 1:] += across
-        edges[:, :, :-1] += across
-        edges *= drawn
-        outlines, largest = _cell_sums(edges), np.stack([resize_tile(plane, FINEST, "max") for plane in some])
-        for px, mean in _cell_means(some).items():
-            if px < FINEST:
-                cells = (-1, px, FINEST // px, px, FINEST // px)
-                outlines, largest = outlines.reshape(cells).sum(axis=(2, 4)), largest.reshape(cells).max(axis=(2, 4))
-            share = outlines * (255 * px**2 / edges[0].size)
-            levels[px][part, 0], levels[px][part, 1], levels[px][part, 2] = mean, largest, np.rint(share).clip(max=255)
-    return levels
-
-
-def _cell_sums(edges: np.ndarray) -> np.ndarray:
-    """Sums `(M, F, F)` of `edges (M, S, S) uint8`, each at most 4, over the cells of the finest level."""
-    edge = edges.shape[1]
-    if edge % FINEST:
-        starts = np.arange(FINEST) * edge // FINEST
-        rows = np.add.reduceat(edges, starts, axis=1, dtype=np.uint16)
-        return np.add.reduceat(rows, starts, axis=2, dtype=np.int64)
-    kind: type = np.uint8 if 4 * edge // FINEST < 256 else np.uint16  # adding up bytes as bytes is ten times faster
-    rows = edges.reshape(len(edges), FINEST, -1, edge).sum(axis=2, dtype=kind)
-    return rows.reshape(len(edges), FINEST, FINEST, -1).sum(axis=3)
-
-
-def _cell_means(planes: np.ndarray) -> dict[int, np.ndarray]:
-    """Means of `planes (M, S, S)` over the cells of each of `LEVELS`, rounded as Pillow does: first rows, then columns.
-
-    Where a cell is 8, 16, 32, ... pixels wide, eight pixels are added up at a time, in the bytes of one integer.
-    """
-    count, edge = planes.shape[:2]
-    if edge % (8 * FINEST) or (edge // FINEST) & (edge // FINEST - 1):
-        return {px: np.stack([resize_tile(plane, px, "mean") for plane in planes]) for px in LEVELS}
-    words, every_second = planes.view("<u8"), np.uint64(0x00FF00FF00FF00FF)
-    pairs = (words & every_second) + ((words >> np.uint64(8)) & every_second)
-    sums = ((pairs * np.uint64(0x0001000100010001)) >> np.uint64(48)).astype(np.uint32)  # (M, S, S / 8)
-    means = {}
-    for px in LEVELS:
-        while sums.shape[2] > px:
-            sums = sums[..., ::2] + sums[..., 1::2]
-        half, shift = edge // px // 2, (edge // px).bit_length() - 1
-        rows = (sums + half) >> shift  # (M, S, px)
-        means[px] = (rows.reshape(count, px, -1, px).sum(axis=2) + half) >> shift
-    return means
 
 
 def _remove(planes: Path) -> None:

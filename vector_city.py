@@ -332,6 +332,8 @@ def vector_city(tiles: VectorTiles, embeddings: Embeddings) -> VectorCity:
         plane_intensity=shown,
         plane_digest=np.zeros((len(shown), 16), np.uint8),
         levels={},
+        sizes=np.zeros((0, 0, 0, 0), np.uint8),
+        size_row=np.zeros(0, np.int32),
         meta={},
     )
     nothing = Checkpoint({"embedding_dim": tiles.about["dimensions"]}, {}, zoom=tiles.zoom)

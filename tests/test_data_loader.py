@@ -9,9 +9,11 @@ import torch
 
 from cli import UserError
 from data_loader import AugmentFlags, SampleFlags, TileDataset, TripletDataset, TripletSampler, augment, window_gather
+from layers import LAYERS
 from tile_files import resize_tile
 from tile_grid import spatial_split
-from tile_store import FAR_TILES, NEAR_TILES, SURROUND_PX, TileStore, coarse_levels, open_store
+from tile_levels import FAR_TILES, NEAR_TILES, SURROUND_CHANNELS, SURROUND_PX, coarse_levels, coarsened, piece_sizes
+from tile_store import TileStore, open_store
 
 SIZE = 32
 
@@ -68,13 +70,14 @@ def naive_surroundings(store: TileStore, centre: np.ndarray, tiles: int) -> np.n
     px, border = SURROUND_PX // tiles, 2 * SURROUND_PX
     low = store.unwrapped_xy.min(axis=0)
     width, height = (store.unwrapped_xy.max(axis=0) + 1 - low) * px + 2 * border
-    city = np.zeros((37, height, width), np.uint8)
+    city = np.zeros((SURROUND_CHANNELS, height, width), np.uint8)
     for (x, y), tile in zip((store.unwrapped_xy - low) * px + border, store.tiles(np.arange(len(store))), strict=True):
         cell = city[:, y : y + px, x : x + px]
         cell[:12] = [resize_tile(plane, px, "mean") for plane in tile]
         cell[12:24] = [resize_tile(plane, px, "max") for plane in tile]
         cell[24:36] = coarse_levels(tile)[px][:, 2]
-        cell[36] = 255
+        cell[36:40] = coarsened(piece_sizes(tile[[LAYERS.index("buildings")]]), px)[0]
+        cell[40] = 255
     left, top = np.rint((centre - low) * px).astype(int) + border - SURROUND_PX // 2
     return city[:, top : top + SURROUND_PX, left : left + SURROUND_PX]
 
@@ -89,10 +92,13 @@ def test_surroundings_show_what_a_picture_of_the_whole_city_shows(store: TileSto
     centres = np.concatenate([tiles[:4] + 0.5, tiles[-2:] + 0.5, corner, rng.uniform(*corner, (8, 2))])
     for edge in (NEAR_TILES, FAR_TILES):
         windows = dataset.surroundings(centres, edge)
-        assert windows.shape == (len(centres), 37, SURROUND_PX, SURROUND_PX) and windows.dtype == torch.uint8
+        assert (
+            windows.shape == (len(centres), SURROUND_CHANNELS, SURROUND_PX, SURROUND_PX)
+            and windows.dtype == torch.uint8
+        )
         for window, centre in zip(windows.numpy(), centres, strict=True):
             np.testing.assert_array_equal(window, naive_surroundings(city, centre, edge))
-    assert 0 < (windows[:, 36] == 0).float().mean() < 1  # in a small city, part of every far window is missing
+    assert 0 < (windows[:, -1] == 0).float().mean() < 1  # in a small city, part of every far window is missing
 
 
 @pytest.mark.parametrize("resident", [False, True])
@@ -119,7 +125,7 @@ def test_the_windows_of_neighbouring_tiles_are_cut_as_one(store: TileStore) -> N
     for tiles in (NEAR_TILES, FAR_TILES):
         step = SURROUND_PX // tiles
         (whole,) = dataset.surroundings(first[None] + 1.5, tiles, places=3)
-        assert whole.shape == (37, SURROUND_PX + 2 * step, SURROUND_PX + 2 * step)
+        assert whole.shape == (SURROUND_CHANNELS, SURROUND_PX + 2 * step, SURROUND_PX + 2 * step)
         for (x, y), window in zip(
             (each - first - 0.5).astype(int) * step, dataset.surroundings(each, tiles), strict=True
         ):
@@ -235,12 +241,13 @@ def test_augmentation_keeps_pixels_and_blanks_layers() -> None:
 
 def test_a_tile_and_its_surroundings_are_augmented_alike() -> None:
     generator = torch.Generator().manual_seed(0)
-    near = torch.randint(1, 256, (24, 25, 8, 8), generator=generator)
+    near = torch.randint(1, 256, (24, SURROUND_CHANNELS, 8, 8), generator=generator)
     tile = near[:, :12, 2:6, 2:6]
     turned, around = augment((tile, near), generator, channel_dropout=0.3)
     assert torch.equal(turned, around[:, :12, 2:6, 2:6])
     blank = (around == 0).flatten(2).all(dim=2)
-    assert torch.equal(blank[:, :12], blank[:, 12:24]) and blank[:, :12].any() and not blank[:, 24].any()
+    assert torch.equal(blank[:, :12], blank[:, 12:24]) and blank[:, :12].any() and not blank[:, -1].any()
+    assert torch.equal(blank[:, 36:40], blank[:, [LAYERS.index("buildings")] * 4])
 
 
 # --- the command -------------------------------------------------------------------------------------------

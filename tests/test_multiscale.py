@@ -16,8 +16,9 @@ from conftest import REPO
 from data_loader import TileDataset
 from granulometry import RADII, _pixel_counts, shape_counts
 from model import EncoderConfig, build_network
-from multiscale import SURROUND_WIDTHS, MultiscaleEncoder, SoftHistogram
+from multiscale import MultiscaleEncoder, SoftHistogram
 from test_data_loader import with_holes
+from tile_levels import SURROUND_CHANNELS
 from tile_statistics import FIELDS, RINGS, city_targets, composition, plane_statistics, ring_means, store_statistics
 from tile_store import TileStore, open_store
 
@@ -68,7 +69,7 @@ def test_surroundings_of_neighbours_are_measured_together(store: TileStore, enco
 @pytest.mark.parametrize(("dim", "size"), [(128, 256), (24, 32)])
 def test_vectors_have_unit_length_at_any_tile_size(dim: int, size: int) -> None:
     network = build_network(EncoderConfig(embedding_dim=dim, tile_size=size, architecture="multiscale")).eval()
-    around = torch.randint(256, (2, 3, 37, 64, 64), dtype=torch.uint8)
+    around = torch.randint(256, (2, 3, SURROUND_CHANNELS, 64, 64), dtype=torch.uint8)
     vectors = network(torch.randint(256, (3, 12, size, size), dtype=torch.uint8), *around)
     assert vectors.shape == (3, dim) and vectors.dtype == torch.float32
     torch.testing.assert_close(vectors.norm(dim=1), torch.ones(3))
@@ -165,12 +166,12 @@ def test_keep_says_which_scales_are_seen(encoder: MultiscaleEncoder, inputs: tup
 @torch.no_grad()
 def test_missing_surroundings_do_not_count(encoder: MultiscaleEncoder) -> None:
     """Means are taken where there is data; how much that is, is an input of its own."""
-    trunk, window = encoder.surround_trunks[0], torch.zeros(3, 37, 64, 64, dtype=torch.uint8)
-    window[:, :12], window[:, 36] = 90, 255
+    trunk, window = encoder.surround_trunks[0], torch.zeros(3, SURROUND_CHANNELS, 64, 64, dtype=torch.uint8)
+    window[:, :12], window[:, -1] = 90, 255
     window[1, :, :, 48:] = 0  # the east is missing
-    window[2, :36, :, 48:] = 0  # the east is empty
+    window[2, :-1, :, 48:] = 0  # the east is empty
     whole, cut, empty = trunk(window)
-    means = 6 * sum(SURROUND_WIDTHS)
+    means = len(whole) - 3
     assert (cut - whole)[:means].abs().max() < (empty - whole)[:means].abs().max()
     assert whole[-3:].tolist() == [1, 1, 1] and cut[-3:].tolist() == pytest.approx([1, 1, 2 / 3])
 
@@ -319,6 +320,20 @@ def test_statistics_stay_float32_in_mixed_precision() -> None:
         found = histogram(planes, layer)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_means_of_the_surroundings_stay_float32_in_mixed_precision(
+    encoder: MultiscaleEncoder, inputs: tuple[torch.Tensor, ...]
+) -> None:
+    trunk, near = encoder.surround_trunks[0], inputs[1]
+    amounts, parts = trunk.channel_means(near, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(trunk.channel_means(near, 1), [amounts, parts], rtol=0, atol=0)
+    middle, valid = near[:, :-1, 24:40, 24:40].double() / 255, near[:, -1, 24:40, 24:40].double() / 255
+    expected = 64 * middle.sum(dim=(2, 3)) / valid.sum(dim=(1, 2))[:, None].clamp(min=1e-3)
+    torch.testing.assert_close(amounts[:, : near.shape[1] - 1], expected.log1p().float())
+    sizes = expected[:, 36:]
+    torch.testing.assert_close(parts[:, :4], (sizes / (sizes.sum(dim=1, keepdim=True) + 0.5)).float())
 
 
 def test_what_a_layer_consists_of_does_not_tell_the_city(store: TileStore, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from checkpoint import build_encoder, load_checkpoint
 from cli import ModelFlags, UserError
 from conftest import REPO, save_untrained
 from pretrained import CARD, CONFIG, WEIGHTS, load_model, load_pretrained, save_pretrained
+from tile_levels import SURROUND_CHANNELS
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def test_the_bundle_gives_the_checkpoints_vectors(folder, checkpoint):
     original, bundled = load_checkpoint(checkpoint), load_pretrained(folder)
     rng = torch.Generator().manual_seed(0)
     tile = torch.randint(256, (16, 12, 64, 64), generator=rng, dtype=torch.uint8)
-    around = [torch.randint(256, (16, 37, 64, 64), generator=rng, dtype=torch.uint8) for _ in range(2)]
+    around = [torch.randint(256, (16, SURROUND_CHANNELS, 64, 64), generator=rng, dtype=torch.uint8) for _ in range(2)]
     with torch.inference_mode():
         a, b = (build_encoder(model)(tile, *around) for model in (original, bundled))
     assert (a * b).sum(dim=1).min() > 0.9999

@@ -20,7 +20,8 @@ ROOMS = (
     ("files", "tile_grid"),
     ("cache_files", "devices", "map_style", "osm_file", "osm_repair", "tile_area"),
     ("tile_files", "coastlines", "distributed"),
-    ("tile_store", "osm_extract"),
+    ("tile_levels", "osm_extract"),
+    ("tile_store",),
     (
         "data_loader",
         "multiscale",

@@ -21,7 +21,8 @@ from conftest import REPO, draw_city, script_env
 from layers import LAYERS
 from tile_files import read_tile, resize_tile, scan_tiles
 from tile_grid import TileGrid, latlon_of_tile, tile_of_latlon
-from tile_store import TileStore, coarse_levels, open_store
+from tile_levels import FINEST, LEVELS, PIECE_CLASSES, SIZED_LAYERS, coarse_levels, coarsened, piece_sizes
+from tile_store import TileStore, open_store
 
 SIZE = 32
 
@@ -316,7 +317,7 @@ def test_added_removed_and_replaced_tiles_are_noticed(quick: bool, tiles: Path) 
 
 def test_coarser_levels_are_means_maxima_and_outlines_of_cells(store: TileStore) -> None:
     planes = np.array(store.planes)
-    assert set(store.levels) == set(tile_store.LEVELS) == {16, 4}
+    assert set(store.levels) == set(LEVELS) == {16, 4}
     for px, level in store.levels.items():
         cells = planes.reshape(len(planes), px, SIZE // px, px, SIZE // px)
         assert level.shape == (len(planes), 3, px, px) and level.dtype == np.uint8
@@ -335,6 +336,33 @@ def test_outlines_count_edges_between_drawn_and_blank_pixels() -> None:
     np.testing.assert_allclose(outlines, np.rint(255 * expected), atol=1)
     assert (coarse_levels([plane[:, ::-1]])[16][0, 2, :, ::-1] == outlines).all()
     assert coarse_levels([plane])[4][0, 2, 0, 0] == round(255 * 24 / 256)
+
+
+@pytest.mark.parametrize("size", [64, 256])
+def test_pieces_are_told_by_their_size(size: int) -> None:
+    """Limits are 100, 400 and 1600 pixels of a 256 px tile, whatever the size of the tile."""
+    plane, unit = np.zeros((size, size), dtype=np.uint8), size // 64
+    plane[: 2 * unit, : 2 * unit] = 200  # 8 x 8 pixels of a 256 px tile, a quarter of a cell
+    plane[8 * unit : 12 * unit, 8 * unit : 12 * unit] = 90  # 16 x 16, one cell
+    plane[16 * unit : 24 * unit, 16 * unit : 20 * unit] = 30  # 16 x 32, two cells
+    plane[40 * unit :, 40 * unit :] = 255  # 96 x 96, 36 cells
+    plane[40 * unit, 40 * unit] = 1  # brightness does not divide a piece
+    (sizes,) = piece_sizes([plane])
+    expected = np.zeros((4, 16, 16))
+    expected[0, 0, 0], expected[1, 2, 2], expected[2, 4:6, 4], expected[3, 10:, 10:] = 64, 255, 255, 255
+    np.testing.assert_array_equal(sizes, expected)
+    assert not piece_sizes([np.zeros_like(plane)]).any()
+    coarse = coarsened(sizes[None], 4)[0]
+    assert coarse[0, 0, 0] == 4 and coarse[3, 3, 3] == 255 and coarse.sum(axis=0).max() == 255
+
+
+def test_a_store_keeps_the_sizes_of_pieces_of_buildings(store: TileStore) -> None:
+    (layer,) = SIZED_LAYERS
+    assert LAYERS[layer] == "buildings"
+    shown = store.plane_of[:, layer]
+    np.testing.assert_array_equal(store.sizes[store.size_row[shown]], piece_sizes(store.planes[shown]))
+    assert store.sizes.shape == (len(np.union1d(shown, [0])), PIECE_CLASSES, FINEST, FINEST) and store.sizes.any()
+    assert not store.sizes[0].any() and not store.size_row[np.setdiff1d(store.plane_of, shown)].any()
 
 
 @pytest.mark.parametrize("size", [32, 96, 100, 128, 256, 512])
@@ -358,7 +386,7 @@ def test_damaged_levels_are_noticed_and_made_again(tiles: Path, capsys: pytest.C
     index.write_bytes(data)
     again = pack(tiles)
     assert "packing the tiles again" in capsys.readouterr().err
-    assert all((again.levels[px] == levels[px]).all() for px in tile_store.LEVELS)
+    assert all((again.levels[px] == levels[px]).all() for px in LEVELS)
 
 
 @pytest.mark.parametrize("region", ["index", "planes", "cut short"])
