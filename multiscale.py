@@ -189,12 +189,12 @@ class SurroundTrunk(nn.Module):
     def channel_means(self, window: Tensor, places: int) -> list[Tensor]:
         """Means of the window's own channels over the zones, and the parts of pieces of each class of size."""
         rows = window.unflatten(2, (-1, CELL_PX)).sum(dim=3, dtype=torch.int16)  # ten times faster than avg_pool2d
-        cells = rows.unflatten(3, (-1, CELL_PX)).sum(dim=4, dtype=torch.float32) / (255 * CELL_PX**2)
+        cells = rows.unflatten(3, (-1, CELL_PX)).sum(dim=4, dtype=torch.float32)
         if places > 1:
             cells = _windows(cells, self.cell_zones.shape[-1], places)
-        with torch.autocast(window.device.type, enabled=False):  # bfloat16 would round small shares
+        with torch.autocast(window.device.type, enabled=False):  # sums of integers are exact, in any order
             sums = self.cell_zones.flatten(1) @ cells.permute(0, 2, 3, 1).flatten(1, 2)  # (B, 3, C)
-        amounts = SHARE_STEEPNESS * sums[..., :-1] / sums[..., -1:].clamp(min=1e-3)  # beyond the data nothing is drawn
+        amounts = SHARE_STEEPNESS * sums[..., :-1] / sums[..., -1:].clamp(min=1)  # beyond the data nothing is drawn
         pieces = amounts[..., LEVEL_KINDS * len(LAYERS) :].unflatten(2, (PIECE_CLASSES, -1))
         parts = pieces / (pieces.sum(dim=2, keepdim=True) + PART_PRIOR)
         return [amounts.log1p().flatten(1), parts.flatten(1)]

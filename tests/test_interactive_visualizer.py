@@ -188,7 +188,7 @@ def test_reasons_are_the_networks(checkpoint, tiny_tiles, tmp_path, request):
         exact = place_contributions(city.embedder, int(rows[a]), int(rows[b]))
         for part in range(2):
             ends = [lost[len(pairs) + 2 * row + part] for row in (a, b)]
-            assert (ends[0] @ whole[b] + ends[1] @ whole[a]) / 2 == pytest.approx(exact[part], abs=0.01)
+            assert (ends[0] @ whole[b] + ends[1] @ whole[a]) / 2 == pytest.approx(exact[part], abs=0.02)
 
 
 def _change(pairs: np.ndarray, lost: np.ndarray, row: int, layer: int) -> np.ndarray:
