@@ -97,7 +97,7 @@ def test_it_runs_and_gives_what_is_saved(path: Path, monkeypatch) -> None:
 
 
 def test_the_worked_example_says_what_its_table_shows() -> None:
-    """Ridge regression does best with the vectors, trees about as well with 318 counts; both together change little."""
+    """Ridge regression and trees do best with the vectors, trees by little; counts beside the vectors do not help."""
     shown = next(text for text in texts(read(FOLDER / "worked_example.ipynb")) if "R², ridge" in text)
     header, rows = table_rows(shown)[0][1:], {row[0]: row[1:] for row in table_rows(shown)[2:]}
     ridge, trees = (
@@ -108,6 +108,5 @@ def test_the_worked_example_says_what_its_table_shows() -> None:
     baselines = [name for name in rows if "vectors" not in name]
     assert len(baselines) == 5 and rows["vectors"][0] == "128" and rows[wide][0] == "318"
     assert all(ridge["vectors"] > ridge[name] + 0.05 for name in baselines)
-    assert abs(trees["vectors"] - trees[wide]) < 0.05
-    assert all(trees["vectors"] > trees[name] for name in baselines if name != wide)
-    assert abs(ridge[both] - ridge["vectors"]) < 0.03 and abs(trees[both] - trees["vectors"]) < 0.03
+    assert all(trees["vectors"] > trees[name] for name in baselines) and trees["vectors"] < trees[wide] + 0.1
+    assert ridge[both] < ridge["vectors"] + 0.01 and trees[both] < trees["vectors"] + 0.01
