@@ -158,9 +158,12 @@ def check_content(path: Path, checkpoint: Checkpoint) -> None:
     except (AttributeError, RuntimeError, TypeError, ValueError, UserError):
         fits = False
     if not fits:
+        config = checkpoint.encoder_config
+        recommended = isinstance(config, dict) and config.get("architecture") == "multiscale"
+        command = "python train.py --preset recommended" if recommended else "python train.py"
         raise UserError(
             f"the weights in {path} are not those of the encoder that its settings describe; it was not written by "
-            "this version: train again with `python train.py`"
+            f"this version: train again with `{command}`"
         )
     if not all(weights.isfinite().all() for weights in found.values()):
         raise UserError(f"{path} holds non-finite weights; train again with a smaller --lr")

@@ -251,6 +251,16 @@ def test_a_checkpoint_with_a_profile_names_the_command_that_trains_again(tmp_pat
         load_checkpoint(tmp_path / "a.pth")
 
 
+def test_a_recommended_checkpoint_of_an_earlier_form_names_the_command_that_trains_again(tmp_path):
+    """It saw fewer channels of the surroundings."""
+    encoder = build_network(EncoderConfig(embedding_dim=8, tile_size=32, architecture="multiscale"))
+    name, state = "surround_trunks.0.levels.0.brightness.weight", encoder_state(encoder)
+    state[name] = state[name][:, : 37 * 4].clone()
+    save_checkpoint(tmp_path / "a.pth", Checkpoint(vars(encoder.config), state))
+    with pytest.raises(UserError, match=r"a\.pth.*not written by this version.*train.py --preset recommended"):
+        load_checkpoint(tmp_path / "a.pth")
+
+
 @pytest.mark.slow
 def test_wrapped_encoders_are_saved_under_plain_names():
     encoder = build_network(EncoderConfig(embedding_dim=8, tile_size=32))
