@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from files import atomic_write, bytes_of, plain, remove_leftovers
+from files import atomic_write, bytes_of, plain
 from progress_bars import warn
 
 CACHE_MAGIC = b"LOC2VEC1"
@@ -31,7 +31,6 @@ def save_cache(path: Path | str, key: str, arrays: dict[str, np.ndarray], meta: 
         offset += -(-array.nbytes // _ALIGN) * _ALIGN
     text = json.dumps({"key": key, "meta": meta or {}, "arrays": entries}, default=plain).encode()
     text += b" " * (-(_HEADER.size + len(text)) % _ALIGN)
-    remove_leftovers(Path(path).parent)
     with atomic_write(path) as file:
         file.write(_HEADER.pack(CACHE_MAGIC, b"", len(text)))
         state = hashlib.blake2b(struct.pack("<Q", len(text)) + text, digest_size=32)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from cli import UserError
-from files import atomic_write, digest, remove_leftovers
+from files import atomic_write, digest
 from layers import LAYERS
 from model import AnyEncoder, EncoderConfig, build_network
 from tile_grid import DEFAULT_ZOOM
@@ -83,7 +83,6 @@ def encoder_state(encoder: nn.Module) -> dict[str, Tensor]:
 def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
     """Write a checkpoint. At every moment `path` holds either the old one or the new one, complete."""
     content = checkpoint_bytes(checkpoint)
-    remove_leftovers(Path(path).parent)
     with atomic_write(path) as file:
         file.write(content)
 

@@ -5,9 +5,11 @@ Not a command. Everything that outlives a process is written through here.
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import os
+import platform
 import re
 import secrets
 import shutil
@@ -21,7 +23,8 @@ import numpy as np
 from cli import UserError
 from progress_bars import warn
 
-_LEFTOVER_S = 600  # younger temporary files may belong to a process on another machine
+_LEFTOVER_S = 600  # younger temporary files of another machine may belong to a running process
+_swept: set[Path] = set()  # folders in which this process has looked for leftovers
 
 
 # --- atomic writes -----------------------------------------------------------------------------------------
@@ -31,11 +34,15 @@ _LEFTOVER_S = 600  # younger temporary files may belong to a process on another 
 def atomic_path(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success sync the file and rename it to `path`, otherwise remove it.
 
-    Suffixes are kept (`a.parquet` is written as `.a.<random>.tmp.parquet`), because some writers look at them.
+    Suffixes are kept (`a.parquet` is written as `.a.<random>.tmp.parquet`), because some writers look at them. A
+    process that writes into a folder for the first time removes what killed ones left there.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}.tmp{path.suffix}")
+    if path.parent not in _swept:
+        _swept.add(path.parent)
+        remove_leftovers(path.parent)
+    temporary = path.with_name(f".{path.stem}.{_machine()}-{os.getpid()}-{secrets.token_hex(4)}.tmp{path.suffix}")
     try:
         yield temporary
         _sync(temporary)
@@ -63,18 +70,31 @@ def remove_work(folder: Path, finished: str) -> None:
 
 
 def remove_leftovers(folder: Path | str) -> None:
-    """Delete temporary files that killed processes left in `folder`; those of running processes stay."""
+    """Delete temporary files that killed processes left in `folder`; those of running processes stay.
+
+    Whether a process of another machine still runs cannot be seen: its files go when they are older than ten minutes.
+    """
     for path in Path(folder).glob(".*.tmp*"):
-        writer = re.search(r"\.(\d+)-[0-9a-f]{8}\.tmp", path.name)
+        writer = re.search(r"\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.tmp", path.name)
+        if not writer:
+            continue
         with contextlib.suppress(OSError):
-            old = time.time() - path.stat().st_mtime > _LEFTOVER_S
-            if writer and old and not _is_running(int(writer[1])):
+            if writer[1] == _machine() and os.name != "nt":  # on Windows kill(pid, 0) would end the process
+                left = not _is_running(int(writer[2]))
+            else:
+                left = time.time() - path.stat().st_mtime > _LEFTOVER_S
+            if left:
                 path.unlink()
 
 
+@functools.cache
+def _machine() -> str:
+    """Eight hex digits for what numbers this process: the machine, or the container on it."""
+    spaces = Path("/proc/self/ns/pid")
+    return digest(platform.node(), spaces.stat().st_ino if spaces.exists() else 0)[:8]
+
+
 def _is_running(pid: int) -> bool:
-    if os.name == "nt":  # there kill(pid, 0) would end the process
-        return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -107,18 +108,40 @@ def test_leftovers_of_the_killed_go_those_of_the_living_stay(tmp_path):
     with python("pass") as dead:
         pass
     old = time.time() - 3600
+    with atomic_path(tmp_path / "a.l2v") as temporary:
+        temporary.write_bytes(b"x")
+        here = re.fullmatch(rf"\.a\.([0-9a-f]{{8}})-{os.getpid()}-[0-9a-f]{{8}}\.tmp\.l2v", temporary.name)[1]
+    (tmp_path / "a.l2v").unlink()
+    there = f"{int(here, 16) ^ 1:08x}"
     names = {
-        "killed": f".a.{dead.pid}-0123abcd.tmp.l2v",
-        "living": f".a.{os.getpid()}-0123abcd.tmp.l2v",
-        "fresh": f".b.{dead.pid}-0123abcd.tmp.l2v",
-        "foreign": ".notes.tmp",
+        "killed": f".a.{here}-{dead.pid}-0123abcd.tmp.l2v",
+        "living": f".a.{here}-{os.getpid()}-0123abcd.tmp.l2v",
+        "elsewhere, old": f".b.{there}-{os.getpid()}-0123abcd.tmp.l2v",
+        "elsewhere, young": f".b.{there}-{dead.pid}-0123abcd.tmp.l2v",
+        "the user's": ".notes.tmp",
     }
     for kind, name in names.items():
         (tmp_path / name).write_bytes(b"x")
-        if kind != "fresh":
+        if kind not in ("killed", "elsewhere, young"):
             os.utime(tmp_path / name, (old, old))
     remove_leftovers(tmp_path)
-    assert sorted(os.listdir(tmp_path)) == sorted(names[kind] for kind in ("living", "fresh", "foreign"))
+    assert sorted(os.listdir(tmp_path)) == sorted(names[kind] for kind in ("living", "elsewhere, young", "the user's"))
+
+
+def test_the_next_write_removes_what_a_killed_one_left(tmp_path):
+    code = (
+        "import os, signal, sys; from files import atomic_path\n"
+        "with atomic_path(sys.argv[1]) as temporary:\n"
+        "    temporary.write_bytes(b'half'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    path = tmp_path / "city.parquet"
+    with python(code, path):
+        pass
+    assert [name.startswith(".city.") for name in os.listdir(tmp_path)] == [True]
+    _, stderr = python(
+        "import sys; from files import atomic_write\nwith atomic_write(sys.argv[1]) as f: f.write(b'x')", path
+    ).communicate(timeout=60)
+    assert os.listdir(tmp_path) == ["city.parquet"], stderr
 
 
 # --- digests -----------------------------------------------------------------------------------------------
