@@ -176,7 +176,7 @@ def test_a_tile_can_be_picked_before_plotly_has_come(visit):
     page.mouse.click(x, y)
     page.get_by_text(f"Tile {tile_x}, {tile_y}").first.wait_for()
     assert not page.locator(".live-root[data-ready=true]").count()
-    page.evaluate("window.letPlotlyCome = true")
+    page.evaluate("window.letPlotlyCome = true; window.dispatchEvent(new Event('plotly'))")
     view_of(page)
     assert page.locator(".js-plotly-plot").count()
 

@@ -210,11 +210,13 @@ def test_the_projector_gets_vectors_names_and_pictures(finished):
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", ["spec", "recommended"])
 def test_training_learns(small, preset):
-    chosen = {"preset": preset, "epochs": 4, "batch_size": 12, "max_samples": 120, "lr": 0.001, "dropout": 0.0}
-    outcome = train.train(small(**chosen, loss_type="triplet") if preset == "spec" else small(**chosen))
+    of_preset = {"spec": {"loss_type": "triplet", "lr": 3e-4}, "recommended": {"lr": 1e-3}}
+    chosen = {"epochs": 4, "batch_size": 12, "max_samples": 120, "val_samples": 200, "dropout": 0.0}
+    outcome = train.train(small(preset=preset, **chosen, **of_preset[preset]))
     assert outcome.best.is_file() and outcome.folder == Path("runs/run")
-    first, last = lines()[0], lines()[-1]
-    assert last["loss"] < first["loss"] and last["val_loss"] < first["val_loss"] and last["lr"] < first["lr"]
+    first, *others = lines()
+    assert others[-1]["loss"] < 0.8 * first["loss"] and others[-1]["lr"] < first["lr"]
+    assert min(line["val_loss"] for line in others) < first["val_loss"]
     assert max(line["val_triplet_accuracy"] for line in lines()) > 0.6
     if preset == "recommended":  # the map that makes distances of vectors those of the statistics
         encoder, _ = load_encoder(outcome.last)

@@ -189,8 +189,9 @@ async function until(ready) {
   while (!ready()) await new Promise((resolve) => setTimeout(resolve, WAIT_MS));
 }
 
+/** Plotly, as soon as its script has run (live_plotly.js). */
 async function loadedPlotly() {
-  await until(() => window.Plotly);
+  while (!window.Plotly) await new Promise((resolve) => window.addEventListener("plotly", resolve, { once: true }));
   return /** @type {PlotlyApi} */ (window.Plotly);
 }
 
