@@ -6,7 +6,7 @@ Not a command. `streamlit run streamlit_app.py` shows it at work.
 import dataclasses
 import os
 import time
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -77,16 +77,15 @@ class VectorSource:
         return digest(str(self.path.resolve()), there and [there.st_mtime_ns, there.st_size], self.max_tiles)
 
 
-def _file_version(path: Path) -> tuple | None:
-    path = path / WEIGHTS if path.is_dir() else path
-    return (str(path), path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else None
-
-
-@st.cache_data(max_entries=64, show_spinner=False, hash_funcs={Path: _file_version, type(Path()): _file_version})
 def checkpoint_digest(path: Path) -> str | None:
     """Digest of a checkpoint's content; the file is read again only after it changed. None for a missing file."""
     path = path / WEIGHTS if path.is_dir() else path
-    return file_digest(path) if path.is_file() else None
+    return _digest_of(path, path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else None
+
+
+@lru_cache(maxsize=64)
+def _digest_of(path: Path, _changed_ns: int, _size: int) -> str:
+    return file_digest(path)
 
 
 @st.cache_data(max_entries=16, ttl=5, show_spinner=False)

@@ -37,6 +37,7 @@ STREAMLIT = """
 import runpy, sys
 sys.path.append(sys.argv.pop(1))
 import pandas, plotly.graph_objects, streamlit_app, user_tables
+streamlit_app.prepare(sys.argv[sys.argv.index("--") + 1:])
 runpy.run_module("streamlit", run_name="__main__", alter_sys=True)
 """
 GRACE_S = 5  # until the app is killed, after a signal asked it to end

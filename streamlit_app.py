@@ -6,14 +6,17 @@ streamlit run streamlit_app.py -- --vectors COUNTRY/
 python run_interactive_viz.py streamlit
 """
 
+import contextlib
 import time
 from typing import NoReturn, override
 
 import streamlit as st
 
 from app_address import URL, remember_picks
+from app_city import checkpoint_digest
 from app_compare import compare_page
 from app_controls import AppFlags, choose_source, choose_vectors, source_at_first, view_at_first
+from app_first_view import code_digest
 from app_jobs import show_error
 from app_projector import Frame, projector_page, show_known_city
 from app_search import search_page
@@ -24,7 +27,8 @@ from front_end import WEB
 
 PROJECTOR = "Embedding projector"
 OTHER_PAGES = {"Similarity Search (Annoy)": search_page, "Compare checkpoints": compare_page}
-FIRST_VIEW_S = 0.3  # in which the browser fetches what draws the first view, and not yet what draws the sidebar
+# For so long the browser only fetches and draws the first view. What draws the sidebar comes later.
+FIRST_VIEW_S, FIRST_VIEW_S_PER_MB = 0.3, 0.25
 
 
 def main() -> None:
@@ -45,7 +49,7 @@ def main() -> None:
         if nothing_chosen and vectors.vectors is None:
             first = show_known_city(source_at_first(tiles, model, device, app), view_at_first(), frame)
             if first is not None:
-                time.sleep(FIRST_VIEW_S)
+                time.sleep(FIRST_VIEW_S + FIRST_VIEW_S_PER_MB * len(first.payload) / 1e6)
         modes = st.sidebar.container()
         shown = choose_vectors(vectors, tiles, device)
         if shown is not None:
@@ -62,7 +66,17 @@ def main() -> None:
         show_error(error)
 
 
-def read_app_flags() -> tuple[TilesFlags, ModelFlags, DeviceFlags, AppFlags, VectorFlags]:
+def prepare(flags: list[str]) -> None:
+    """Do before the server answers what the first visitor would wait for. Wrong flags are left to the page."""
+    with contextlib.suppress(UserError, OSError):
+        _, model, *_ = read_app_flags(flags)
+        code_digest()
+        checkpoint_digest(model.model_path)
+
+
+def read_app_flags(
+    flags: list[str] | None = None,
+) -> tuple[TilesFlags, ModelFlags, DeviceFlags, AppFlags, VectorFlags]:
     """The flags after `--` of `streamlit run streamlit_app.py -- --model_path …`."""
 
     class AppParser(Parser):
@@ -74,7 +88,7 @@ def read_app_flags() -> tuple[TilesFlags, ModelFlags, DeviceFlags, AppFlags, Vec
     groups = (TilesFlags, ModelFlags, DeviceFlags, AppFlags, VectorFlags)
     for group in groups:
         add_flags(parser, group)
-    args = parser.parse_args()
+    args = parser.parse_args(flags)
     return tuple(read_flags(group, args) for group in groups)
 
 

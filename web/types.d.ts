@@ -247,4 +247,7 @@ declare global {
     loc2vecPictures?: Record<string, LivePictures>;
     loc2vecShow?: (component: Component<LiveData>) => () => void;
   }
+  interface Uint8ArrayConstructor {
+    fromBase64?: (base64: string) => Uint8Array<ArrayBuffer>; // browsers since 2025
+  }
 }
