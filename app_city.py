@@ -175,18 +175,14 @@ def cached_city(source: Source) -> City:
 
 def compute_city(source: Source) -> City:
     """The tiles of `source` that are not blank, with their vectors, from the cache on disk or computed."""
-    city = embeddings.load_city(
+    return embeddings.load_city(
         source.tiles,
         source.model_path,
         device=source.device.device,
         max_tiles=source.max_tiles,
         seed=source.device.seed,
         quick=True,
-    )
-    drawn = city.embeddings.with_content()
-    if not len(drawn):
-        raise UserError(f"every tile of {source.tiles.tiles_root} is blank; `python render_tiles.py` draws a city")
-    return dataclasses.replace(city, embeddings=drawn, rows=city.store.grid.rows(drawn.tile_xy))
+    ).with_content()
 
 
 def show_heading(source: Source, city: City) -> None:

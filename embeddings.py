@@ -122,6 +122,16 @@ class City:
     missing: int = 0
     seconds: float = 0.0
 
+    def with_content(self) -> "City":
+        """The same city, of whose embedded tiles only those remain on which something is drawn.
+
+        Raises `UserError` if there are none.
+        """
+        drawn = self.embeddings.with_content()
+        if not len(drawn):
+            raise UserError(f"every tile of {self.store.tiles_root} is blank; draw another area with render_tiles.py")
+        return dataclasses.replace(self, embeddings=drawn, rows=self.store.grid.rows(drawn.tile_xy))
+
     @cached_property
     def pictures(self) -> TileStore:
         """The same tiles, row by row, large enough to look at."""

@@ -22,7 +22,6 @@ from cli import (
     Parser,
     StopSignal,
     TilesFlags,
-    UserError,
     add_flags,
     count_float,
     flag,
@@ -135,7 +134,7 @@ def main() -> None:
 
 def fill_caches(city: City, what: PrecomputeFlags, args: argparse.Namespace) -> Iterator[Stage]:
     """Compute or reuse vectors, pictures, indices and projections; yields a `Stage` for each line of the table."""
-    places = searched_tiles(city)
+    places = city.with_content().embeddings
     yield vectors_stage(city)
     _ = city.pictures  # packed now, so that a viewer does not have to
 
@@ -161,14 +160,6 @@ def fill_caches(city: City, what: PrecomputeFlags, args: argparse.Namespace) -> 
         detail = f"{len(projection.points):,} points; trustworthiness {projection.trustworthiness:.3f}"
         seconds = time.perf_counter() - started
         yield Stage(f"{name} {dimensions}-D", "reused" if reused else "computed", detail, seconds)
-
-
-def searched_tiles(city: City) -> Embeddings:
-    """The embedded tiles with content. Raises `UserError` if there are none."""
-    places = city.embeddings.with_content()
-    if not len(places):
-        raise UserError(f"every tile of {city.store.tiles_root} is blank; draw another area with render_tiles.py")
-    return places
 
 
 def vectors_stage(city: City) -> Stage:
@@ -210,7 +201,7 @@ def print_table(stages: list[Stage]) -> None:
 
 def print_answer(city: City, what: PrecomputeFlags, ask: AskFlags, args: argparse.Namespace) -> None:
     """Print the places that are most similar to the query, with coordinates, distances and a link to the map."""
-    places, query = searched_tiles(city), np.array(ask.query)
+    places, query = city.with_content().embeddings, np.array(ask.query)
     search = open_index(places, what.annoy_metrics[0], what, args)
     vector = city.embedder.embed_places(query)
     answer = similarity.similar_places(search, vector, ask.k, places.latlon, query, min_km=ask.exclude_km)

@@ -494,6 +494,7 @@ def build_scene(args: argparse.Namespace, flags: PictureFlags) -> Scene:
         raise UserError(f"--clusters {flags.clusters} is too many for a picture; at most {MOST_CLUSTERS} fit")
     tiles = read_flags(TilesFlags, args)
     city = load_city(tiles, args.model_path, device=args.device, max_tiles=flags.max_tiles, seed=args.seed)
+    city = city.with_content()
     vectors, cache = city.embeddings.vectors, {"seed": args.seed, "cache_dir": tiles.cache_dir}
     cache["key"] = city.embeddings.key
     views = {name: projections.project(vectors, name, 2, **cache) for name in ALGORITHMS}
