@@ -24,7 +24,6 @@ from cli import UserError
 from progress_bars import warn
 
 _LEFTOVER_S = 600  # younger temporary files of another machine may belong to a running process
-_swept: set[Path] = set()  # folders in which this process has looked for leftovers
 
 
 # --- atomic writes -----------------------------------------------------------------------------------------
@@ -39,9 +38,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.parent not in _swept:
-        _swept.add(path.parent)
-        remove_leftovers(path.parent)
+    _remove_leftovers_once(path.parent)
     temporary = path.with_name(f".{path.stem}.{_machine()}-{os.getpid()}-{secrets.token_hex(4)}.tmp{path.suffix}")
     try:
         yield temporary
@@ -85,6 +82,9 @@ def remove_leftovers(folder: Path | str) -> None:
                 left = time.time() - path.stat().st_mtime > _LEFTOVER_S
             if left:
                 path.unlink()
+
+
+_remove_leftovers_once = functools.cache(remove_leftovers)  # a process looks once into each folder that it writes into
 
 
 @functools.cache
