@@ -45,7 +45,9 @@ HEADER = f"{'what':<{WIDTH}} {'value':>12} {'floor':>10} {'ratio':>8} {'tiles':>
 def main() -> None:
     """Measure what was asked for and print it."""
     parser = Parser(__doc__)
-    parser.add_argument("names", nargs="*", choices=[*BENCHES, []], metavar="NAME", help=f"of {' '.join(BENCHES)}")
+    parser.add_argument(
+        "names", nargs="*", choices=[*BENCHES, []], metavar="NAME", help="what to measure; default: all"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object per figure")
     add_flags(parser, BenchFlags)
     add_flags(parser, DeviceFlags)

@@ -178,7 +178,7 @@ class TilesFlags:
     tiles_root: Path = flag(Path("12_layer_tiles/tiles"), "folder that holds <layer>/<zoom>/<x>/<y>.png")
     zoom: int = flag(17, "slippy-map zoom level of the tiles", type=zoom_level)
     cache_dir: Path = flag(Path("cache"), "folder for packed tiles, vectors, projections and indices")
-    tms: bool = flag(False, "the tiles' y counts from the south, as TMS does, not from the north")
+    tms: bool = flag(False, "y in the file names counts from the south, as in TMS")
 
 
 @dataclasses.dataclass(frozen=True)

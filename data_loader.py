@@ -44,10 +44,12 @@ from tile_store import StoreFlags, TileStore, open_configured
 class SampleFlags:
     """Sampling of triplets."""
 
-    batch_size: int = flag(16, "triplets per batch", type=positive_int)
+    batch_size: int = flag(
+        16, "samples per batch: triplets, for the losses that compare three tiles", type=positive_int
+    )
     pos_radius: int = flag(2, "positives lie within this many tiles of the anchor", type=positive_int)
     neg_radius: int = flag(10, "negatives lie at least this many tiles from the anchor", type=positive_int)
-    max_samples: int = flag(10000, "triplets per epoch", type=positive_int)
+    max_samples: int = flag(10000, "samples per epoch", type=positive_int)
     anchor_subsampling: float = flag(
         0.0,
         "draw a tile less often as an anchor when its drawn ground (mean intensity summed over layers) is below this",

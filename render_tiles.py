@@ -81,7 +81,9 @@ class RenderConfig(TilesFlags):
         "only this box: west,south,east,north in degrees; west > east crosses 180 degrees",
         metavar="W,S,E,N",
     )
-    city: str | None = flag(None, f"a city known by name: {', '.join(KNOWN_CITIES)}", metavar="NAME")
+    city: str | None = flag(
+        None, f"a city known by name: {', '.join(KNOWN_CITIES)} (sample: the middle of Astana)", metavar="NAME"
+    )
     source: str | None = flag(None, "extract to use instead of the city's own: a URL or a file", metavar="URL|FILE")
     downloads: Path = flag(Path("downloads"), "folder for downloaded extracts")
     tile_px: int = flag(STYLE_PX, "edge of a PNG in pixels", type=positive_int)

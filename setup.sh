@@ -102,9 +102,9 @@ init() {
     torch=$(torch_backend)
     if [ -n "$torch" ]; then
         grep -vE '^(torch|torchvision|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)==' requirements.txt > "$VENV/constraints.txt"
-        install --torch-backend "$torch" -r pyproject.toml --constraint "$VENV/constraints.txt"
+        install --torch-backend "$torch" pip -r pyproject.toml --constraint "$VENV/constraints.txt"
     else
-        install -r requirements.txt
+        install pip -r requirements.txt # pip is for packages that a user adds
     fi
     check_skia
     echo "$torch" > "$VENV/.torch-backend"

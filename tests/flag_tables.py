@@ -89,7 +89,13 @@ def section(title: str, parser: argparse.ArgumentParser) -> list[str]:
 def page() -> str:
     """The whole page."""
     lines = ["# Every flag of every script", ""]
-    lines += ["Written by `python tests/flag_tables.py`. `--max_tiles` and `--max-tiles` are the same everywhere.", ""]
+    lines += [
+        "Written by `python tests/flag_tables.py`. `--max_tiles` and `--max-tiles` are the same everywhere. A flag that"
+    ]
+    lines += [
+        "is on is turned off with `--no_…`, such as `--no_compile`. Every script has `--help` and `--version`.",
+        "",
+    ]
     for script in SCRIPTS:
         parser = parser_of(script)
         modes = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]

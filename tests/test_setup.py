@@ -149,7 +149,7 @@ def test_init_makes_the_environment_once(machine):
     first = machine.make("init")
     assert machine.calls() == [
         f"venv --python {machine.bin}/python3.12 {machine.repo}/.venv",
-        f"pip install --python {machine.repo}/.venv/bin/python -r requirements.txt",
+        f"pip install --python {machine.repo}/.venv/bin/python pip -r requirements.txt",
     ]
     assert "source .venv/bin/activate" in first.stderr
     before = machine.files()
@@ -172,7 +172,7 @@ def test_changed_requirements_are_installed(machine):
 def test_torch_picks_the_build_and_is_remembered(machine):
     machine.make("init", "TORCH=cu126")
     install = machine.calls()[-1]
-    assert "--torch-backend cu126 -r pyproject.toml --constraint" in install
+    assert "--torch-backend cu126 pip -r pyproject.toml --constraint" in install
     pinned = (machine.repo / ".venv/constraints.txt").read_text()
     assert not re.search(r"^(torch|torchvision|triton|nvidia|cuda)", pinned, re.MULTILINE)
     assert re.search(r"^numpy==", pinned, re.MULTILINE) and re.search(r"^streamlit==", pinned, re.MULTILINE)
