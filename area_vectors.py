@@ -74,18 +74,37 @@ def _flat_tiles(tile_xy: np.ndarray, zoom: int) -> np.ndarray:
 def _flattened(polygons: np.ndarray, tile_xy: np.ndarray, zoom: int) -> np.ndarray:
     """Polygons in Lambert's equal-area projection, where tiles are rectangles: column, and sine of the latitude.
 
-    Columns are counted on beyond 180 degrees as in `tile_xy`. What is no polygon becomes None.
+    Columns are counted on beyond 180 degrees as in `tile_xy`. What is no polygon becomes None. An edge that is longer
+    than half of the Earth crosses 180 degrees the short way.
     """
-    middle = (tile_xy[:, 0].min() + tile_xy[:, 0].max() + 1) / 2
+    around, middle = 1 << zoom, (tile_xy[:, 0].min() + tile_xy[:, 0].max() + 1) / 2
+    flat = np.full(len(polygons), None, dtype=object)
+    parts, owner = shapely.get_parts(np.asarray(polygons, dtype=object), return_index=True)
+    parts, inner = shapely.get_parts(parts, return_index=True)  # a collection may hold collections
+    owner = owner[inner]
+    is_polygon = (shapely.get_type_id(parts) == shapely.GeometryType.POLYGON) & ~shapely.is_empty(parts)
+    parts, owner = parts[is_polygon], owner[is_polygon]
+    if not len(parts):
+        return flat
 
-    def project(lonlat: np.ndarray) -> np.ndarray:
-        column = tile_of_latlon(lonlat[:, 1], lonlat[:, 0], zoom)[:, 0]
-        column += (1 << zoom) * np.round((middle - column) / (1 << zoom))
-        return np.stack([column, np.sin(np.radians(lonlat[:, 1]))], axis=1)
+    # Columns of every ring, without jumps where it crosses 180 degrees.
+    rings, part = shapely.get_rings(parts, return_index=True)
+    lonlat, ring = shapely.get_coordinates(rings, return_index=True)
+    column = tile_of_latlon(lonlat[:, 1], lonlat[:, 0], zoom)[:, 0]
+    first = np.flatnonzero(np.diff(ring, prepend=-1))
+    step = np.diff(column, prepend=column[0])
+    step[first] = 0
+    turn = np.cumsum(np.where(np.abs(step) < around, -np.round(step / around), 0))
+    column += around * (turn - turn[first][ring])
 
-    flat = np.array(polygons, dtype=object)
-    flat[shapely.get_dimensions(flat) != 2] = None
-    return shapely.transform(flat, project)
+    # Each polygon goes where the tiles are, and its holes with it.
+    centre = (np.minimum.reduceat(column, first) + np.maximum.reduceat(column, first)) / 2
+    outer = centre[np.flatnonzero(np.diff(part, prepend=-1))][part]
+    outer += around * np.round((middle - outer) / around)
+    column += around * np.round((outer - centre) / around)[ring]
+    points = np.stack([column, np.sin(np.radians(lonlat[:, 1]))], axis=1)
+    moved = shapely.polygons(shapely.linearrings(points, indices=ring), indices=part)
+    return shapely.multipolygons(moved, indices=owner, out=flat)
 
 
 def h3_cells(tile_xy: np.ndarray, zoom: int, resolution: int) -> geopandas.GeoDataFrame:

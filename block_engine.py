@@ -161,6 +161,23 @@ def _reason(error: BaseException) -> str:
 # --- Ray ---------------------------------------------------------------------------------------------------
 
 
+def check_ray(address: str | None) -> Any:
+    """The module `ray`. Raises `UserError` if it is not installed, and if nothing answers at `address`."""
+    try:
+        import ray
+    except ImportError:
+        raise UserError(
+            "--engine ray needs Ray, which is not installed; run `pip install -r requirements-ray.txt`"
+        ) from None
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        try:  # Ray itself would wait for a minute and then end the process
+            socket.create_connection((host, int(port)), CONNECT_S).close()
+        except OSError as error:
+            raise UserError(f"no Ray cluster at --address {address}: {_reason(error)}; {START_RAY}") from None
+    return ray
+
+
 class RayEngine:
     """Tasks on a Ray cluster, or on a Ray that is started on this machine with `jobs` processes.
 
@@ -169,19 +186,8 @@ class RayEngine:
     """
 
     def __init__(self, jobs: int, address: str | None = None):
-        try:
-            import ray
-        except ImportError:
-            raise UserError(
-                "--engine ray needs Ray, which is not installed; run `pip install -r requirements-ray.txt`"
-            ) from None
-        host, _, port = (address or "").removeprefix("ray://").rpartition(":")
-        if host and port.isdigit():
-            try:  # Ray itself would wait for a minute and then end the process
-                socket.create_connection((host, int(port)), CONNECT_S).close()
-            except OSError as error:
-                raise UserError(f"no Ray cluster at --address {address}: {_reason(error)}; {START_RAY}") from None
-        self.ray, self.folder = ray, Path(tempfile.mkdtemp(prefix="loc2vec-"))
+        self.ray = ray = check_ray(address)
+        self.folder = Path(tempfile.mkdtemp(prefix="loc2vec-"))
         for pattern in SHIPPED:
             for path in Path(__file__).parent.glob(pattern):
                 shutil.copy2(path, self.folder)

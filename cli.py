@@ -89,6 +89,13 @@ def lat_lon(text: str) -> tuple[float, float]:
     return lat, lon
 
 
+def local_path(text: str) -> Path:
+    """Parse the path of a file or folder of this machine; an address such as s3://… is refused."""
+    if "://" in text:
+        raise argparse.ArgumentTypeError(f"{text} is read from this machine only; copy it here first")
+    return Path(text)
+
+
 def _number(text: str, kind: type, expected: str, accepts: Callable[[Any], bool]) -> Any:
     try:
         value = kind(text)
@@ -196,7 +203,9 @@ class VectorFlags:
     """Vectors without tiles."""
 
     vectors: Path | None = flag(
-        None, "show the vectors that embed.py wrote, a dataset folder or a .parquet file, instead of tiles", type=Path
+        None,
+        "show the vectors that embed.py wrote, a dataset folder or a .parquet file, instead of tiles",
+        type=local_path,
     )
 
 

@@ -58,8 +58,8 @@ class DatasetSearch:
         """The `k` nearest of each query `(Q, D)`: rows `(Q, k) int64` and cosine distances `(Q, k) float32`.
 
         Only rows where `allowed (N,) bool` is true are found; if fewer than `k` are found, row -1 at distance infinity
-        fills up. `probes` lists are searched. Raises `UserError` for queries of another dimension or with non-finite
-        numbers.
+        fills up. `probes` lists are searched, and all if these hold too few. Raises `UserError` for queries of another
+        dimension or with non-finite numbers.
         """
         import faiss
 
@@ -76,6 +76,10 @@ class DatasetSearch:
             selector: Any = faiss.IDSelectorBitmap  # its Python form takes an array
             settings["sel"] = selector(np.packbits(allowed, bitorder="little"))
         likeness, rows = self.index.search(queries, k, params=faiss.SearchParametersIVF(**settings))
+        there = min(k, int(allowed.sum()) if allowed is not None else self.index.ntotal)
+        if (rows[:, :there] < 0).any():  # the lists hold too few
+            settings["nprobe"] = self.index.nlist
+            likeness, rows = self.index.search(queries, k, params=faiss.SearchParametersIVF(**settings))
         return rows, np.where(rows >= 0, 1 - likeness, np.inf).astype(np.float32)
 
     def allowed(self, latlon: tuple[float, float], min_km: float = 0.0, box: Box | None = None) -> np.ndarray:

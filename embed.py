@@ -32,11 +32,13 @@ from cli import (
     count_int,
     flag,
     lat_lon,
+    local_path,
     positive_int,
     read_flags,
     run_main,
 )
 from dataset_search import DatasetSearch, open_dataset, tile_at
+from devices import pick_device
 from embed_dataset import DatasetFlags, embed_dataset
 from embeddings import pick_rows
 from explorer_data import EXTRACT_SUFFIXES
@@ -82,8 +84,8 @@ class QueryFlags:
     """Search in files that this command wrote."""
 
     query: tuple[float, float] | None = flag(None, "find places like this one", type=lat_lon, metavar="LAT,LON")
-    from_: Path | None = flag(None, "file that holds the tile of --query", type=Path)
-    in_: Path | None = flag(None, "file to search in; default: that of --from", type=Path)
+    from_: Path | None = flag(None, "file that holds the tile of --query", type=local_path)
+    in_: Path | None = flag(None, "file to search in; default: that of --from", type=local_path)
     k: int = flag(10, "how many places to find", type=positive_int)
     min_km: float = flag(0.0, "leave out places closer than this many km to the query", type=count_float)
 
@@ -148,12 +150,16 @@ def embed(args: argparse.Namespace, what: WhatFlags) -> None:
     # The encoder, the extract, and the user's own table: mistakes are found before the work begins.
     started = time.perf_counter()
     config, checkpoint = read_flags(RenderConfig, args), load_model(args.model_path)
+    pick_device(args.device)
     extract, box = locate(config)
     if not extract.is_file():
         raise UserError(f"no extract at {extract}; name an .osm.pbf file, or a city with --city")
     if what.h3 is not None and what.h3 > FINEST_H3:
         raise UserError(f"--h3 {what.h3} is no H3 resolution; expected 0 to {FINEST_H3}")
     output = check_output(Path(args.output) if args.output else default_output(config, what, extract))
+    own = what.points or what.areas
+    if own is not None and own.exists() and output.exists() and output.samefile(own):
+        raise UserError(f"-o {output} is the file that is read, and would be replaced; name another")
     places = polygons = None
     if what.points is not None:
         places = read_places(what.points, lat=what.lat, lon=what.lon, crs=what.crs, encoding=what.encoding)
@@ -295,6 +301,8 @@ def write_dataset(args: argparse.Namespace, what: WhatFlags, flags: DatasetFlags
             "a dataset holds every tile; give --engine and a folder/ without --points, --areas, --h3, --map"
         )
     config, checkpoint = read_flags(RenderConfig, args), load_model(args.model_path)
+    if flags.engine != "ray":  # its machines have devices of their own
+        pick_device(args.device)
     extract, box = locate(config)
     if not extract.is_file():
         raise UserError(f"no extract at {extract}; name an .osm.pbf file, or a city with --city")

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from block_engine import Engine, Task, open_engine
+from block_engine import Engine, Task, check_ray, open_engine
 from block_pass import SURVEY_BLOCKS, SURVEY_TILES, BlockJob, embed_block, survey_block
 from blocks import BLOCK_TILES, PLAN, Plan, part_path, prepare
 from checkpoint import Checkpoint, checkpoint_bytes
@@ -72,6 +72,8 @@ def embed_dataset(
     A block that fails several times is left out and named in the report. Raises `UserError` for a folder that holds
     something else, and while another process works on it.
     """
+    if flags.engine == "ray":
+        check_ray(flags.address)  # before the extract is prepared
     folder = DatasetFolder(output)
     with work_folder(folder) as work:
         source = file_digest(extract)

@@ -154,6 +154,11 @@ def load_candidates(
             rows = store.grid.rows(tile_xy)
             kept = (rows >= 0) & ~store.blank[rows]
             tile_xy, vectors = tile_xy[kept], vectors[kept]
+            if not len(tile_xy):
+                raise UserError(
+                    f"{run.vectors} and {tiles.tiles_root} have no tile with content in common; name the tiles of the "
+                    "vectors with --tiles_root"
+                )
         name = run.vectors.stem or str(run.vectors)
         return [Candidate(name, vectors, "cosine")], Area(tile_xy, tiles.zoom, len(vectors), store)
     paths = run.vs or [model_path]
@@ -166,6 +171,8 @@ def load_candidates(
     tile_xy = cities[0].embeddings.with_content().tile_xy
     for city in cities[1:]:  # at another size, another tile may be blank
         tile_xy = tile_xy[city.embeddings.with_content().rows(tile_xy) >= 0]
+    if not len(tile_xy):
+        raise UserError(f"every tile of {tiles.tiles_root} is blank; draw another area with render_tiles.py")
     candidates, unseen = [], np.ones(len(tile_xy), dtype=bool)
     for name, city in zip(names, cities, strict=True):
         candidates.append(Candidate(name, city.embeddings.vectors[city.embeddings.rows(tile_xy)], "cosine"))

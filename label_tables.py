@@ -3,6 +3,7 @@
 Not a command; `python evaluate.py` reads them.
 """
 
+import contextlib
 import dataclasses
 import re
 from pathlib import Path
@@ -78,11 +79,14 @@ def load_columns(path: Path, tile_xy: np.ndarray, zoom: int) -> tuple[dict[str, 
     Of the pairs of key columns, the first that puts a row on a tile counts; if none does, the geometry. Raises
     `UserError` if no row lies on a tile.
     """
-    table = read_extract(path, tile_xy, zoom) if path.suffix.lower() == ".pbf" else read_table(path)
+    from user_tables import has_shapes  # slow to import: it loads GDAL
+
+    frame = None if path.suffix.lower() == ".pbf" else _existing_frame(path)
+    table = read_extract(path, tile_xy, zoom) if frame is None else _columns(frame)
     grid, pairs = TileGrid(tile_xy, zoom), key_pairs(table)
     tried: set[str] = set()
-    has_shapes = "geometry" in map(str.lower, table)
-    if not pairs and not has_shapes:
+    shapes = frame is not None and has_shapes(frame)
+    if not pairs and not shapes:
         raise UserError(_keys_expected(table, path))
     inside = np.zeros(0, dtype=bool)
     for pair in pairs:
@@ -91,8 +95,8 @@ def load_columns(path: Path, tile_xy: np.ndarray, zoom: int) -> tuple[dict[str, 
         inside = rows >= 0
         if inside.any():
             break
-    if has_shapes and not inside.any():
-        table, tiles = read_geometries(path, tile_xy, zoom, tried)
+    if frame is not None and shapes and not inside.any():
+        table, tiles = columns_of_shapes(frame, path, tile_xy, zoom, tried)
         rows = grid.rows(tiles)
         inside = rows >= 0
     if not inside.any():
@@ -147,11 +151,18 @@ def _class_target(name: str, column: np.ndarray, rows: np.ndarray, count: int) -
 
 def read_table(path: Path) -> dict[str, np.ndarray]:
     """Columns of any table or vector file that `user_tables` reads, as arrays. Raises `UserError` for anything else."""
-    from user_tables import read_frame  # slow to import: it loads GDAL
+    return _columns(_existing_frame(path))
+
+
+def _existing_frame(path: Path) -> "pd.DataFrame":
+    from user_tables import read_frame
 
     if not path.exists():
         raise UserError(f"nothing at {path}; `python render_tiles.py CITY.osm.pbf --labels {path}` writes labels")
-    frame = read_frame(path)
+    return read_frame(path)
+
+
+def _columns(frame: "pd.DataFrame") -> dict[str, np.ndarray]:
     return {str(name): _column(frame[name]) for name in frame.columns}
 
 
@@ -170,10 +181,10 @@ def read_extract(path: Path, tile_xy: np.ndarray, zoom: int) -> dict[str, np.nda
     return {name: _column(column) for name, column in table.to_pandas().items()}
 
 
-def read_geometries(
-    path: Path, tile_xy: np.ndarray, zoom: int, without: set[str]
+def columns_of_shapes(
+    frame: "pd.DataFrame", path: Path, tile_xy: np.ndarray, zoom: int, without: set[str]
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Columns of a vector file such as GeoJSON by tile: a row per pair of feature and tile, and its tile `(R, 2)`.
+    """Columns of a table with geometries by tile: a row per pair of feature and tile, and its tile `(R, 2)`.
 
     A polygon counts for every tile whose centre it covers. One too small to cover a centre counts for the tile that it
     lies in, and so does a point. The columns `without` are left out.
@@ -181,9 +192,8 @@ def read_geometries(
     import geopandas
     import shapely
 
-    from user_tables import find_places, find_polygons, read_frame
+    from user_tables import GEOMETRY_NAMES, find_places, find_polygons
 
-    frame = read_frame(path)
     places = find_places(frame.drop(columns=[name for name in frame.columns if name in without]), path)
     frame = places.frame
     tile, owner = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
@@ -195,22 +205,30 @@ def read_geometries(
     rest = np.setdiff1d(np.flatnonzero(np.isfinite(places.lat)), owner)
     small = np.floor(tile_of_latlon(places.lat[rest], places.lon[rest], zoom)).astype(np.int64)
     owner = np.concatenate([owner, rest])
-    names = [name for name in frame.columns if name.lower() != frame.geometry.name]
+    shown = frame.geometry.name if isinstance(frame, geopandas.GeoDataFrame) else ""
+    names = [name for name in frame.columns if name != shown and name.lower() not in GEOMETRY_NAMES]
     return {name: _column(frame[name])[owner] for name in names}, np.concatenate([tile_xy[tile], small])
 
 
 def _column(column: "pd.Series") -> np.ndarray:
-    """A column as an array: numbers `(R,)`, lists of equal length `(R, D)`, text and truth values as objects.
+    """A column as an array: numbers `(R,)`, lists of numbers of one length `(R, D)`, text and truth values as objects.
 
-    Anything else, such as dates, geometries and lists that differ in length, becomes None: nothing to predict.
+    A missing list is a row of NaN. Anything else, such as dates, geometries and lists that differ in length, becomes
+    None: nothing to predict.
     """
     if column.dtype.kind in "iuf":
         exact = column.dtype.kind != "f" and not column.isna().any()
         return column.to_numpy() if exact else column.to_numpy(dtype=np.float64, na_value=np.nan)
-    cells = [None if cell is None or (isinstance(cell, float) and np.isnan(cell)) else cell for cell in column]
+    import pandas as pd
+
+    cells = [None if cell is pd.NA or (isinstance(cell, float) and np.isnan(cell)) else cell for cell in column]
     first = next((cell for cell in cells if cell is not None), None)
-    if isinstance(first, list | np.ndarray) and all(cell is not None and len(cell) == len(first) for cell in cells):
-        return np.array(cells, dtype=np.float64)
+    if isinstance(first, list | np.ndarray):
+        gap = np.full(len(first), np.nan)
+        with contextlib.suppress(TypeError, ValueError):  # they differ in length, or hold something else than numbers
+            lists = np.array([gap if cell is None else cell for cell in cells], dtype=np.float64)
+            if lists.ndim == 2 and lists.shape[1]:
+                return lists
     if isinstance(first, str):
         return np.array([cell if isinstance(cell, str) else None for cell in cells], dtype=object)
     if isinstance(first, bool | np.bool_):
@@ -241,7 +259,8 @@ def _keys_expected(table: dict[str, np.ndarray], path: Path) -> str:
 def read_vectors(path: Path, zoom: int) -> tuple[np.ndarray, np.ndarray]:
     """`tile_xy (N, 2)` and `vectors (N, D)` of a table whose vectors are one list column, or columns such as e0, e1.
 
-    Rows that a column `blank` marks, as `precompute_embeddings.py --export` writes it, are left out.
+    Of numbered columns, the largest set with one prefix and consecutive numbers counts. Rows without a vector or a
+    place are left out, and so are those that a column `blank` marks, as `precompute_embeddings.py --export` writes it.
     """
     table = read_table(path)
     blank, pairs = table.pop("blank", None), key_pairs(table)
@@ -249,14 +268,21 @@ def read_vectors(path: Path, zoom: int) -> tuple[np.ndarray, np.ndarray]:
         raise UserError(_keys_expected(table, path))
     tile_xy = keyed_tiles(table, pairs[0], zoom)
     lists = [column for column in table.values() if column.ndim == 2]
-    numbered = [table[name] for name in table if re.fullmatch(r"\D*\d+", name) and table[name].dtype != object]
+    families: dict[str, dict[int, np.ndarray]] = {}
+    for name, column in table.items():
+        if (match := re.fullmatch(r"(\D*)(\d+)", name)) and column.dtype != object and column.ndim == 1:
+            families.setdefault(match[1], {})[int(match[2])] = column
+    consecutive = [family for family in families.values() if max(family) - min(family) == len(family) - 1]
+    numbered = max(consecutive, key=len, default={})
     if not lists and len(numbered) < 2:
         raise UserError(
             f"{path} holds no vectors; expected one column of lists of the same length, or columns such as e0, e1, e2"
         )
-    vectors = lists[0] if lists else np.stack(numbered, axis=1)
-    kept = np.ones(len(tile_xy), dtype=bool)
+    vectors = lists[0] if lists else np.stack([numbered[number] for number in sorted(numbered)], axis=1)
+    kept = np.isfinite(vectors).all(axis=1) & (tile_xy >= 0).all(axis=1)
     if blank is not None:  # CSV has True as text
-        kept = np.array([str(cell).lower() != "true" for cell in blank])
+        kept &= np.array([str(cell).lower() != "true" for cell in blank])
+    if not kept.any():
+        raise UserError(f"{path} has no row with a vector and a place")
     _, first = np.unique(tile_xy[kept], axis=0, return_index=True)
-    return tile_xy[kept][first].astype(np.int32), np.nan_to_num(vectors[kept][first].astype(np.float32))
+    return tile_xy[kept][first].astype(np.int32), vectors[kept][first].astype(np.float32)

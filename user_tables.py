@@ -48,7 +48,9 @@ LONGITUDE_NAMES = (
 VIRTUAL, HEAD_BYTES = b"<OGRVRT", 4096  # how a virtual file of GDAL begins
 RESERVED = ("fid", "geom")  # columns that GeoPackage keeps for itself
 GEOMETRY_NAMES = ("geometry", "wkt", "geom", "the_geom")
-NUMBER = re.compile(r"[+-]?(0|[1-9]\d*)?([.,]\d+)?([eE][+-]?\d+)?")  # no leading zeros: 0042 is a code, not a number
+# No leading zeros: 0042 is a code, not a number. At least one digit before an exponent: so is E40.
+NUMBER = re.compile(r"[+-]?(?=[.,]?\d)(0|[1-9]\d*)?([.,]\d+)?([eE][+-]?\d+)?")
+MOST_DIGITS = 18  # of a whole number that 64 bits hold
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,6 +173,11 @@ def _read_csv(path: Path, encoding: str | None) -> pd.DataFrame:
         frame = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, keep_default_na=False, skipinitialspace=True)
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise UserError(f"{path} is not a regular CSV table: {str(error).strip()}") from None
+    if not isinstance(frame.index, pd.RangeIndex):  # rows with more cells than the header has names
+        names, frame = frame.columns, frame.reset_index()
+        if (frame.iloc[:, len(names) :] != "").any(axis=None):
+            raise UserError(f"{path} has rows with more cells than the header has names; name every column")
+        frame = frame.iloc[:, : len(names)].set_axis(names, axis=1)
     frame.columns = [str(name).strip() for name in frame.columns]
     for name in frame.columns:
         cells = frame[name].str.strip()
@@ -182,7 +189,10 @@ def _read_csv(path: Path, encoding: str | None) -> pd.DataFrame:
             and (decimal_comma or not cells.str.contains(",").any())
         ):
             numbers = cells.where(filled).str.replace(",", ".", regex=False)
-            gaps = not filled.all() and cells[filled].str.fullmatch(r"[+-]?\d+").all()  # a float would round an id
+            whole = cells[filled].str.fullmatch(r"[+-]?\d+").all()
+            if whole and cells.str.lstrip("+-").str.len().max() > MOST_DIGITS:
+                continue  # an id, which stays text
+            gaps = whole and not filled.all()  # a float would round an id
             frame[name] = pd.to_numeric(numbers, dtype_backend="numpy_nullable") if gaps else pd.to_numeric(numbers)
     return frame
 
@@ -222,9 +232,14 @@ def find_places(
         return _geometry_places(path, geopandas.GeoDataFrame(frame, geometry=shapes, crs=system or DEGREES), system)
     y, x = (_numbers(path, frame, name) for name in (lat_name, lon_name))
     missing = ~(np.isfinite(x) & np.isfinite(y))
-    if system is not None and not system.is_geographic:
+    if system is not None:
         x, y = pyproj.Transformer.from_crs(system, DEGREES, always_xy=True).transform(x, y)
     return _checked(path, frame, np.asarray(y), np.asarray(x), missing, f"columns {lat_name} and {lon_name}")
+
+
+def has_shapes(frame: pd.DataFrame) -> bool:
+    """Whether a table has geometries, or a column of well-known text."""
+    return isinstance(frame, geopandas.GeoDataFrame) or any(str(name).lower() in GEOMETRY_NAMES for name in frame)
 
 
 def _shapes_of(wkt: pd.Series) -> np.ndarray:
@@ -363,14 +378,14 @@ def find_polygons(
     frame: pd.DataFrame, path: Path | str = "the table", *, crs: str | None = None
 ) -> geopandas.GeoDataFrame:
     """The polygons of a table in memory; `path` names it in messages. See `read_polygons`."""
-    path = Path(path)
+    path, system = Path(path), _system(crs) if crs else None
     if not isinstance(frame, geopandas.GeoDataFrame):
         wkt = next((name for name in frame.columns if str(name).lower() in GEOMETRY_NAMES), None)
         if wkt is None:
             raise UserError(f"{path} holds no geometries; expected polygons, as GeoJSON, GeoPackage or GeoParquet")
         shapes = _shapes_of(frame[wkt])
-        frame = geopandas.GeoDataFrame(frame.drop(columns=[wkt]), geometry=shapes, crs=crs or DEGREES)
-    frame = frame.set_crs(_system(crs) if crs else frame.crs or DEGREES, allow_override=crs is not None)
+        frame = geopandas.GeoDataFrame(frame.drop(columns=[wkt]), geometry=shapes, crs=system or DEGREES)
+    frame = frame.set_crs(system or frame.crs or DEGREES, allow_override=system is not None)
     with _usable_geometries(path):
         frame = frame.to_crs(DEGREES)
         frame = frame.set_geometry(shapely.make_valid(frame.geometry.to_numpy()))
@@ -415,19 +430,29 @@ def write_frame(path: Path | str, frame: pd.DataFrame, vectors: np.ndarray, plac
             add_columns(frame, {"embedding": rows}).to_parquet(temporary, index=False)
         elif suffix == ".geojson":
             lists = [[float(f"{v:.7g}") for v in row] if ok else None for row, ok in zip(vectors, known, strict=True)]
-            whole = add_columns(_with_geometry(path, frame, places), {"embedding": lists})
-            whole.to_crs(DEGREES).to_file(temporary, driver="GeoJSON", engine="pyogrio")
+            shapes = _with_geometry(path, frame, places).geometry.to_crs(DEGREES)
+            table = add_columns(_without_geometry(frame), {"embedding": lists})
+            table = geopandas.GeoDataFrame(table, geometry=shapes.to_numpy(), crs=DEGREES)
+            table.to_file(temporary, driver="GeoJSON", engine="pyogrio")
         else:
-            vectors = np.where(known[:, None], vectors, np.nan).astype(np.float32)
-            whole = add_columns(frame, number_columns(vectors))
+            numbers = number_columns(np.where(known[:, None], vectors, np.nan).astype(np.float32))
             if suffix == ".csv":
+                whole = add_columns(frame, numbers)
                 if isinstance(frame, geopandas.GeoDataFrame):
                     whole = pd.DataFrame(whole.assign(**{frame.geometry.name: frame.geometry.to_wkt()}))
                 whole.to_csv(temporary, index=False)
             else:
-                taken = {name: f"{name}_" for name in whole.columns if str(name).lower() in RESERVED}
                 shapes = _with_geometry(path, frame, places).geometry
-                table = geopandas.GeoDataFrame(whole.rename(columns=taken), geometry=shapes.to_numpy(), crs=shapes.crs)
+                table, taken = add_columns(_without_geometry(frame), numbers), set(RESERVED)
+                names = list(map(str, table.columns))
+                for i, name in enumerate(names):  # GeoPackage takes `ID` and `id` for one name
+                    while name.lower() in taken:
+                        name += "_"
+                    taken.add(name.lower())
+                    names[i] = name
+                table = geopandas.GeoDataFrame(
+                    table.set_axis(names, axis=1), geometry=shapes.to_numpy(), crs=shapes.crs
+                )
                 table.to_file(temporary, driver="GPKG", layer="places", engine="pyogrio")
 
 
@@ -448,6 +473,15 @@ def add_columns(frame: pd.DataFrame, columns: dict[str, Any]) -> pd.DataFrame:
 def number_columns(vectors: np.ndarray) -> dict[str, np.ndarray]:
     """The columns e0, e1, … of `vectors (N, D)`."""
     return {f"e{i}": column for i, column in enumerate(np.ascontiguousarray(vectors.T))}
+
+
+def _without_geometry(frame: pd.DataFrame) -> pd.DataFrame:
+    """The columns beside the geometry; further geometries become well-known text."""
+    if not isinstance(frame, geopandas.GeoDataFrame):
+        return frame
+    table = pd.DataFrame(frame.drop(columns=[frame.geometry.name]))
+    texts = {name: geopandas.GeoSeries(table[name]).to_wkt() for name in table if table[name].dtype == "geometry"}
+    return table.assign(**texts)
 
 
 def _with_geometry(path: Path, frame: pd.DataFrame, places: Places | None) -> geopandas.GeoDataFrame:

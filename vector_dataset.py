@@ -189,7 +189,7 @@ def read_tiles(path: Path | str, box: Box | None = None, columns: list[str] | No
         dataset = ds.dataset(parts, filesystem=folder.fs, format=form)
         return dataset.to_table(columns=columns, filter=None if box is None else box_filter(box))
     except (OSError, pa.ArrowException) as error:
-        for block in manifest["parts"]:
+        for block in manifest.get("parts", {}):
             part_table(folder, block, columns)  # names the part that is damaged
         raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
 

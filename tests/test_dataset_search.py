@@ -101,6 +101,16 @@ def test_a_box_with_few_tiles_is_searched_whole(folder):
     assert set(rows[0][rows[0] >= 0]) == set(np.flatnonzero(allowed)) and np.isinf(distances[0][rows[0] < 0]).all()
 
 
+@pytest.mark.parametrize("box", [None, (71.35, 51.0, 71.45, 51.4)])
+def test_as_many_are_found_as_there_are(folder, box):
+    search = open_dataset(folder)
+    place = tuple(search.latlon(np.array([0]))[0].tolist())
+    there = int(search.allowed(place, 0.0, box).sum())
+    assert there > 1000
+    answer = search.similar(stored(search)[0], there, place, box=box)
+    assert len(answer.rows) == there == len(set(answer.rows.tolist()))
+
+
 def test_new_parts_are_added_and_lost_ones_make_it_anew(tmp_path, monkeypatch):
     folder = tmp_path / "made"
     write_parts(folder, [0, 1])

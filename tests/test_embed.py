@@ -21,7 +21,7 @@ import shapely
 import embed
 import streaming
 import tile_images
-from area_vectors import area_means
+from area_vectors import area_means, tiles_within
 from checkpoint import load_checkpoint
 from cli import StopRequested, TilesFlags, UserError
 from conftest import REPO, made_up_embeddings, page_json, save_untrained, script_env
@@ -326,6 +326,7 @@ def test_a_table_that_cannot_be_used_gets_a_sentence(run, tmp_path, name):
     assert not list(tmp_path.glob("*.parquet.partial")) and not list(tmp_path.glob(".*partial"))
 
 
+ABSENT = "cuda" if torch.backends.mps.is_available() else "mps"  # no machine has both
 WRONG_USE = {
     "no extract": ([], "no extract given"),
     "absent extract": (["absent.osm.pbf"], "no extract at absent.osm.pbf"),
@@ -344,6 +345,9 @@ WRONG_USE = {
     "a search for nothing": (["CITY", "--min_km", "2"], "name a place with --query"),
     "no such resolution": (["CITY", "--h3", "16"], "expected 0 to 15"),
     "too many cells": (["CITY", "--bbox", BOX, "--h3", "15"], "choose a smaller number"),
+    "a device that is not there": (["CITY", "--device", ABSENT], f"--device {ABSENT} is not available"),
+    "and for a dataset": (["CITY", "-o", "city/", "--device", ABSENT], f"--device {ABSENT} is not available"),
+    "its own input": (["CITY", "--points", "own.csv", "-o", "own.csv"], "is the file that is read"),
     "no checkpoint": (["CITY", "--model_path", "absent.pth"], "no checkpoint at absent.pth"),
     "a query without a file": (["--query", "1,2"], "--from"),
     "a query in nothing": (["--query", "1,2", "--from", "absent.parquet"], "nothing at absent.parquet"),
@@ -356,6 +360,7 @@ WRONG_USE = {
 def test_wrong_use_gets_a_sentence(ground, tmp_path, monkeypatch, kind):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.osm.pbf").write_text("no map at all")
+    (tmp_path / "own.csv").write_text("lat,lon\n51.128,71.43\n")
     pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "other.parquet")
     args, message = WRONG_USE[kind]
     given = [str(ground / "city.osm.pbf") if arg == "CITY" else arg for arg in args]
@@ -363,6 +368,12 @@ def test_wrong_use_gets_a_sentence(ground, tmp_path, monkeypatch, kind):
     monkeypatch.setattr(sys, "argv", ["embed.py", *given, *model, "--jobs", "1"])
     with pytest.raises(UserError, match=re.escape(message)):
         embed.main()
+    assert not list(tmp_path.glob(".*.partial"))
+
+
+def test_a_search_on_another_machine_is_refused(run_script):
+    said = run_script("embed.py", "--query", "51.1,71.4", "--from", "s3://bucket/country/", check=2).stderr
+    assert "s3://bucket/country/ is read from this machine only" in said
 
 
 @pytest.mark.slow
@@ -409,6 +420,27 @@ def test_areas_across_180_degrees():
     found = area_means(np.array([shapely.MultiPolygon(parts), shapely.box(west, south, east, north)]), embeddings)
     np.testing.assert_allclose(found.vectors, 0.5, atol=1e-6)
     np.testing.assert_allclose(found.covered, 1, atol=1e-6)
+
+
+CANADA = shapely.Polygon([(-141, 60), (-95, 49), (-52, 47), (-62, 82), (-141, 70)])
+WORLD = shapely.box(-180, -85, 180, 85)
+RING = shapely.box(60, 40, 80, 60).difference(shapely.box(71, 51, 72, 52))  # the city is in its hole
+RUSSIA = shapely.Polygon([(30, 45), (170, 50), (-170, 65), (60, 80)])  # across 180 degrees in one ring
+
+
+@pytest.mark.parametrize(
+    ("shape", "inside"),
+    [(CANADA, 0), (WORLD, 1), (RING, 0), (RUSSIA, 1), (shapely.GeometryCollection([WORLD, shapely.Point(0, 0)]), 1)],
+    ids=["other side", "world", "hole", "across", "collection"],
+)
+def test_wide_areas_keep_their_shape(shape, inside):
+    tile_xy = np.array([[91552 + i, 43776 + j] for i in range(4) for j in range(4)], dtype=np.int32)
+    vectors = np.tile(np.eye(4, dtype=np.float32), (4, 1))
+    embeddings = Embeddings(tile_xy, vectors, 17, "", *[np.zeros(16)] * 6, model_key="")
+    shapes = np.array([shape, None, shapely.Point(71.4, 51.1)], dtype=object)
+    found = area_means(shapes, embeddings)
+    assert found.tiles.tolist() == [16 * inside, 0, 0] and len(tiles_within(shapes, tile_xy, 17)) == 16 * inside
+    assert np.isfinite(found.vectors[0]).all() == bool(inside)
 
 
 def test_h3_cells_cover_the_city(run, from_pngs):

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import geopandas
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
@@ -543,6 +544,52 @@ def test_vectors_of_a_written_csv_leave_blank_tiles_out(tmp_path):
     assert embeddings.blank.any()
     np.testing.assert_array_equal(tile_xy, embeddings.tile_xy[~embeddings.blank])
     np.testing.assert_allclose(vectors, embeddings.vectors[~embeddings.blank], atol=1e-6)
+
+
+def test_only_rows_with_a_vector_and_a_place_are_evaluated(tmp_path):
+    """As `embed.py --points` writes them, with numbered columns of the user's own."""
+    lines = ["name,lat,lon,price2023,price2024,e0,e1,e2", "a,51.1,71.4,5,6,1,0,0", "b,10,10,5,6,,,", "c,,,5,6,0,1,0"]
+    (tmp_path / "v.csv").write_text("\n".join(lines))
+    tile_xy, vectors = label_tables.read_vectors(tmp_path / "v.csv", 17)
+    assert len(tile_xy) == 1 and vectors.tolist() == [[1, 0, 0]]
+    pd.DataFrame({"x": [5, 6], "y": [7, 8], "embedding": [[1.0, 2.0], None]}).to_parquet(tmp_path / "v.parquet")
+    tile_xy, vectors = label_tables.read_vectors(tmp_path / "v.parquet", 17)
+    assert tile_xy.tolist() == [[5, 7]] and vectors.tolist() == [[1, 2]]
+    (tmp_path / "v.csv").write_text("\n".join([lines[0], *lines[2:]]))
+    with pytest.raises(UserError, match="no row with a vector"):
+        label_tables.read_vectors(tmp_path / "v.csv", 17)
+
+
+def test_vectors_of_another_city_get_a_sentence(city, run_script, tmp_path):
+    pd.DataFrame({"x": [5, 6], "y": [7, 8], "e0": [1, 2], "e1": [0, 1]}).to_csv(tmp_path / "v.csv")
+    place = ("--tiles_root", city["tiles"], "--labels", city["labels"])
+    said = run_script("evaluate.py", "--vectors", "v.csv", *place, "--baselines", check=2).stderr
+    assert "no tile with content in common" in said and "Traceback" not in said
+
+
+def test_columns_that_hold_no_labels_are_left_out(tmp_path):
+    tile_xy = grid(20, 20)
+    frame = pd.DataFrame({"x": tile_xy[:, 0], "y": tile_xy[:, 1], "value": np.arange(400.0) ** 0.5})
+    frame["tags"], frame["sources"] = [["a"]] * 400, [[{"dataset": "x"}]] * 400
+    frame["open"] = pd.array([None, True] * 200, dtype="boolean")
+    frame["kind"] = pd.array([None, "shop", "bar", "shop"] * 100, dtype="string")
+    frame.to_parquet(tmp_path / "a.parquet")
+    targets, _ = label_tables.read_labels(tmp_path / "a.parquet", tile_xy, 17)
+    assert [target.name for target in targets] == ["value", "kind"]
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.csv"])
+def test_shapes_are_found_whatever_their_column_is_called(tmp_path, name):
+    tile_xy = grid(20, 20)
+    lat, lon = latlon_of_tile(tile_xy + 0.5, 17).T
+    points = geopandas.points_from_xy(lon, lat, crs="EPSG:4326")
+    frame = geopandas.GeoDataFrame({"value": np.arange(400.0) ** 0.5}, geometry=points)
+    if name.endswith("parquet"):
+        frame.rename_geometry("geom").to_parquet(tmp_path / name)
+    else:
+        pd.DataFrame({"value": frame["value"], "wkt": frame.geometry.to_wkt()}).to_csv(tmp_path / name, index=False)
+    columns, rows = label_tables.load_columns(tmp_path / name, tile_xy, 17)
+    assert list(columns) == ["value"] and sorted(rows.tolist()) == list(range(400))
 
 
 def test_labels_are_asked_for(run_script):

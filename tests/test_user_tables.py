@@ -185,3 +185,62 @@ def test_own_numbers_are_written_as_they_were_read(tmp_path, suffix):
 def test_unknown_output_endings_are_refused(tmp_path):
     with pytest.raises(UserError, match="expected one of"):
         write_frame(tmp_path / "out.xlsx", pd.DataFrame({"a": [1]}), np.zeros((1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("cells", "kept"),
+    [
+        (["-", "5", "7.5"], ["-", "5", "7.5"]),
+        (["E40", "E95", "E1"], ["E40", "E95", "E1"]),
+        (["12345678901234567890", "1", "2"], ["12345678901234567890", "1", "2"]),
+        (["-.5", "1e3", "+2"], [-0.5, 1000.0, 2.0]),
+    ],
+)
+def test_only_numbers_become_numbers(tmp_path, cells, kept):
+    rows = [f"{cell},{lat},{lon}" for cell, lat, lon in zip(cells, LAT, LON, strict=True)]
+    (tmp_path / "in.csv").write_text("\n".join(["road,lat,lon", *rows]))
+    places = read_places(tmp_path / "in.csv")
+    assert places.frame["road"].tolist() == kept
+    write_frame(tmp_path / "out.parquet", places.frame, np.ones((3, 2)), places)
+    assert pd.read_parquet(tmp_path / "out.parquet")["road"].tolist() == kept
+
+
+def test_a_separator_at_the_end_of_every_row_moves_nothing(tmp_path):
+    rows = [f"{lat},{lon},{i}," for i, (lat, lon) in enumerate(zip(LAT, LON, strict=True))]
+    (tmp_path / "in.csv").write_text("\n".join(["lat,lon,price", *rows]))
+    places = read_places(tmp_path / "in.csv")
+    assert places.lat.tolist() == LAT and places.frame["price"].tolist() == [0, 1, 2]
+    (tmp_path / "in.csv").write_text("\n".join(["lat,lon,price", *(row + "x" for row in rows)]))
+    with pytest.raises(UserError, match="more cells than the header has names"):
+        read_places(tmp_path / "in.csv")
+
+
+@pytest.mark.parametrize(("crs", "scale"), [("EPSG:4284", 1.0), ("EPSG:4807", 10 / 9)])
+def test_degrees_of_another_system_are_converted(tmp_path, crs, scale):
+    """Pulkovo 1942 lies some metres beside WGS 84; the French system counts in grads from Paris."""
+    lat, lon = [48.86, 48.87], [1.5, 1.6]
+    pd.DataFrame({"lat": np.multiply(lat, scale), "lon": np.multiply(lon, scale)}).to_csv(tmp_path / "a.csv")
+    found = read_places(tmp_path / "a.csv", crs=crs)
+    points = geopandas.GeoSeries(geopandas.points_from_xy(np.multiply(lon, scale), np.multiply(lat, scale)), crs=crs)
+    expected = points.to_crs("EPSG:4326")
+    np.testing.assert_allclose([found.lat, found.lon], [expected.y, expected.x], atol=1e-9)
+    assert np.abs(found.lon - lon).min() > 1e-5
+
+
+def test_a_wrong_system_of_polygons_gets_a_sentence(tmp_path):
+    (tmp_path / "a.csv").write_text('name;wkt\na;"POLYGON ((71 51, 71.1 51, 71.1 51.1, 71 51))"\n')
+    with pytest.raises(UserError, match="not a coordinate reference system"):
+        read_polygons(tmp_path / "a.csv", crs="foo")
+
+
+@pytest.mark.parametrize("suffix", [".gpkg", ".geojson"])
+def test_columns_that_a_format_cannot_hold_are_renamed(tmp_path, suffix):
+    points = geopandas.points_from_xy(LON, LAT, crs="EPSG:4326")
+    frame = geopandas.GeoDataFrame({"ID": [1, 2, 3], "id": [4, 5, 6], "E0": [7, 8, 9]}, geometry=points)
+    frame = frame.rename_geometry("geom").assign(home=points)
+    write_frame(tmp_path / f"out{suffix}", frame, np.full((3, 2), 0.5))
+    back = geopandas.read_file(tmp_path / f"out{suffix}")
+    assert back["ID"].tolist() == [1, 2, 3] and back["E0"].tolist() == [7, 8, 9]
+    assert back["home"][0].startswith("POINT") and back.geometry.x.tolist() == LON
+    if suffix == ".gpkg":
+        assert back["id_"].tolist() == [4, 5, 6] and back["e0_"].tolist() == [0.5] * 3
