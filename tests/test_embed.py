@@ -17,6 +17,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import shapely
+import torch
 
 import embed
 import streaming
