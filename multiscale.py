@@ -307,7 +307,7 @@ class MultiscaleEncoder(nn.Module):
     def tile_features(self, tile: Tensor) -> Tensor:
         """Features `(B, L * 304)` of `tile (B, L, S, S) uint8`. Blank layers give zeros; on a CPU they are free."""
         planes = tile.flatten(0, 1)
-        drawn = planes.flatten(1).amax(dim=1) > 0
+        drawn = planes.flatten(1).any(dim=1)  # torch.compile gives a wrong maximum of uint8 on some processors
         layer = torch.arange(len(planes), device=tile.device) % tile.shape[1]
         if tile.device.type == "cpu":
             features, chosen = torch.zeros(len(planes), PLANE_FEATURES), drawn.nonzero()[:, 0]

@@ -45,6 +45,7 @@ def table(page: str) -> dict[str, list[str]]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("resident", [False, True])
 def test_the_page_holds_every_figure_of_both_presets(city, tmp_path, monkeypatch, resident):
     """With `resident`, the CPU holds the whole store as a GPU does, so that this branch runs from end to end."""

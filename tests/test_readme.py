@@ -160,6 +160,7 @@ def runnable() -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("command", runnable())
 def test_every_command_runs_as_written(command: str, home: Path) -> None:
     shutil.copy(home / "kept.pth", home / "checkpoints" / "best_model.pth")
@@ -173,7 +174,7 @@ def test_every_command_runs_as_written(command: str, home: Path) -> None:
         words, cwd=home, env=script_env(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     try:
-        said, _ = process.communicate(timeout=25 if any(word in command for word in ENDLESS) else 560)
+        said, _ = process.communicate(timeout=25 if any(word in command for word in ENDLESS) else 1000)
         ended = (0,)
     except subprocess.TimeoutExpired:
         assert any(word in command for word in ENDLESS), f"{command} did not end"
