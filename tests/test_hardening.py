@@ -24,7 +24,7 @@ import model
 import tile_files
 from cache_files import DamagedFile, load_cache
 from checkpoint import load_checkpoint, save_checkpoint
-from cli import TilesFlags, UserError
+from cli import TilesFlags, UserError, local_path
 from conftest import make_tiles, png_bytes, save_untrained, script_env
 from embeddings import load_city
 from flag_tables import SCRIPTS, parser_of
@@ -130,7 +130,7 @@ def test_a_value_of_the_wrong_kind_is_refused(script, capsys, tally):
 
 def as_type(action: argparse.Action) -> type:
     """The type of a flag's values; of those that a function parses, nothing in particular."""
-    kind = action.type or str
+    kind = Path if action.type is local_path else action.type or str
     return kind if isinstance(kind, type) else object
 
 
