@@ -90,9 +90,11 @@ def test_it_runs_and_gives_what_is_saved(path: Path, monkeypatch) -> None:
         cell.outputs, cell.execution_count = [], None
     NotebookClient(fresh, timeout=900, resources={"metadata": {"path": str(FOLDER)}}).execute()
     for old, new in zip(texts(saved), texts(fresh), strict=True):
-        close = np.isclose(numbers(new), numbers(old), rtol=0.02, atol=0.06)
-        # Where two models are equally good, the last bit decides how many folds one of them wins.
-        assert np.mean(~close) <= 0.05 if len(close) else True, f"{old}\n{new}"
+        if "folds won" in old:  # where two models are equally good, the last bit decides how many folds one of them wins
+            close = np.isclose(numbers(new), numbers(old), rtol=0.02, atol=0.06)
+            assert (~close).sum() <= 2, f"{old}\n{new}"  # these folds, and the p value
+        else:
+            np.testing.assert_allclose(numbers(new), numbers(old), rtol=0.02, atol=0.06, err_msg=f"{old}\n{new}")
     for old, new in zip(pictures(saved), pictures(fresh), strict=True):
         old_px, new_px = (np.asarray(picture.resize((96, 96)), dtype=float) for picture in (old, new))
         assert np.abs(old_px - new_px).mean() < 8
