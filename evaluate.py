@@ -168,11 +168,11 @@ def load_candidates(
     if len(set(names)) < len(names):
         names = [str(path) for path in paths]
     cities = [load_city(tiles, path, device=device, batch_size=run.batch_size) for path in paths]
-    tile_xy = cities[0].embeddings.with_content().tile_xy
+    tile_xy = cities[0].with_content().embeddings.tile_xy
     for city in cities[1:]:  # at another size, another tile may be blank
         tile_xy = tile_xy[city.embeddings.with_content().rows(tile_xy) >= 0]
     if not len(tile_xy):
-        raise UserError(f"every tile of {tiles.tiles_root} is blank; draw another area with render_tiles.py")
+        raise UserError(f"no tile of {tiles.tiles_root} shows something at every tile size that is compared")
     candidates, unseen = [], np.ones(len(tile_xy), dtype=bool)
     for name, city in zip(names, cities, strict=True):
         candidates.append(Candidate(name, city.embeddings.vectors[city.embeddings.rows(tile_xy)], "cosine"))

@@ -90,7 +90,7 @@ def test_it_runs_and_gives_what_is_saved(path: Path, monkeypatch) -> None:
         cell.outputs, cell.execution_count = [], None
     NotebookClient(fresh, timeout=900, resources={"metadata": {"path": str(FOLDER)}}).execute()
     for old, new in zip(texts(saved), texts(fresh), strict=True):
-        if "folds won" in old:  # where two models are equally good, the last bit decides how many folds one of them wins
+        if "folds won" in old:  # of two equally good models the last bit decides how many folds each wins
             close = np.isclose(numbers(new), numbers(old), rtol=0.02, atol=0.06)
             assert (~close).sum() <= 2, f"{old}\n{new}"  # these folds, and the p value
         else:
