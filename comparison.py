@@ -4,7 +4,6 @@ Not a command. `python interactive_visualizer.py --compare OTHER` uses it.
 """
 
 import dataclasses
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +13,7 @@ import numpy as np
 import projections
 from cli import DeviceFlags, ModelFlags, TilesFlags, UserError
 from colourings import Colouring, Numbers, ShownTiles
-from embeddings import City, Embeddings, load_city
+from embeddings import City, load_city
 from explorer_data import NEIGHBOURS, city_title, packed, packed_projection, sheet_order
 from files import digest
 from layers import LAYERS
@@ -193,21 +192,27 @@ class Arranged:
     beside: ShownTiles | None = None
 
 
-def arrange(places: Sequence[Embeddings], algorithms: Sequence[str], clusters: int, **cache: Any) -> list[Arranged]:
-    """Clusters and projections of the vectors of one or more cities together, for each of them.
+def arrange(cities: Sequence[City], algorithms: Sequence[str], clusters: int, **cache: Any) -> list[Arranged]:
+    """Clusters and projections of the vectors of one or more cities together, for the shown tiles of each.
 
-    `cache` holds `seed` and `cache_dir`. Positions and clusters mean the same in all of the cities.
+    `cache` holds `seed` and `cache_dir`. Positions and clusters mean the same in all of the cities. The vectors of one
+    city are projected in their own order, as `precompute_embeddings.py`, the app and the static pictures do it, so that
+    all of them share the cache.
     """
+    places = [city.embeddings.with_content() for city in cities]
     key = places[0].key if len(places) == 1 else digest("together", *(some.key for some in places))
     vectors, cache = np.concatenate([some.vectors for some in places]), cache | {"key": key}
-    ends = np.cumsum([0, *map(len, places)]).tolist()
     cluster = projections.clusters(vectors, clusters, **cache)
     found = {
         f"{name}-{dimensions}": projections.project(vectors, name, dimensions, **cache)
         for name in algorithms
         for dimensions in (2, 3)
     }
-    parts = [slice(start, end) for start, end in itertools.pairwise(ends)]
+    first = np.cumsum([0, *map(len, places)])
+    parts = [
+        start + some.rows(city.embeddings.tile_xy[sheet_order(city)])
+        for start, some, city in zip(first, places, cities, strict=False)
+    ]
     return [
         Arranged(cluster[part], {name: packed_projection(projection, part) for name, projection in found.items()})
         for part in parts
@@ -226,11 +231,11 @@ def arrange_pair(
     rows = [sheet_order(city) for city in pair.cities]
     places = [city.embeddings.take(some) for city, some in zip(pair.cities, rows, strict=True)]
     if pair.kind == "encoders":
-        sides = [arrange([some], algorithms, clusters, **cache)[0] for some in places]
+        sides = [arrange([city], algorithms, clusters, **cache)[0] for city in pair.cities]
         shared = shared_neighbours(places[0].vectors, places[1].vectors, NEIGHBOURS)
         more = (_agreement_colouring(shared),)
         return [dataclasses.replace(side, more=more) for side in sides], {"agreement": float(shared.mean())}
-    sides = arrange(places, algorithms, clusters, **cache)
+    sides = arrange(pair.cities, algorithms, clusters, **cache)
     shown = [ShownTiles(*parts) for parts in zip(pair.cities, rows, [side.cluster for side in sides], strict=True)]
     found = [closest(places[0].vectors, places[1].vectors), closest(places[1].vectors, places[0].vectors)]
     sides = [

@@ -3,10 +3,16 @@
 Not a command.
 """
 
+import contextlib
+import ctypes
+
 import torch
 from torch import Tensor
 
 from cli import UserError
+
+FREED_MEMORY = 512 << 20
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
 
 
 def pick_device(name: str) -> torch.device:
@@ -20,6 +26,19 @@ def pick_device(name: str) -> torch.device:
         torch.backends.cudnn.allow_tf32 = False
         torch.set_float32_matmul_precision("highest")
     return torch.device(name)
+
+
+def keep_freed_memory() -> None:
+    """Keep up to `FREED_MEMORY` bytes that were freed for what is allocated next, where the C library is glibc.
+
+    A training step on a CPU allocates the same hundreds of megabytes as the one before. By default glibc returns large
+    blocks to the system as soon as they are freed, and every step waits until the system has cleared them again, a
+    fifth of its time.
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # other C libraries have no mallopt
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_MAX, 0)
+        libc.mallopt(_M_TRIM_THRESHOLD, FREED_MEMORY)
 
 
 def compute_dtype(device: torch.device) -> torch.dtype:

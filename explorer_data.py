@@ -206,11 +206,11 @@ class Quantised:
         return {"steps": steps, "scale": packed(self.scale), "mean": packed(self.mean)}
 
 
-def packed_projection(projection: Projection, rows: slice = slice(None)) -> dict[str, Any]:
+def packed_projection(projection: Projection, rows: slice | np.ndarray = slice(None)) -> dict[str, Any]:
     """A projection as the explorer takes it: whole numbers, and the `scale` that makes coordinates of them.
 
-    Flat coordinates keep their proportions and the longer side is 1; in space each axis runs from 0 to 1. `rows` takes
-    a part of the points, with the coordinates that it has among all; `extent` is how far all of them reach.
+    Flat coordinates keep their proportions and the longer side is 1; in space each axis runs from 0 to 1. `rows` picks
+    some of the points, with the coordinates that they have among all; `extent` is how far all of them reach.
     """
     points = np.asarray(projection.points, dtype=np.float64)
     size = np.maximum(np.ptp(points, axis=0), 1e-12)

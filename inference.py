@@ -134,11 +134,16 @@ class Embedder:
         with torch.inference_mode():
             parts = [encoder.surround_features(near, far, places) for places, near, far in windows]
             near, far = (torch.cat(part)[place] for part in zip(*parts, strict=True))
-            features = [tile[0] if len(tile) == 1 else encoder.shared_tile_features(*tile), near, far]
+            features = [self._tile_features(tile), near, far]
             # In batches of different sizes, sums are added up in another order.
             fill = max(0, self.batch_size - len(place))
             summaries = encoder.summaries([F.pad(part, (0, 0, 0, fill)) for part in features])
             return encoder.final(encoder.join(summaries))[: len(place)]
+
+    def _tile_features(self, tile: tuple[Tensor, ...]) -> Tensor:
+        """The features `(B, L * F)` of what `tile_input` gives."""
+        encoder: Any = self.encoder
+        return tile[0] if len(tile) == 1 else encoder.shared_tile_features(*tile)
 
     def _inputs(self, centre: np.ndarray) -> tuple[Tensor, ...]:
         return self.tiles.inputs(centre, bool(self.encoder.uses_surroundings))
@@ -174,20 +179,55 @@ class Embedder:
         Parts 0 to L - 1 are the layers, which are blanked, also in the surroundings. For an encoder that sees the
         surroundings, part L is the tile itself and part L + 1 its surroundings.
         """
-        count = len(LAYERS)
+        batches = self._split(np.asarray(pairs))
+        if isinstance(self.encoder, MultiscaleEncoder):
+            return self._joined(self.forward(self._load_without, batches, self._embed_without))
 
         def load(pairs: np.ndarray) -> tuple[Tensor, ...]:
-            rows, part = pairs.T
-            inputs = self._inputs(self.store.tile_xy[rows] + 0.5)
-            for tensor in inputs:
-                shown = np.array(SURROUND_LAYERS[: tensor.shape[1]])  # a tile shows each layer once
-                tensor[np.nonzero(part[:, None] == shown)] = 0
-            if not self.encoder.uses_surroundings:
-                return inputs
-            keep = np.stack([part != count, part != count + 1, part != count + 1], axis=1)
-            return (*inputs, torch.from_numpy(keep).to(self.device))
+            (tiles,) = self._inputs(self.store.tile_xy[pairs[:, 0]] + 0.5)
+            tiles[np.arange(len(pairs)), pairs[:, 1]] = 0
+            return (tiles,)
 
-        return self._joined(self.forward(load, self._split(np.asarray(pairs))))
+        return self._joined(self.forward(load, batches))
+
+    # The multiscale encoder: a tile is measured once, however many of its parts are left out in turn.
+
+    def _load_without(self, pairs: np.ndarray) -> tuple[Any, ...]:
+        """What `_embed_without` takes for `pairs (B, 2)`: the tiles that occur, and which pair lacks what.
+
+        `place (B,)` is the tile of each pair, `keep (B, 3)` the scales that it keeps. The pairs `blanked (M,)` lack the
+        `layers (M,)`.
+        """
+        rows, part = pairs.T
+        own, place = np.unique(rows, return_inverse=True)
+        windows = [self.tiles.surroundings(self.store.tile_xy[own] + 0.5, tiles) for tiles in (NEAR_TILES, FAR_TILES)]
+        count = len(LAYERS)
+        keep = np.stack([part != count, part != count + 1, part != count + 1], axis=1)
+        blanked = np.flatnonzero(part < count)
+        where = [copy_to(array, self.device) for array in (place, keep, blanked, part[blanked])]
+        return self.tile_input(own), windows, *where
+
+    def _embed_without(
+        self,
+        tile: tuple[Tensor, ...],
+        windows: list[Tensor],
+        place: Tensor,
+        keep: Tensor,
+        blanked: Tensor,
+        layers: Tensor,
+    ) -> Tensor:
+        encoder: Any = self.encoder
+        with torch.inference_mode():
+            features = [self._tile_features(tile), *encoder.surround_features(*windows)]
+            features = [part[place] for part in features]
+            if len(blanked):
+                features[0].unflatten(1, (len(LAYERS), -1))[blanked, layers] = 0
+                shown = torch.tensor([*SURROUND_LAYERS, -1], device=self.device) != layers[:, None]  # (M, channels)
+                shown = shown.to(torch.uint8)[..., None, None]
+                changed = encoder.surround_features(*(window[place[blanked]] * shown for window in windows))
+                for part, without in zip(features[1:], changed, strict=True):
+                    part[blanked] = without
+            return encoder.final(encoder.join(encoder.summaries(features), keep))
 
     def _split(self, items: np.ndarray) -> Iterator[np.ndarray]:
         for start in range(0, len(items), self.batch_size):
@@ -241,17 +281,13 @@ def fast_forward(encoder: nn.Module) -> Callable[..., Tensor]:
 
     The published network runs with batch norm folded into its convolutions, which use the device's precision
     (`compute_dtype`): in bfloat16 the vectors have a cosine of more than 0.9999 with those in float32. Its head runs in
-    float32: rounding there would blur the distances between near neighbours. Other encoders run as they are; one that
-    sees the surroundings also takes `keep (B, 3) bool`, which of its scales to use.
+    float32: rounding there would blur the distances between near neighbours. Other encoders run as they are.
     """
     if not isinstance(encoder, Encoder):
-        other: Any = encoder
 
         def plain(*inputs: Tensor) -> Tensor:
             with torch.inference_mode():
-                if len(inputs) == 4:
-                    return other.final(other(*inputs[:3], keep=inputs[3][None])[:, 0])
-                return other(*inputs)
+                return encoder(*inputs)
 
         return plain
     blocks, dtype = copy.deepcopy(encoder.blocks).eval(), compute_dtype(next(encoder.parameters()).device)

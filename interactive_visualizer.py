@@ -247,7 +247,7 @@ def page_data(
     dtype = VECTOR_TYPE[crowd(len(rows))]
     recall, bits = quantised_recall(places.vectors, Quantised.of(places.vectors, dtype).vectors()), np.iinfo(dtype).bits
 
-    arranged = arranged or arrange([places], page.dr_algorithms, page.clusters, seed=seed, cache_dir=cache_dir)[0]
+    arranged = arranged or arrange([city], page.dr_algorithms, page.clusters, seed=seed, cache_dir=cache_dir)[0]
 
     # what the page says about itself before a tile is picked
     facts = {
@@ -314,7 +314,7 @@ def vector_page_data(
     places = city.embeddings.take(rows)
     short = Quantised.of(places.vectors, VECTOR_TYPE[crowd(len(rows))])
     recall, bits = quantised_recall(places.vectors, short.vectors()), np.iinfo(short.steps.dtype).bits
-    arranged = arranged or arrange([places], page.dr_algorithms, page.clusters, seed=seed, cache_dir=cache_dir)[0]
+    arranged = arranged or arrange([city], page.dr_algorithms, page.clusters, seed=seed, cache_dir=cache_dir)[0]
     frame, image = layer_map(city.tiles)
     facts = {
         "Tiles shown": f"{len(rows):,}",

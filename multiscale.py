@@ -146,7 +146,9 @@ class PlaneTrunk(nn.Module):
         x, means = planes[:, None], []
         for level in self.levels:
             x = _relu(level(x))
-            means.append(_amounts_and_parts(LOG_STEEPNESS * x.mean(dim=(2, 3)).float()))
+            # `mean` would give the same, but write its gradient out for every pixel.
+            mean = x.sum(dim=(2, 3)) / x.shape[2:].numel()
+            means.append(_amounts_and_parts(LOG_STEEPNESS * mean.float()))
         return torch.cat(means, dim=1)
 
 

@@ -253,9 +253,11 @@ def _fit_tsne(vectors: np.ndarray, dimensions: int, seed: int, settings: dict[st
     iterations = settings["iterations"]
     perplexity = min(settings["perplexity"], (len(vectors) - 1) / 3)
     jobs = -1 if len(vectors) > _THREADS_FROM else 1  # the points are the same either way
-    affinities = openTSNE.affinity.PerplexityBasedNN(
-        vectors, perplexity=perplexity, method="exact", random_state=seed, n_jobs=jobs
+    # Named, the exact search does not import the approximate one, which compiles itself when it is first used.
+    nearest = openTSNE.nearest_neighbors.Sklearn(
+        vectors, min(len(vectors) - 1, int(3 * perplexity)), metric="euclidean", n_jobs=jobs
     )
+    affinities = openTSNE.affinity.PerplexityBasedNN(perplexity=perplexity, knn_index=nearest, n_jobs=jobs)
     calls = itertools.count(1)  # openTSNE's own count starts again after the exaggerated phase
 
     def report_iterations(*_: Any) -> None:

@@ -82,7 +82,9 @@ def main() -> None:
         step("Train the encoder", "train.py", *training, *place, *machine)
 
     if makes_pictures:
-        shown = ["--model_path", checkpoint, "--max_tiles", example.max_tiles, "--output_dir", example.output_dir]
+        shown = ["--model_path", checkpoint, "--max_tiles", example.max_tiles]
+        step("Compute vectors and projections", "precompute_embeddings.py", *shown, *place, *machine)
+        shown += ["--output_dir", example.output_dir]
         step("Draw the pictures", "visualize.py", *shown, *place, *machine)
         step("Build the page", "run_interactive_viz.py", "html", *shown, *place, *machine)
 

@@ -107,6 +107,7 @@ init() {
         install pip -r requirements.txt # pip is for packages that a user adds
     fi
     check_skia
+    "$PYTHON" -c "import pynndescent" 2>/dev/null # it compiles itself on the first import; UMAP uses it
     echo "$torch" > "$VENV/.torch-backend"
     stamp requirements.txt > "$VENV/.init-stamp"
     say "ready: $("$PYTHON" -V) in .venv; \`source .venv/bin/activate\` activates it"

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from checkpoint import Checkpoint, encoder_state, load_checkpoint, save_checkpoint
 from cli import StopRequested, StopSignal, UserError, WorkError, run_main
 from data_loader import Batch, TileDataset, TripletDataset, TripletSampler, copy_to, prefetch
+from devices import keep_freed_memory
 from distributed import ProcessGroup, distribute, init_distributed
 from files import atomic_path, atomic_write
 from memory import free_memory, is_out_of_memory, memory_advice, memory_need
@@ -143,6 +144,8 @@ def train(config: TrainConfig) -> Outcome:
     """Train as configured; continues a run if the configuration names a checkpoint."""
     with init_distributed(config.device.device) as group, StopSignal() as stop:
         free = free_memory(group.device)
+        if group.device.type == "cpu":
+            keep_freed_memory()
         try:
             with progress_listener(lambda *_: stop.raise_if_requested()):  # also while tiles are packed
                 run = build_run(config, group)  # data, network, optimiser

@@ -445,6 +445,22 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
+def projection_files(folder: Path) -> set[str]:
+    return {path.name for path in (folder / "cache").glob("projection-*.l2v")}
+
+
+def view(folder: Path, script: str, *flags: object) -> None:
+    paths = ("--tiles_root", "tiles", "--model_path", "model.pth", "--cache_dir", "cache", "--device", "cpu")
+    words = [sys.executable, str(REPO / script), *map(str, (*paths, *flags))]
+    subprocess.run(words, cwd=folder, env=script_env(), check=True)
+
+
+def test_the_page_shows_the_projections_that_were_computed(copied: Path) -> None:
+    known = projection_files(copied)
+    view(copied, "interactive_visualizer.py", "--dr_algorithms", "PCA", "--max_tiles", 0)
+    assert len(known) == 2 and projection_files(copied) == known
+
+
 @pytest.mark.slow
 def test_every_projection_is_cached(filled: Path) -> None:
     flags = ("--annoy_metrics", "angular", "--annoy_trees", 10)
@@ -455,3 +471,7 @@ def test_every_projection_is_cached(filled: Path) -> None:
     again = precompute(filled, *flags, env={"PYTHONPROFILEIMPORTTIME": "1"})
     assert set(table(again.stdout).values()) == {"reused"}
     assert "| umap" not in again.stderr and "| sklearn" not in again.stderr
+    known = projection_files(filled)
+    view(filled, "visualize.py", "--max_tiles", 5000)
+    view(filled, "interactive_visualizer.py", "--max_tiles", 0)
+    assert projection_files(filled) == known

@@ -59,6 +59,7 @@ def test_paths_with_any_letters(run_script, tmp_path: Path, monkeypatch) -> None
     assert [Path(command[1]).name for command in commands] == [
         "data_loader.py",
         "train.py",
+        "precompute_embeddings.py",
         "visualize.py",
         "run_interactive_viz.py",
     ]
