@@ -144,8 +144,6 @@ def train(config: TrainConfig) -> Outcome:
     """Train as configured; continues a run if the configuration names a checkpoint."""
     with init_distributed(config.device.device) as group, StopSignal() as stop:
         free = free_memory(group.device)
-        if group.device.type == "cpu":
-            keep_freed_memory()
         try:
             with progress_listener(lambda *_: stop.raise_if_requested()):  # also while tiles are packed
                 run = build_run(config, group)  # data, network, optimiser
@@ -297,6 +295,9 @@ def build_run(config: TrainConfig, group: ProcessGroup) -> Run:
     # Only the main process writes, so only it needs a name.
     dated = f"{datetime.now():%Y%m%d-%H%M%S}-{config.loss.loss_type}" if group.is_main_process else ""
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, run_name=config.run.run_name or dated))
+
+    if device.type == "cpu":
+        keep_freed_memory()
 
     # Data.
     stores = [open_configured(config.tiles.one(root), config.packing, verify=True) for root in config.tiles.tiles_root]
