@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from checkpoint import Checkpoint
 from cli import (
     EXIT_WORK_FAILED,
     DeviceFlags,
@@ -149,11 +150,8 @@ def embed(args: argparse.Namespace, what: WhatFlags) -> None:
 
     # The encoder, the extract, and the user's own table: mistakes are found before the work begins.
     started = time.perf_counter()
-    config, checkpoint = read_flags(RenderConfig, args), load_model(args.model_path)
     pick_device(args.device)
-    extract, box = locate(config)
-    if not extract.is_file():
-        raise UserError(f"no extract at {extract}; name an .osm.pbf file, or a city with --city")
+    config, checkpoint, extract, box = read_sources(args)
     if what.h3 is not None and what.h3 > FINEST_H3:
         raise UserError(f"--h3 {what.h3} is no H3 resolution; expected 0 to {FINEST_H3}")
     output = check_output(Path(args.output) if args.output else default_output(config, what, extract))
@@ -180,6 +178,15 @@ def embed(args: argparse.Namespace, what: WhatFlags) -> None:
             done = write_tiles(draw, output, scratch if what.map else None)
     print(f"wrote {done} to {output} in {time.perf_counter() - started:.0f} s")
     print(ATTRIBUTION)
+
+
+def read_sources(args: argparse.Namespace) -> tuple[RenderConfig, Checkpoint, Path, Box | None]:
+    """The settings, the encoder, the extract and the box. Raises `UserError` if one of them cannot be used."""
+    config, checkpoint = read_flags(RenderConfig, args), load_model(args.model_path)
+    extract, box = locate(config)
+    if not extract.is_file():
+        raise UserError(f"no extract at {extract}; name an .osm.pbf file, or a city with --city")
+    return config, checkpoint, extract, box
 
 
 def default_output(config: RenderConfig, what: WhatFlags, extract: Path) -> Path:
@@ -300,12 +307,9 @@ def write_dataset(args: argparse.Namespace, what: WhatFlags, flags: DatasetFlags
         raise UserError(
             "a dataset holds every tile; give --engine and a folder/ without --points, --areas, --h3, --map"
         )
-    config, checkpoint = read_flags(RenderConfig, args), load_model(args.model_path)
     if flags.engine != "ray":  # its machines have devices of their own
         pick_device(args.device)
-    extract, box = locate(config)
-    if not extract.is_file():
-        raise UserError(f"no extract at {extract}; name an .osm.pbf file, or a city with --city")
+    config, checkpoint, extract, box = read_sources(args)
     output = args.output or f"{default_output(config, what, extract).stem}_vectors"
     report = embed_dataset(
         extract, box, checkpoint, output, flags, style=config.style, jobs=config.jobs, device=args.device

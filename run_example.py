@@ -1,4 +1,4 @@
-"""The whole chain on one city: tiles, data check, training, pictures, and where to find them.
+"""The whole chain on one city: tiles, data check, training, vectors, pictures, and where to find them.
 
 python run_example.py
 python run_example.py --epochs 20
