@@ -407,7 +407,9 @@ def ridge_solution(products: Tensor, told: Tensor, penalty: float) -> Tensor:
 
     `products` is `x.T @ x`, `told` is `x.T @ y`.
     """
-    return torch.linalg.solve(products + penalty * torch.eye(len(products), dtype=products.dtype), told)
+    penalised = products.clone()
+    penalised.diagonal().add_(penalty)
+    return torch.linalg.solve(penalised, told)
 
 
 def _spreading_matrix(size: int) -> Tensor:

@@ -4,12 +4,12 @@ Not a command. `python train.py --preset recommended` uses it.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from scipy import ndimage
+from scipy import linalg, ndimage
 
 from cache_files import load_intact, save_cache
 from files import digest
@@ -25,6 +25,7 @@ RINGS = (0, 1, 3, 7)  # reach in tiles: the tile itself, then 3 x 3, 7 x 7 and 1
 FIELDS = {"shares": CLASSES, "edges": 1, "outlines": 1, "pieces": 1, "sizes": 9, "eroded": 3, "class_pieces": CLASSES}
 STATISTICS_FORMAT = 1
 COMPONENTS = 256  # principal components of the targets that a vector must tell
+TILES_AT_ONCE = 2048
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +137,7 @@ def composition(mean: np.ndarray, total: np.ndarray) -> np.ndarray:
 def target_groups(
     means: Sequence[np.ndarray], totals: Sequence[np.ndarray], weights: TargetWeights
 ) -> list[TargetGroup]:
-    """All groups of targets of a city, from the `ring_means` of its tiles, each `(N, L * 47)`.
+    """All groups of targets of some tiles of a city, from their `ring_means`, each `(N, L * 47)`.
 
     `totals` are the sums of the same statistics over all cities, each `(L * 47)`.
     """
@@ -167,33 +168,65 @@ def _fields(statistics: np.ndarray) -> dict[str, np.ndarray]:
 
 
 class Targets:
-    """The principal components of all targets, standardised and weighted over the tiles of one or several cities."""
+    """The principal components of all targets, standardised and weighted over the tiles of one or several cities.
 
-    def __init__(self, groups: Sequence[list[TargetGroup]], rows: Sequence[np.ndarray], components: int = COMPONENTS):
-        """Fit on `rows` of each city, whose groups are `groups`."""
-        self.scales = []
-        for group in zip(*groups, strict=True):
-            values = np.concatenate([part.values[kept] for part, kept in zip(group, rows, strict=True)])
-            mean, deviation = values.mean(axis=0), values.std(axis=0)
-            scale, used = np.sqrt(deviation**2 + group[0].floor ** 2), deviation > 1e-4
-            standardised = np.clip((values - mean) / scale, -group[0].limit, group[0].limit)[:, used]
-            self.scales.append((mean, scale, used, group[0].weight / max(standardised.var(axis=0).sum(), 1e-9) ** 0.5))
-        fitted = np.concatenate([self._standardised(one)[kept] for one, kept in zip(groups, rows, strict=True)])
-        self.mean = fitted.mean(axis=0)
-        _, axes = np.linalg.eigh(np.cov((fitted - self.mean).T))
-        self.axes = np.ascontiguousarray(axes[:, ::-1][:, :components], dtype=np.float32)
+    A tile has some four thousand targets, so they are computed for `TILES_AT_ONCE` tiles at a time. Memory grows with
+    the `ring_means` only, about 10 KB per tile.
+    """
+
+    def __init__(
+        self, cities: Sequence[list[np.ndarray]], rows: Sequence[np.ndarray], weights: TargetWeights = TargetWeights()
+    ):
+        """Fit on `rows` of each city, whose `ring_means` are `cities`."""
+        self.weights = weights
+        rings = zip(*cities, strict=True)
+        self.totals = [
+            np.sum([mean[own].sum(axis=0) for mean, own in zip(ring, rows, strict=True)], axis=0) for ring in rings
+        ]
+
+        # Standardise: mean and deviation of every target.
+        count, mean, squares = sum(map(len, rows)), np.zeros(()), np.zeros(())
+        for groups in self._groups(cities, rows):
+            values = np.concatenate([group.values for group in groups], axis=1, dtype=np.float64)
+            mean, squares = mean + values.sum(axis=0) / count, squares + (values**2).sum(axis=0) / count
+        variance = np.maximum(squares - np.square(mean), 0)
+        sizes = [group.values.shape[1] for group in groups]
+        floor, limit = (np.repeat([getattr(group, name) for group in groups], sizes) for name in ("floor", "limit"))
+        self.mean, self.used = mean.astype(np.float32), variance > 1e-8
+        self.scale, self.limit = np.sqrt(variance + floor**2).astype(np.float32), limit.astype(np.float32)
+
+        # Weigh the groups, then take the principal components.
+        center, products = np.zeros(()), np.zeros(())
+        for groups in self._groups(cities, rows):
+            values = self._standardised(groups)
+            center, products = center + values.sum(axis=0, dtype=np.float64) / count, products + values.T @ values
+        covariance = products / count - np.outer(center, center)
+        group_of = np.repeat(np.arange(len(groups)), sizes)[self.used]
+        spread = np.bincount(group_of, covariance.diagonal(), minlength=len(groups))
+        factor = (np.array([group.weight for group in groups]) / np.sqrt(np.maximum(spread, 1e-9)))[group_of]
+        last = len(factor) - 1
+        _, axes = linalg.eigh(
+            covariance * np.outer(factor, factor), subset_by_index=(max(0, last + 1 - COMPONENTS), last)
+        )
+        self.axes = (factor[:, None] * axes[:, ::-1]).astype(np.float32)  # of the targets before they are weighted
+        self.center = (center @ self.axes).astype(np.float32)
+
+    def _groups(self, cities: Sequence[list[np.ndarray]], rows: Sequence[np.ndarray]) -> Iterator[list[TargetGroup]]:
+        """The groups of targets of `rows` of each city, some tiles at a time."""
+        for city, own in zip(cities, rows, strict=True):
+            for first in range(0, len(own), TILES_AT_ONCE):
+                part = own[first : first + TILES_AT_ONCE]
+                yield target_groups([mean[part] for mean in city], self.totals, self.weights)
 
     def _standardised(self, groups: list[TargetGroup]) -> np.ndarray:
-        """All targets `(N, n)` of a city's tiles, each group scaled to its weight."""
-        parts = [
-            np.clip((group.values - mean) / scale, -group.limit, group.limit)[:, used] * factor
-            for group, (mean, scale, used, factor) in zip(groups, self.scales, strict=True)
-        ]
-        return np.concatenate(parts, axis=1).astype(np.float32)
+        """The targets `(N, n) float32` that vary, before they are weighted."""
+        values = np.concatenate([group.values for group in groups], axis=1, dtype=np.float32)
+        return np.clip((values - self.mean) / self.scale, -self.limit, self.limit)[:, self.used]
 
-    def of(self, groups: list[TargetGroup]) -> np.ndarray:
-        """The targets `(N, components) float32` of a city's tiles."""
-        return ((self._standardised(groups) - self.mean) @ self.axes).astype(np.float32)
+    def of(self, city: list[np.ndarray]) -> np.ndarray:
+        """The targets `(N, components) float32` of the tiles of a city with the `ring_means` `city`."""
+        parts = self._groups([city], [np.arange(len(city[0]))])
+        return np.concatenate([self._standardised(groups) @ self.axes - self.center for groups in parts])
 
 
 # --- the statistics of whole cities ------------------------------------------------------------------------
@@ -225,12 +258,5 @@ def city_targets(
 ) -> list[np.ndarray]:
     """The targets `(N, components) float32` of every tile of each city, fitted on `rows` of each."""
     means = [ring_means(store, store_statistics(store, cache_dir, num_workers)) for store in stores]
-    kept = [own[~store.blank[own]] for store, own in zip(stores, rows, strict=True)]
-    totals = [
-        np.sum([mean[own].sum(axis=0) for mean, own in zip(ring, kept, strict=True)], axis=0)
-        for ring in zip(*means, strict=True)
-    ]
-    weights = TargetWeights()
-    groups = [target_groups(city, totals, weights) for city in means]
-    targets = Targets(groups, kept)
-    return [targets.of(group) for group in groups]
+    targets = Targets(means, [own[~store.blank[own]] for store, own in zip(stores, rows, strict=True)])
+    return [targets.of(city) for city in means]

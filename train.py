@@ -12,7 +12,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -386,12 +386,11 @@ def start_from_regression(
 
     Without a decoder, only these measures are standardised.
     """
-    sample = [(encoder.features(*inputs), index) for inputs, index in training_sample(batches)]
+    features, index = measured_sample(batches, lambda inputs: encoder.features(*inputs))
     goal = None
     if decoder is not None and targets is not None:
-        wanted = targets[torch.cat([index for _, index in sample])]
-        goal = wanted[:, : decoder.in_features] / decoder.weight.diagonal().clamp(min=1e-6)
-    encoder.start([torch.cat(column) for column in zip(*[features for features, _ in sample], strict=True)], goal)
+        goal = targets[index, : decoder.in_features] / decoder.weight.diagonal().clamp(min=1e-6)
+    encoder.start(features, goal)
 
 
 @torch.no_grad()
@@ -408,25 +407,35 @@ def start_from_weights(
     if decoder is None or targets is None:
         return
     encoder.eval()
-    vectors, wanted = [], []
-    for inputs, index in training_sample(batches):
-        vectors.append(unmapped_vectors(encoder, inputs).float().cpu())
-        wanted.append(targets[index].cpu())
-    x = torch.cat(vectors)
-    x = torch.cat([x, torch.ones(len(x), 1)], dim=1)
-    solution = torch.linalg.lstsq(x, torch.cat(wanted)).solution  # (D + 1, T)
+    (vectors,), index = measured_sample(batches, lambda inputs: [unmapped_vectors(encoder, inputs).float().cpu()])
+    x = torch.cat([vectors, torch.ones(len(vectors), 1)], dim=1)
+    solution = torch.linalg.lstsq(x, targets[index].cpu()).solution  # (D + 1, T)
     decoder.weight.copy_(solution[:-1].T)
     decoder.bias.copy_(solution[-1])
 
 
-def training_sample(batches: TripletDataset) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
-    """The encoder's inputs for `START_SAMPLE` training tiles of each city, and their rows in the targets, in parts."""
-    for dataset, sampler, first_row in zip(batches.datasets, batches.samplers, batches.first_row, strict=True):
-        rows = with_content(dataset.store, sampler.rows, START_SAMPLE)
-        for first in progress(range(0, len(rows), 64), desc="measuring a sample", unit="batch"):
-            part = rows[first : first + 64]
-            inputs = dataset.inputs(dataset.store.tile_xy[part] + 0.5, batches.surroundings)
-            yield inputs, copy_to(part + first_row, batches.device)
+def measured_sample(
+    batches: TripletDataset, measure: Callable[[tuple[Tensor, ...]], list[Tensor]]
+) -> tuple[list[Tensor], Tensor]:
+    """What `measure` finds on `START_SAMPLE` training tiles of each city, and the rows of these tiles in the targets.
+
+    `measure` gets the encoder's inputs for some tiles. Each of its results is gathered in one block of memory: many
+    small ones would break up the memory that is used between them.
+    """
+    cities = list(zip(batches.datasets, batches.samplers, batches.first_row, strict=True))
+    rows = [with_content(dataset.store, sampler.rows, START_SAMPLE) for dataset, sampler, _ in cities]
+    index = np.concatenate([own + first_row for own, (*_, first_row) in zip(rows, cities, strict=True)])
+    gathered: list[Tensor] = []
+    done = 0
+    for own, (dataset, *_) in zip(rows, cities, strict=True):
+        for first in progress(range(0, len(own), 64), desc="measuring a sample", unit="batch"):
+            part = own[first : first + 64]
+            found = measure(dataset.inputs(dataset.store.tile_xy[part] + 0.5, batches.surroundings))
+            gathered = gathered or [some.new_empty(len(index), some.shape[1]) for some in found]
+            for whole, some in zip(gathered, found, strict=True):
+                whole[done : done + len(part)] = some
+            done += len(part)
+    return gathered, copy_to(index, batches.device)
 
 
 def spare_tiles(config: TrainConfig, group: ProcessGroup) -> int:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from scipy import ndimage
 
+import tile_statistics
 from checkpoint import Checkpoint, encoder_state, load_encoder, save_checkpoint
 from conftest import REPO
 from data_loader import TileDataset
@@ -355,3 +356,14 @@ def test_targets_are_equal_for_equal_tiles_and_know_only_the_training_tiles(stor
     variances = first[trained].var(axis=0)
     assert (variances[:-1] >= variances[1:] - 1e-4).all()
     assert np.abs(city_targets([store], [np.arange(len(store))], tmp_path, 1)[0] - first).max() > 0.01
+
+
+def test_targets_do_not_depend_on_how_many_tiles_are_handled_at_once(
+    store: TileStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = np.flatnonzero(~store.blank)  # there are fewer than components: what other tiles have in the last is noise
+    whole = city_targets([store], [rows], tmp_path, 1)[0][rows]
+    monkeypatch.setattr(tile_statistics, "TILES_AT_ONCE", 7)
+    parts = city_targets([store], [rows], tmp_path, 1)[0][rows]
+    distances, expected = parts @ parts.T, whole @ whole.T  # the sign of a component has no meaning
+    assert np.abs(distances - expected).max() < 1e-4 * np.abs(expected).max()
