@@ -22,8 +22,8 @@ PUBLISHED_BYTES_PER_PIXEL = {torch.float32: 1800, torch.bfloat16: 1100}  # at 64
 # The multiscale encoder at 32 to 256 px, in either precision. A CPU skips what is blank.
 MULTISCALE_BYTES_PER_PIXEL = {"cpu": 100, "cuda": 700, "mps": 700}
 SURROUNDINGS_BYTES = 2_500_000  # of a tile's surroundings
-START_BYTES = 700_000_000  # of the regression from which the multiscale encoder starts
-START_CITY_BYTES = 250_000_000  # of its sample of each city
+START_BYTES = 1_000_000_000  # of the regression from which the multiscale encoder starts, measured with 1 and 2 cities
+START_CITY_BYTES = 130_000_000  # of its sample of each city: 6,000 tiles with 5,166 numbers
 CGROUP = Path("/sys/fs/cgroup")
 
 
