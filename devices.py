@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cli import UserError
 
-FREED_MEMORY = 512 << 20
+FREED_MEMORY = 512 << 20  # bytes
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
 
 

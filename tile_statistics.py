@@ -25,7 +25,7 @@ RINGS = (0, 1, 3, 7)  # reach in tiles: the tile itself, then 3 x 3, 7 x 7 and 1
 FIELDS = {"shares": CLASSES, "edges": 1, "outlines": 1, "pieces": 1, "sizes": 9, "eroded": 3, "class_pieces": CLASSES}
 STATISTICS_FORMAT = 1
 COMPONENTS = 256  # principal components of the targets that a vector must tell
-TILES_AT_ONCE = 2048
+TILES_AT_ONCE = 2048  # whose targets are in memory, about 16 KB each
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,11 +174,8 @@ class Targets:
     the `ring_means` only, about 10 KB per tile.
     """
 
-    def __init__(
-        self, cities: Sequence[list[np.ndarray]], rows: Sequence[np.ndarray], weights: TargetWeights = TargetWeights()
-    ):
+    def __init__(self, cities: Sequence[list[np.ndarray]], rows: Sequence[np.ndarray]):
         """Fit on `rows` of each city, whose `ring_means` are `cities`."""
-        self.weights = weights
         rings = zip(*cities, strict=True)
         self.totals = [
             np.sum([mean[own].sum(axis=0) for mean, own in zip(ring, rows, strict=True)], axis=0) for ring in rings
@@ -216,7 +213,7 @@ class Targets:
         for city, own in zip(cities, rows, strict=True):
             for first in range(0, len(own), TILES_AT_ONCE):
                 part = own[first : first + TILES_AT_ONCE]
-                yield target_groups([mean[part] for mean in city], self.totals, self.weights)
+                yield target_groups([mean[part] for mean in city], self.totals, TargetWeights())
 
     def _standardised(self, groups: list[TargetGroup]) -> np.ndarray:
         """The targets `(N, n) float32` that vary, before they are weighted."""
