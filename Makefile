@@ -51,7 +51,8 @@ tensorboard: init ## watch the training at http://localhost:6006
 streamlit: init ## the live app
 	@.venv/bin/streamlit run streamlit_app.py $(ARGS)
 
-bench: init ## print every performance figure of docs/speed.md
+bench: ## print every performance figure of docs/speed.md
+	@./setup.sh browser
 	@$(PYTHON) bench.py $(ARGS)
 
 gpu-check: ## try out this machine's GPU for about 8 minutes; writes docs/gpu/<chip>.md

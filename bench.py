@@ -18,7 +18,7 @@ from bench_network import bench_choices, bench_naive, bench_train
 from bench_setup import Bench, BenchFlags, Figure
 from bench_tiles import bench_loader, bench_memory, bench_pack, bench_render
 from bench_viewers import bench_app, bench_html, bench_project, bench_search
-from cli import DeviceFlags, Parser, add_flags, read_flags, run_main
+from cli import DeviceFlags, Parser, UserError, add_flags, read_flags, run_main
 from devices import pick_device
 
 BENCHES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
@@ -57,9 +57,15 @@ def main() -> None:
         bench = Bench(read_flags(BenchFlags, args), device, Path(scratch))
         if not args.json:
             print(f"{bench.hardware}\n{HEADER}", flush=True)
+        failed = []
         for name in args.names or BENCHES:
-            for figure in BENCHES[name](bench):
-                print(as_text(figure) if not args.json else json.dumps(dataclasses.asdict(figure)), flush=True)
+            try:
+                for figure in BENCHES[name](bench):
+                    print(as_text(figure) if not args.json else json.dumps(dataclasses.asdict(figure)), flush=True)
+            except UserError as error:  # the other figures are wanted all the same
+                failed.append(f"{name}: {error}")
+        if failed:
+            raise UserError("not measured: " + "; ".join(failed))
 
 
 def as_text(figure: Figure) -> str:

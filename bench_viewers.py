@@ -4,10 +4,10 @@ Not a command; `python bench.py search project html app` runs them.
 """
 
 import contextlib
+import importlib.util
 import json
 import os
 import re
-import shutil
 import socket
 import statistics
 import subprocess
@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from bench_setup import HERE, Bench, Figure, processor_name, script, seconds
+from cli import UserError
 from layers import LAYERS
 from projections import ALGORITHMS, TITLES, project
 from similarity import Search, measure, open_search, unit
@@ -100,7 +101,7 @@ def manifold_vectors(count: int, dimension: int = 128) -> np.ndarray:
 
 def bench_html(bench: Bench) -> Iterator[Figure]:
     """The HTML page: its size, first draw and hover in Chromium, against a page with only an empty Plotly plot."""
-    sys.path.insert(0, str(HERE / "tests"))
+    find_browser_tools()
     from plotly.offline import get_plotlyjs
 
     from page_timing import measure
@@ -130,6 +131,7 @@ def html_page(bench: Bench, max_tiles: int) -> Path:
 
 def bench_app(bench: Bench) -> Iterator[Figure]:
     """The live app with warm caches: server start to first plot, and a query's time on the server."""
+    find_browser_tools()
     for tiles in APP_TILES:
         root = bench.whole_city if tiles == APP_TILES[0] else repeated_city(bench, tiles)
         flags = {"tiles_root": root, "model_path": bench.untrained_checkpoint(64), "cache_dir": bench.scratch / "cache"}
@@ -232,6 +234,8 @@ def live_app(script: list) -> Iterator[tuple[str, float]]:
     )
     try:
         while not answers(f"http://localhost:{port}/_stcore/health"):
+            if process.poll() is not None:
+                raise UserError(f"`{' '.join(command)}` ended with exit code {process.returncode}")
             time.sleep(0.05)
         yield f"http://localhost:{port}", time.perf_counter() - started
     finally:
@@ -248,6 +252,13 @@ def answers(url: str) -> bool:
         return False
 
 
+def find_browser_tools() -> None:
+    """Let this process import what the browser tests use. Raises `UserError` where Playwright is not installed."""
+    if importlib.util.find_spec("playwright") is None:
+        raise UserError("measuring a page needs Playwright and Chromium; `./setup.sh browser` installs them")
+    sys.path.insert(0, str(HERE / "tests"))
+
+
 def first_plot(url: str, timeout: int = 60) -> float:
     """Seconds from opening the page until the linked view shows its dots."""
     return browser_seconds(url, ".live-root[data-drawn=true]", timeout=timeout)
@@ -255,15 +266,14 @@ def first_plot(url: str, timeout: int = 60) -> float:
 
 def browser_seconds(url: str, wanted: str, timeout: int = 60) -> float:
     """Seconds from opening a page until `wanted` is on the screen, in a fresh headless Chromium."""
-    sys.path.insert(0, str(HERE / "tests"))
     from playwright.sync_api import sync_playwright
 
+    from make_screenshots import DESKTOP, launch
     from page_timing import PAINTED
 
     with sync_playwright() as playwright:
-        path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--enable-unsafe-swiftshader"])
-        page = browser.new_page(viewport={"width": 1440, "height": 900})
+        browser = launch(playwright, "--no-sandbox", "--enable-unsafe-swiftshader")
+        page = browser.new_page(**DESKTOP)
         page.set_default_timeout(timeout * 1e3)
         page.add_init_script(f"({PAINTED})({json.dumps(wanted)})")
         page.goto(url)

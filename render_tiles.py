@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -150,15 +149,12 @@ def render(config: RenderConfig) -> RenderReport:
         names, needs_names = root / NAMES_FILE, config.force or not (root / NAMES_FILE).exists()
         if report is None:
             with _partial_folder(root) as scratch, start_workers(config.jobs) as pool:
-                # Read the objects, choose the tiles, find what lies on each tile. Names are read beside it.
+                # Read the objects, choose the tiles, find what lies on each tile. A worker reads the names meanwhile.
                 named = pool.submit(read_place_names, extract, box, scratch) if needs_names else None
                 features = read_features(extract, style, box, scratch)
                 area, found_box = choose_area(features, style, box, config.zoom, extract)
                 area = clipped(area, features.boundaries, extract) if config.clip_boundary else area
                 index = build_index(features, style, area)
-                if named is not None:
-                    with contextlib.suppress(BrokenProcessPool):  # drawing says so
-                        save_place_names(names, named.result())
                 # Draw what is missing.
                 missing = missing_tiles(root, area, config.force)
                 manifest: dict[str, Any] = identity | {
@@ -171,6 +167,8 @@ def render(config: RenderConfig) -> RenderReport:
                 _write_manifest(root, manifest | {"complete": False})
                 job = DrawJob(scratch, root, config.zoom, config.tile_px)
                 inked = draw_tiles(job, area, index, missing, pool, config.jobs)
+                if named is not None:
+                    save_place_names(names, named.result())
             if not missing.all():  # what was there before this run
                 inked |= inked_tiles(root, area, config.tile_px)
             # Labels and the manifest.

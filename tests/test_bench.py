@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,8 +13,10 @@ import bench_embedding
 import bench_network
 import bench_setup
 import bench_tiles
+import bench_viewers
 from bench import BENCHES, main
 from bench_setup import Bench, BenchFlags, Figure
+from cli import UserError
 from osm_file import cut_extract
 from render_tiles import SAMPLE_EXTRACT
 from streaming import open_drawing
@@ -49,6 +52,33 @@ def test_figures_are_printed_as_one_table(tiny_tiles, monkeypatch, capsys):
         ends = {len(row[: header.index(name) + len(name)].rstrip()) for row in rows}
         assert ends == {header.index(name) + len(name)}  # every number ends where its column does
     assert rows[-1].startswith("a copy") and rows[-1].endswith("slow")
+
+
+def test_a_part_that_fails_costs_no_other(monkeypatch, capsys):
+    def fails(_bench: Bench):
+        yield Figure("before", 2.0, "s", 1.0, 2.0, "CPU", 7)
+        raise UserError("no /proc here")
+
+    monkeypatch.setattr("sys.argv", ["bench.py", "pack", "loader"])
+    monkeypatch.setitem(BENCHES, "pack", fails)
+    monkeypatch.setitem(BENCHES, "loader", lambda _: iter([Figure("after", 2.0, "s", 1.0, 2.0, "CPU", 7)]))
+    with pytest.raises(UserError, match=r"^not measured: pack: no /proc here$"):
+        main()
+    assert [row.split()[0] for row in capsys.readouterr().out.splitlines()[2:]] == ["before", "after"]
+
+
+@pytest.mark.parametrize("part", ["html", "app"])
+def test_measuring_pages_without_a_browser_names_the_command(part, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "playwright", None)
+    with pytest.raises(UserError, match=r"setup\.sh browser"):
+        next(BENCHES[part](Bench(BenchFlags(), torch.device("cpu"), tmp_path)))
+
+
+def test_a_server_that_does_not_start_ends_the_measurement(tmp_path):
+    broken = tmp_path / "broken.py"
+    broken.write_text("raise SystemExit(3)", encoding="utf-8")
+    with pytest.raises(UserError, match="exit code 3"), bench_viewers.live_app([broken]):
+        pass
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
