@@ -7,6 +7,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Callable, Generator, Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -118,7 +119,7 @@ def bench_naive(bench: Bench, size: int = 256, batch_size: int = 4) -> Iterator[
     plain.network.to(memory_format=torch.contiguous_format)
     naive = DataLoader(NaiveTriplets(bench.store(size), 64), batch_size, num_workers=os.cpu_count() or 1)
     steps = DataLoader(NaiveTriplets(bench.store(size), batch_size * (bench.flags.repeats + 1)), batch_size)
-    naive_batches, first = iter(steps), plain.batches[0]
+    naive_batches, first = iter(steps), next(prefetch(plain.batches))
 
     def load_naively() -> None:
         for tiles in naive:
@@ -126,8 +127,8 @@ def bench_naive(bench: Bench, size: int = 256, batch_size: int = 4) -> Iterator[
         wait(bench.device)
 
     def load() -> None:
-        for step in range(64 // batch_size):
-            run.batches.augmented(run.batches[step])
+        for batch in islice(prefetch(run.batches), 64 // batch_size):
+            run.batches.augmented(batch)
         wait(bench.device)
 
     yield bench.compare(
@@ -140,7 +141,7 @@ def bench_naive(bench: Bench, size: int = 256, batch_size: int = 4) -> Iterator[
         wait(bench.device)
 
     def step_ours() -> None:
-        batch = run.batches[1]
+        batch = next(prefetch(run.batches, first_step=1))
         train_step(run, batch, run.batches.augmented(batch))
         wait(bench.device)
 
@@ -226,7 +227,7 @@ def choices_of(bench: Bench, preset: str, size: int, batch_size: int, steps: int
         bf16, fp32 = new_run(precision="bf16"), new_run(precision="fp32")
         yield compared("bf16", steps_of(bench, steps, bf16), steps_of(bench, steps, fp32))
         plain = new_run()
-        plain.optimizer = torch.optim.AdamW(plain.optimizer.param_groups[0]["params"], fused=False)
+        plain.optimizer = torch.optim.AdamW(plain.optimizer.param_groups[0]["params"])
         yield compared("fused AdamW", steps_of(bench, steps, usual), steps_of(bench, steps, plain))
         if device.type == "cuda":
             yield compared("TF32, float32", steps_of(bench, steps, fp32, tf32), steps_of(bench, steps, fp32))
@@ -248,7 +249,7 @@ def steps_of(
     bench: Bench, steps: int, run: Run, setting: Setting = contextlib.nullcontext, contiguous: bool = False
 ) -> Callable[[], None]:
     """A function that takes `steps` training steps of `run`, under `setting`, on one batch that is already loaded."""
-    batch = run.batches[0]
+    batch = next(prefetch(run.batches))
     inputs = run.batches.augmented(batch)
 
     def work() -> None:

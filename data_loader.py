@@ -76,6 +76,7 @@ class AugmentFlags:
 # A gather on the device holds this many bytes for each byte of the windows that it cuts (two int64 indices and more).
 WINDOW_GATHER_OVERHEAD = 25
 WINDOW_GATHER_CHUNK = 1 << 24  # bytes of windows that are cut at a time, which bounds that memory
+PLANES_COPIED = 4096  # at a time, when the device is to hold all of them
 
 
 class TileDataset(Dataset):
@@ -92,7 +93,10 @@ class TileDataset(Dataset):
             resident = self.device.type == "cuda" and store.planes.nbytes < 0.5 * torch.cuda.mem_get_info(device)[0]
         self.resident = resident
         if self.resident:
-            self.planes = torch.from_numpy(np.array(store.planes)).to(device)
+            self.planes = torch.empty(store.planes.shape, dtype=torch.uint8, device=device)
+            for first in range(0, len(self.planes), PLANES_COPIED):  # the host never holds all of them
+                part = slice(first, first + PLANES_COPIED)
+                self.planes[part] = torch.from_numpy(np.array(store.planes[part]))
             self.plane_of = self._plane_of
             self.table = torch.from_numpy(store.grid.table.copy()).to(device).long()
             self.origin = torch.from_numpy(store.grid.origin).to(device)
@@ -208,11 +212,15 @@ class TileDataset(Dataset):
 
 
 def copy_to(array: np.ndarray | Tensor, device: torch.device) -> Tensor:
-    """Copy an array to `device`; a GPU copies it from pinned memory while the host goes on."""
+    """Copy an array to `device`; CUDA copies it from pinned memory while the host goes on.
+
+    On MPS the host waits: PyTorch before 2.13 frees the array before it is copied
+    (https://github.com/pytorch/pytorch/issues/139550).
+    """
     tensor = torch.as_tensor(array)
     if device.type == "cuda":
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def window_gather(
@@ -483,7 +491,10 @@ def prefetch(dataset: TripletDataset, first_step: int = 0, num_threads: int = 0)
     if not num_threads:
         for step in range(first_step, len(dataset)):
             started = time.perf_counter()
-            yield dataclasses.replace(dataset[step], waited=time.perf_counter() - started)
+            batch = dataset[step]
+            batch.waited = time.perf_counter() - started
+            await_batch(batch)
+            yield batch
         return
     steps = iter(range(first_step, len(dataset)))
     pending: deque[Future[Batch]] = deque()
@@ -495,15 +506,20 @@ def prefetch(dataset: TripletDataset, first_step: int = 0, num_threads: int = 0)
                 started = time.perf_counter()
                 batch = pending.popleft().result()
                 batch.waited = time.perf_counter() - started
-                if batch.ready is not None:  # the step that follows waits for the data, the host does not
-                    stream = torch.cuda.current_stream(batch.tile_xy.device)
-                    stream.wait_event(batch.ready)
-                    for tensor in (*batch.inputs, batch.tile_xy, batch.index):
-                        tensor.record_stream(stream)
+                await_batch(batch)
                 yield batch
         finally:
             for future in pending:
                 future.cancel()
+
+
+def await_batch(batch: Batch) -> None:
+    """Let what follows on a GPU wait until a batch from `TripletDataset` is there; the host does not wait."""
+    if batch.ready is not None:
+        stream = torch.cuda.current_stream(batch.tile_xy.device)
+        stream.wait_event(batch.ready)
+        for tensor in (*batch.inputs, batch.tile_xy, batch.index):
+            tensor.record_stream(stream)
 
 
 def augment(

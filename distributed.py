@@ -104,13 +104,18 @@ class ProcessGroup:
 def init_distributed(device: str) -> Iterator[ProcessGroup]:
     """Join the processes that `torchrun` started, and leave them at the end; `device` is a `--device` flag.
 
-    Each process on a machine takes a GPU of its own.
+    Each process on a machine takes a GPU of its own. On MPS several processes cannot exchange tensors: they take the
+    CPU, or raise `UserError` if MPS was asked for.
     """
     size, chosen = int(os.environ.get("WORLD_SIZE", "1")), pick_device(device)
     if size == 1:
         yield ProcessGroup(chosen)
         return
     backend, device_id = "gloo", None
+    if chosen.type == "mps":
+        if device == "mps":
+            raise UserError("torchrun cannot train on MPS; run `python train.py`, or pass --device cpu")
+        chosen = torch.device("cpu")
     if chosen.type == "cuda":
         local_rank, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if local_rank >= gpus:

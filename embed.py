@@ -106,6 +106,8 @@ def main() -> int | None:
     add_flags(parser, QueryFlags)
     args = parser.parse_args()
     if args.extract is not None and "://" in args.extract:
+        if args.source is not None:
+            raise UserError(f"both {args.extract} and --source {args.source} are given; name one extract")
         args.extract, args.source = None, args.extract
     what, query, dataset = (read_flags(flags, args) for flags in (WhatFlags, QueryFlags, DatasetFlags))
     if query.query is None:
@@ -121,6 +123,10 @@ def main() -> int | None:
     if query.query is not None:
         if args.extract is not None:
             raise UserError("--query searches in files that this command wrote; name one with --from, and no extract")
+        refuse_ignored(what, ["points", "areas", "h3", "map"], "embedding; leave --query out")
+        refuse_ignored(read_flags(RenderConfig, args), ["city", "source"], "embedding; leave --query out")
+        if args.output is not None or wants_dataset(args):
+            raise UserError("-o and --engine can only be given for embedding; leave --query out")
         answer_query(query, parse_box(args.bbox) if args.bbox else None)
         return None
     if what.map and (what.points or what.areas or what.h3 is not None):

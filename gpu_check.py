@@ -163,16 +163,18 @@ def check_preset(check: Check, preset: str) -> Measured:
         outcome = train(training_config(check, preset, batch, max_samples=batch * steps, epochs=2))
         peak = peak_memory(device)
         release(device)
+
+        # The city's vectors: how fast.
+        rate = outcome.metrics["tiles_per_second"]
+        count = int(EMBED_S * FORWARD_SPEED * rate / (2 * bench.flags.repeats + 2))
+        encoder, _ = load_encoder(outcome.last, device)
+        figures.append(embed_figure(bench, preset, encoder, bench.store(check.tile_size), max(64, count)))
+        release(device)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         raise WorkError(f"out of memory with batches of {batch}; pass --batch_size {max(1, batch // 2)}") from error
 
-    # The city's vectors: how fast, and how good.
-    rate = outcome.metrics["tiles_per_second"]
-    count = int(EMBED_S * FORWARD_SPEED * rate / (2 * bench.flags.repeats + 2))
-    encoder, _ = load_encoder(outcome.last, device)
-    figures.append(embed_figure(bench, preset, encoder, bench.store(check.tile_size), max(64, count)))
     return Measured(
         preset=preset,
         batch_size=batch,
@@ -238,12 +240,16 @@ def quality(check: Check, checkpoint: Path) -> dict[str, float]:
 
 
 def check_choices(check: Check, measured: list[Measured], until: float) -> Iterator[Figure]:
-    """The choices that should make a step fast, measured for both presets while there is time."""
+    """The choices that should make a step fast, measured for both presets while there is time and memory."""
     for one in measured:
         figures = choices_of(check.bench, one.preset, check.tile_size, one.batch_size, check.steps_at_once)
-        with contextlib.closing(figures):
-            while time.monotonic() < until and (figure := next(figures, None)) is not None:
-                yield figure
+        try:
+            with contextlib.closing(figures):
+                while time.monotonic() < until and (figure := next(figures, None)) is not None:
+                    yield figure
+        except (MemoryError, RuntimeError) as error:  # several networks are trained side by side
+            if not is_out_of_memory(error):
+                raise
         release(check.bench.device)
 
 
@@ -271,7 +277,11 @@ def page(check: Check, tests: str, measured: list[Measured], choices: list[Figur
     for name in dict.fromkeys(name for one in measured for name in one.quality):
         lines.append(row(name, *[f"{one.quality.get(name, math.nan):.3f}" for one in measured]))
     if not choices:
-        return [*lines, "", "The choices that should make a training step fast were not measured: no time was left."]
+        return [
+            *lines,
+            "",
+            "The choices that should make a training step fast were not measured: no time or memory was left.",
+        ]
     lines += ["", "Choices that should make a training step fast. Below 1 they do.", ""]
     lines += [row("choice", "time, with it / without it", ""), row("---", "---", "---")]
     return lines + [row(figure.name, f"{figure.ratio:.2f}", figure.note) for figure in choices]

@@ -37,7 +37,7 @@ class Embedder:
     """An encoder and the tiles of a store on one device, ready to compute vectors.
 
     The tiles are copied to the device once if they fit, and the encoder is prepared once, for the life of this object.
-    `device` moves the encoder; without it the tiles go where the encoder is.
+    `device` moves the encoder; without it the tiles go where the encoder is. `resident` is that of `TileDataset`.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class Embedder:
         store: TileStore,
         device: torch.device | str | None = None,
         batch_size: int | None = None,
+        resident: bool | None = None,
     ):
         if device is not None:
             encoder.to(device)
@@ -54,7 +55,7 @@ class Embedder:
         self.device = next(encoder.parameters()).device
         pixels = BATCH_PIXELS[self.device.type] * (SMALL_MAPS if encoder.uses_surroundings else 1)
         self.batch_size = batch_size or max(1, pixels // store.tile_size**2)
-        self.tiles = TileDataset(store, self.device)
+        self.tiles = TileDataset(store, self.device, resident)
         self.network = fast_forward(encoder)
 
     def embed_tiles(self, rows: np.ndarray) -> np.ndarray:
@@ -241,14 +242,31 @@ class Embedder:
     ) -> Iterator[np.ndarray]:
         """The vectors of `batches`, one after the other; `load` gives the inputs of `network` for a batch.
 
-        The default is the encoder's network.
-
-        Beside a GPU, a thread loads the next batch while the network runs. Results are copied back one batch late,
-        because a copy waits for the GPU, which by then already works on the next batch.
+        The default is the encoder's network. On a GPU, results are copied back one batch late, because a copy waits for
+        the GPU, which by then already works on the next batch.
         """
-        network, previous = network or self.network, None
-        if self.device.type == "cpu":  # a thread would take a core from the network
+        network = network or self.network
+        if self.device.type == "cpu":
             yield from (network(*load(batch)).numpy() for batch in batches)
+            return
+        previous = None
+        for inputs in self._loaded(load, batches):
+            current = network(*inputs)
+            if previous is not None:
+                yield previous.cpu().numpy()
+            previous = current
+        if previous is not None:
+            yield previous.cpu().numpy()
+
+    def _loaded(
+        self, load: Callable[[np.ndarray], tuple[Any, ...]], batches: Iterable[np.ndarray]
+    ) -> Iterator[tuple[Any, ...]]:
+        """The inputs of each batch. Beside CUDA, a thread loads the next ones while the network runs.
+
+        MPS crashes when several threads use it (https://github.com/pytorch/pytorch/issues/197805).
+        """
+        if self.device.type != "cuda":
+            yield from map(load, batches)
             return
         with ThreadPoolExecutor(1) as pool:
             futures = (pool.submit(load, batch) for batch in batches)
@@ -256,12 +274,7 @@ class Embedder:
             while loading is not None:
                 inputs = loading.result()
                 loading = next(futures, None)
-                current = network(*inputs)
-                if previous is not None:
-                    yield previous.cpu().numpy()
-                previous = current
-        if previous is not None:
-            yield previous.cpu().numpy()
+                yield inputs
 
     def _joined(self, batches: Iterable[np.ndarray]) -> np.ndarray:
         return np.concatenate([np.empty((0, self.dimension), np.float32), *batches])

@@ -82,6 +82,14 @@ def free_memory(device: torch.device) -> int:
     return max(0, min(free))
 
 
+def tiles_fit(tile_bytes: int, config: TrainConfig, group: ProcessGroup) -> bool:
+    """Whether a GPU can hold the tiles of all cities besides what a step needs; they take at most half of it."""
+    if group.device.type != "cuda":
+        return False
+    free = free_memory(group.device)
+    return tile_bytes < min(free // 2, free - memory_need(config, group))
+
+
 def peak_memory(device: torch.device) -> int:
     """The most bytes that tensors held on a GPU since `reset_peak_memory`; on MPS what they hold now.
 
@@ -106,7 +114,7 @@ def reset_peak_memory(device: torch.device) -> None:
 def is_out_of_memory(error: Exception) -> bool:
     """Whether an error means that the memory of the device or of the system did not suffice."""
     return not isinstance(error, RuntimeError) or any(
-        text in str(error) for text in ("out of memory", "can't allocate memory", "not enough memory")
+        text in str(error) for text in ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
     )
 
 

@@ -51,8 +51,9 @@ class Encoder(nn.Module):
         return self.unit_vectors(self.blocks(network_input(tiles) if tiles.dtype == torch.uint8 else tiles))
 
     def unit_vectors(self, features: Tensor) -> Tensor:
-        """The vectors that the head reads from the blocks' output `(B, 512, S / 32, S / 32)`."""
-        return F.normalize(self.head(features).to(self.head[-1].weight.dtype), dim=1)
+        """The vectors that the head reads, in its own precision, from the blocks' output `(B, 512, S / 32, S / 32)`."""
+        with torch.autocast(features.device.type, enabled=False):  # bfloat16 would blur distances of near neighbours
+            return F.normalize(self.head(features.to(next(self.head.parameters()).dtype)), dim=1)
 
 
 AnyEncoder = Encoder | MultiscaleEncoder

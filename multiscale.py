@@ -26,6 +26,7 @@ SHAPE_FEATURES = 6 * len(RADII) + 2  # sizes and shapes of what is drawn in one 
 PLANE_FEATURES = 2 * (THRESHOLDS + sum(PLANE_WIDTHS)) + SHAPE_FEATURES  # numbers that describe one layer of a tile
 SCALE_FEATURES = 256  # numbers per scale that the head reads
 HIDDEN = 384
+GPU_PLANES_AT_ONCE = 2048  # without gradients, so that 256 px need about 4 GB
 PLANES_AT_ONCE = 16  # of the tile, for each thread of a CPU: their activations stay in the processor's cache
 ZONES = 3  # of a window: the middle, the ring around it, and the rest
 DEVIATION_FLOOR, DEVIATION_LIMIT = 0.02, 10.0  # of standardised features
@@ -327,8 +328,11 @@ class MultiscaleEncoder(nn.Module):
 
     def plane_features(self, planes: Tensor, layer: Tensor) -> Tensor:
         """Features `(M, 304)` of `planes (M, S, S) uint8` of the layers `layer (M,)`."""
-        count = PLANES_AT_ONCE * torch.get_num_threads()
-        parts = planes.split(count) if planes.device.type == "cpu" else [planes]
+        on_cpu = planes.device.type == "cpu"
+        if not (on_cpu or torch.is_grad_enabled()) and len(planes) > GPU_PLANES_AT_ONCE:
+            chunks = zip(planes.split(GPU_PLANES_AT_ONCE), layer.split(GPU_PLANES_AT_ONCE), strict=True)
+            return torch.cat([self.plane_features(*part) for part in chunks])
+        parts = planes.split(PLANES_AT_ONCE * torch.get_num_threads()) if on_cpu else [planes]
         trunk = [torch.cat([shape_features(part), self.plane_trunk(part)], dim=1) for part in parts]
         return torch.cat([self.histogram(planes, layer), torch.cat(trunk)], dim=1)
 

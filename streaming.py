@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from cache_files import load_cache, load_intact, save_cache
 from checkpoint import Checkpoint, build_encoder, load_checkpoint, save_checkpoint
 from cli import UserError
-from data_loader import TileDataset, copy_to
+from data_loader import copy_to
 from devices import pick_device
 from embeddings import City, tile_contents, with_facts
 from files import digest, file_digest
@@ -156,6 +156,13 @@ class DrawnTiles(TileStore):
     def verify(self, rows: np.ndarray) -> np.ndarray:
         return np.ones(len(rows), dtype=bool)
 
+    @cached_property
+    @override
+    def unwrapped_xy(self) -> np.ndarray:
+        """Those of the area: the tiles of a block cannot tell that others lie across 180 degrees."""
+        drawn: Any = self.planes
+        return drawn.area.unwrapped_xy
+
 
 class DrawnEmbedder(Embedder):
     """An encoder over `DrawnTiles`; it uses what the pass over the tiles has computed, and draws the rest again.
@@ -167,8 +174,7 @@ class DrawnEmbedder(Embedder):
     def __init__(self, encoder: nn.Module, store: DrawnTiles, found: np.ndarray, known: np.ndarray):
         cpu = next(encoder.parameters()).device.type == "cpu"
         at_once = METATILE**2 if isinstance(encoder, MultiscaleEncoder) else TILES_AT_ONCE
-        super().__init__(encoder, store, batch_size=at_once if cpu else None)
-        self.tiles = TileDataset(store, self.device, resident=False)
+        super().__init__(encoder, store, batch_size=at_once if cpu else None, resident=False)
         self.found, self.known = found, known
 
     @override

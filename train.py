@@ -28,7 +28,7 @@ from data_loader import Batch, TileDataset, TripletDataset, TripletSampler, copy
 from devices import keep_freed_memory
 from distributed import ProcessGroup, distribute, init_distributed
 from files import atomic_path, atomic_write
-from memory import free_memory, is_out_of_memory, memory_advice, memory_need
+from memory import free_memory, is_out_of_memory, memory_advice, memory_need, tiles_fit
 from model import AnyEncoder, TripletTerms, batch_loss, build_network
 from multiscale import MultiscaleEncoder, ridge_solution
 from progress_bars import progress, progress_listener, warn
@@ -147,6 +147,7 @@ def train(config: TrainConfig) -> Outcome:
         try:
             with progress_listener(lambda *_: stop.raise_if_requested()):  # also while tiles are packed
                 run = build_run(config, group)  # data, network, optimiser
+            free -= sum(dataset.store.planes.nbytes for dataset in run.batches.datasets if dataset.resident)
             with contextlib.closing(run.recorder):
                 metrics = fit(run, stop)
         except (MemoryError, RuntimeError) as error:
@@ -167,6 +168,7 @@ def fit(run: Run, stop: StopSignal) -> dict[str, float]:
     metrics: dict[str, float] = {}
     vectors: list[Tensor] = []  # of each city's held-out tiles, after the latest epoch
     began, began_at, announced = time.perf_counter(), state.step, False
+    warm = run.group.device.type == "cpu"
     for epoch in range(state.epoch, config.fit.epochs):
         batches.set_epoch(epoch)
         started, waited, first_step = time.perf_counter(), 0.0, state.step_in_epoch
@@ -185,10 +187,13 @@ def fit(run: Run, stop: StopSignal) -> dict[str, float]:
                     step_metrics = dict(zip(LOGGED, values.tolist(), strict=False))
                     step_metrics["lr"] = run.learning_rate(state.step - 1)
                     run.recorder.log("step", state.step, step_metrics, epoch=epoch)
+                stop_if_requested(run, stop)
                 if state.step % run.check_every == 0:
                     check_losses(run)
-                    stop_if_requested(run, stop)
-                    announced = announced or announce_duration(run, state.step - began_at, time.perf_counter() - began)
+                    if not warm:  # the first steps on a GPU choose and compile what the others use
+                        began, began_at, warm = time.perf_counter(), state.step, True
+                    elif not announced:
+                        announced = announce_duration(run, state.step - began_at, time.perf_counter() - began)
         check_losses(run)
         seconds = time.perf_counter() - started
         *sums, count = state.sums.tolist()
@@ -306,8 +311,9 @@ def build_run(config: TrainConfig, group: ProcessGroup) -> Run:
     if device.type == "cpu" and memory_need(config, group) > (free := free_memory(device)):
         raise WorkError(memory_advice(config, group, free))  # otherwise the system would kill the process
     split = [split_city(store, config) for store in stores]
+    resident = tiles_fit(sum(store.planes.nbytes for store in stores), config, group)
     batches = TripletDataset(
-        [TileDataset(store, device) for store in stores],
+        [TileDataset(store, device, resident) for store in stores],
         config.sample,
         config.augment,
         rows=[train_rows for train_rows, _ in split],
@@ -688,6 +694,7 @@ def stop_if_requested(run: Run, stop: StopSignal) -> None:
     if not signum:
         return
     stop.signum = signum
+    check_losses(run)
     if run.group.is_main_process:
         save(run, {})
         last = run.config.run.output_dir / LAST

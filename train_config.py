@@ -178,8 +178,12 @@ def _paths(value: str | Path | list) -> list[Path]:
 
 
 def loader_threads(config: TrainConfig, device: torch.device) -> int:
-    """Threads that load batches ahead of the steps. On a CPU there are none: they would take cores from the steps."""
-    return 0 if device.type == "cpu" else config.packing.num_workers
+    """Threads that load batches ahead of the steps.
+
+    On a CPU there are none, as they would take cores from the steps; on MPS there are none, as it crashes when several
+    threads use it (https://github.com/pytorch/pytorch/issues/197805).
+    """
+    return config.packing.num_workers if device.type == "cuda" else 0
 
 
 def network_dtype(config: TrainConfig, device: torch.device) -> torch.dtype:
@@ -230,7 +234,7 @@ def resumed_config(resume: str, **given: Any) -> TrainConfig:
         raise UserError(
             f"{resume} has settings that this version does not know: {', '.join(sorted(unknown))}; use a later version"
         )
-    asked = make_config(**given).flat()
+    asked = make_config(**(saved | PRESETS[given.get("preset", FitFlags.preset)] | given)).flat()
     fixed = (set(given) | set(PRESETS[given.get("preset", "spec")])) - FREE_ON_RESUME
     wrong = [
         f"--{name} {asked[name]} (the checkpoint has {saved[name]})" for name in fixed if asked[name] != saved[name]

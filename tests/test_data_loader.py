@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+import data_loader
 from cli import UserError
 from data_loader import AugmentFlags, SampleFlags, TileDataset, TripletDataset, TripletSampler, augment, window_gather
 from layers import LAYERS
@@ -99,6 +100,12 @@ def test_surroundings_show_what_a_picture_of_the_whole_city_shows(store: TileSto
         for window, centre in zip(windows.numpy(), centres, strict=True):
             np.testing.assert_array_equal(window, naive_surroundings(city, centre, edge))
     assert 0 < (windows[:, -1] == 0).float().mean() < 1  # in a small city, part of every far window is missing
+
+
+def test_tiles_reach_the_device_in_parts(store: TileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data_loader, "PLANES_COPIED", 7)
+    assert len(store.planes) > 14
+    np.testing.assert_array_equal(TileDataset(store, resident=True).planes.numpy(), store.planes)
 
 
 @pytest.mark.parametrize("resident", [False, True])

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import geopandas
 import numpy as np
@@ -20,6 +21,7 @@ import shapely
 import torch
 
 import embed
+import inference
 import streaming
 import tile_images
 from area_vectors import area_means, tiles_within
@@ -33,6 +35,8 @@ from layers import LAYERS
 from osm_file import cut_extract
 from render_tiles import SAMPLE_EXTRACT, RenderConfig, parse_box, render
 from similarity import shared_layers
+from tile_area import TileArea
+from tile_facts import ZONES, compass_zones
 from tile_grid import area_bounds, latlon_of_tile, tile_of_latlon
 from tile_workers import start_workers
 
@@ -91,6 +95,42 @@ def test_vectors_and_facts_are_those_of_the_png_route(ground, from_pngs, tmp_pat
     assert found.key == expected.key and len(found) == 56 and found.vectors.std(axis=0).min() > 1e-4
     for fact in ("tile_xy", "dominant_layer", "zone", "density", "blank", "layer_intensity", "content"):
         np.testing.assert_array_equal(getattr(found, fact), getattr(expected, fact), err_msg=fact)
+
+
+@pytest.mark.parametrize("name", ["multiscale", "loc2vec"])
+def test_no_device_is_to_hold_tiles_that_are_drawn_when_they_are_asked_for(ground, tmp_path, monkeypatch, name):
+    """They count as 0 bytes, which fit into any GPU."""
+    real, asked = inference.TileDataset, []
+
+    def dataset(store, device, resident=None):
+        asked.append(resident)
+        return real(store, device, resident)
+
+    monkeypatch.setattr(inference, "TileDataset", dataset)
+    streamed(ground, name, tmp_path)
+    assert asked and not any(resident is not False for resident in asked)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", ["multiscale", "loc2vec"])
+def test_a_gpu_embeds_what_is_drawn(ground, tmp_path, name):
+    with start_workers(1, streaming.PRELOAD) as pool:
+        drawing = streaming.open_drawing(ground / "city.osm.pbf", parse_box(BOX), 17, tmp_path)
+        city = streaming.embed_city(drawing, load_checkpoint(ground / f"{name}.pth"), pool, 1, device="cuda")
+        expected = streamed(ground, name, tmp_path / "cpu").embeddings.vectors
+    assert (city.embeddings.vectors * expected).sum(axis=1).min() > 0.999
+
+
+def test_a_block_beyond_180_degrees_knows_where_it_is_in_the_whole_area(tmp_path):
+    around = 1 << 17
+    block = TileArea(17, around + 2, 40_000, np.ones((4, 4), dtype=bool))
+    like = SimpleNamespace(tile_size=64, shrink="mean")
+    plane_of, none = np.zeros((16, len(LAYERS)), np.int32), np.zeros(0)
+    tiles = streaming.DrawnTiles.of(tmp_path, block, None, like, plane_of, {}, none, none)
+    assert tiles.tile_xy[:, 0].max() == 5 and tiles.unwrapped_xy[:, 0].min() == around + 2
+    corners = np.array([(around - 8, 39_998), (around + 7, 40_005)])  # of an area whose east is this block
+    assert all("east" in ZONES[zone].lower() for zone in compass_zones(tiles.unwrapped_xy, corners))
 
 
 def test_some_tiles_have_the_vectors_that_they_have_among_all(ground, from_pngs, tmp_path):
@@ -350,6 +390,13 @@ WRONG_USE = {
     "and for a dataset": (["CITY", "-o", "city/", "--device", ABSENT], f"--device {ABSENT} is not available"),
     "its own input": (["CITY", "--points", "own.csv", "-o", "own.csv"], "is the file that is read"),
     "no checkpoint": (["CITY", "--model_path", "absent.pth"], "no checkpoint at absent.pth"),
+    "a query and a table": (
+        ["--query", "1,2", "--from", "a.parquet", "--points", "b.csv"],
+        "--points can only be given for",
+    ),
+    "a query and a city": (["--query", "1,2", "--from", "a.parquet", "--city", "kyiv"], "--city can only be given for"),
+    "a query and an output": (["--query", "1,2", "--from", "a.parquet", "-o", "b.csv"], "-o and --engine can only be"),
+    "an address and a source": (["https://a/b.osm.pbf", "--source", "c.osm.pbf"], "name one extract"),
     "a query without a file": (["--query", "1,2"], "--from"),
     "a query in nothing": (["--query", "1,2", "--from", "absent.parquet"], "nothing at absent.parquet"),
     "a query in another file": (["--query", "1,2", "--from", "other.parquet"], "has no column"),

@@ -14,9 +14,9 @@ import subprocess
 import sys
 import threading
 import time
-from functools import partialmethod
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,6 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import data_loader
+import distributed
 import memory
 import train
 import train_config
@@ -569,6 +570,66 @@ def test_a_run_says_how_long_it_takes_and_what_is_faster_on_a_cpu(small, monkeyp
     assert [train.duration(s) for s in (45, 700, 9000, 400_000)] == ["45 s", "12 min", "2.5 h", "4.6 days"]
 
 
+def test_the_estimate_leaves_out_the_first_steps_of_a_gpu(small, monkeypatch):
+    """They compile and choose kernels."""
+    monkeypatch.setattr(train.Run, "check_every", property(lambda _: 2))
+    run, told = build_run(small(), CPU), []
+    run.group = SimpleNamespace(**vars(run.group) | {"device": torch.device("cuda"), "is_main_process": False})
+    monkeypatch.setattr(train, "train_step", lambda run, *_: torch.ones_like(run.state.sums))
+    monkeypatch.setattr(train, "stop_if_requested", lambda *_: None)
+    monkeypatch.setattr(train, "announce_duration", lambda _, steps, __: told.append(steps))
+    run.group.barrier = lambda: None
+    train.fit(run, StopSignal())
+    run.recorder.close()
+    assert told == [2, 4]
+
+
+def test_a_stop_is_noticed_in_every_step_where_losses_are_looked_at_rarely(small, monkeypatch):
+    monkeypatch.setattr(train.Run, "check_every", property(lambda _: 16))
+    run, stop, real = build_run(small(), CPU), StopSignal(), train.train_step
+
+    def step(*args):
+        stop.signum = signal.SIGTERM if run.state.step == 2 else None
+        return real(*args)
+
+    monkeypatch.setattr(train, "train_step", step)
+    with pytest.raises(StopRequested):
+        train.fit(run, stop)
+    run.recorder.close()
+    assert load_checkpoint("checkpoints/last.pth").train_state["step"] == 3 and not run.unchecked
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_every_batch_is_awaited_before_a_step_uses_it(small, monkeypatch, threads):
+    run, awaited = build_run(small(), CPU), []
+    monkeypatch.setattr(data_loader, "await_batch", lambda batch: awaited.append(batch.step))
+    for batch in prefetch(run.batches, num_threads=threads):
+        assert awaited[-1] == batch.step
+    run.recorder.close()
+    assert awaited == list(range(len(run.batches)))
+
+
+def test_a_gpu_holds_the_tiles_of_all_cities_if_a_step_fits_beside_them(small, monkeypatch):
+    config, group = small(), ProcessGroup(torch.device("cuda"))
+    need = memory_need(config, group)
+    monkeypatch.setattr(memory, "free_memory", lambda _: 3 * need)
+    assert memory.tiles_fit(need, config, group) and not memory.tiles_fit(2 * need, config, group)
+    monkeypatch.setattr(memory, "free_memory", lambda _: need + 100)
+    assert not memory.tiles_fit(100, config, group) and memory.tiles_fit(99, config, group)
+    assert not memory.tiles_fit(0, config, CPU)
+
+
+def test_the_head_of_the_published_network_is_float32_in_mixed_precision(small):
+    run, seen = build_run(small(precision="bf16"), CPU), []
+    for module in run.encoder.modules():
+        if isinstance(module, torch.nn.Linear | torch.nn.Conv2d):
+            module.register_forward_hook(lambda module, _, out: seen.append((type(module).__name__, out.dtype)))
+    batch = next(prefetch(run.batches))
+    train_step(run, batch, run.batches.augmented(batch))
+    run.recorder.close()
+    assert {("Linear", torch.float32), ("Conv2d", torch.bfloat16)} == set(seen)
+
+
 def test_short_epochs_validate_on_fewer_triplets(small):
     """Validation takes an eighth of an epoch; a triplet is up to three tiles, a forward pass a third of a step."""
     for max_samples, expected in ((24, 20), (400, 150), (40_000, 1000)):
@@ -656,6 +717,14 @@ def test_contradicting_flags_are_named(finished):
     assert "--lr 0.1 (the checkpoint has 0.001)" in text and "--embedding_dim 64 (the checkpoint has 16)" in text
     assert "batch_size" not in text and "epochs" not in text
     assert parse_config(["--resume", path, "--num_workers", "0", "--save-every", "3"]).run.save_every == 3
+
+
+def test_settings_that_belong_together_may_be_given_one_by_one_with_resume(small):
+    train.train(small(loss_type="reconstruction", reconstruction_weight=1.0, preset="recommended", epochs=1))
+    config = parse_config(["--resume", "checkpoints/last.pth", "--epochs", "1", "--loss_type", "reconstruction"])
+    assert config.loss.loss_type == "reconstruction" and config.fit.epochs == 2
+    with pytest.raises(UserError, match=r"--loss_type ntxent .the checkpoint has reconstruction"):
+        parse_config(["--resume", "checkpoints/last.pth", "--loss_type", "ntxent"])
 
 
 def test_resume_refuses_other_tiles_damage_and_mere_encoders(small, finished, tiny_checkpoint, tmp_path):
@@ -1012,10 +1081,35 @@ def test_tiles_that_the_device_holds_train_to_the_same_bits(small, monkeypatch, 
     """As on a GPU into whose memory the store fits; the windows are then cut by one gather on the device."""
     train.train(small(output_dir="host", **recipe))
     real, gathered = data_loader.window_gather, []
-    monkeypatch.setattr(TileDataset, "__init__", partialmethod(TileDataset.__init__, resident=True))
+    monkeypatch.setattr(train, "tiles_fit", lambda *_: True)
     monkeypatch.setattr(data_loader, "window_gather", lambda *args: gathered.append(1) or real(*args))
     train.train(small(output_dir="device", **recipe))
     assert gathered and same_state("host/last.pth", "device/last.pth")
+
+
+@pytest.mark.parametrize(
+    ("text", "is_memory"),
+    [
+        ("CUDA out of memory. Tried to allocate 2 GiB", True),
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", True),
+        ("mat1 and mat2 shapes cannot be multiplied", False),
+    ],
+)
+def test_errors_that_mean_a_full_memory(text, is_memory):
+    assert memory.is_out_of_memory(RuntimeError(text)) == is_memory
+
+
+def test_several_processes_do_not_train_on_mps(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(distributed, "pick_device", lambda _: torch.device("mps"))
+    joined = []
+    monkeypatch.setattr(distributed.dist, "init_process_group", lambda backend, **_: joined.append(backend))
+    monkeypatch.setattr(distributed.dist, "get_rank", lambda: 1)
+    monkeypatch.setattr(distributed.dist, "destroy_process_group", lambda: None)
+    with distributed.init_distributed("auto") as group:
+        assert group.device.type == "cpu" and joined == ["gloo"]
+    with pytest.raises(UserError, match="torchrun cannot train on MPS"), distributed.init_distributed("mps"):
+        pass
 
 
 def test_float32_is_not_rounded_to_tf32_on_cuda(monkeypatch):
@@ -1045,6 +1139,17 @@ def test_cuda_trains_and_its_checkpoint_goes_on_on_the_cpu(small, monkeypatch, r
     train.train(small(device="cuda", **recipe))
     train.train(parse_config(["--resume", "checkpoints/last.pth", "--epochs", "1", "--device", "cpu"]))
     assert load_checkpoint("checkpoints/last.pth").epoch == 2
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("preset", ["spec", "recommended"])
+def test_batches_on_the_gpu_are_the_same_with_and_without_threads(small, preset):
+    run = build_run(small(device="cuda", preset=preset, batch_size=8), ProcessGroup(torch.device("cuda")))
+    for one, other in zip(prefetch(run.batches), prefetch(run.batches, num_threads=2), strict=True):
+        for a, b in zip(one.inputs, other.inputs, strict=True):
+            assert torch.equal(a, b)
+    run.recorder.close()
 
 
 @pytest.mark.gpu
