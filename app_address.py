@@ -5,6 +5,7 @@ Not a command. `streamlit run streamlit_app.py` shows it at work.
 Each picked tile has a slot: "projector", "query", "result", "a", "b" or "c". The address names it as `<slot>_tile=x/y`.
 """
 
+import re
 from collections.abc import Iterable
 from typing import Any, Literal, NoReturn
 
@@ -24,8 +25,8 @@ def tile_name(xy: Iterable[int]) -> str:
 
 def parse_tile(text: str | None) -> tuple[int, int] | None:
     """`"x/y"` as a tile; None for any other text."""
-    parts = (text or "").split("/")
-    return (int(parts[0]), int(parts[1])) if len(parts) == 2 and all(part.isdecimal() for part in parts) else None
+    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text or "", re.ASCII)
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def picked_row(city: City, slot: str) -> int:
@@ -67,12 +68,15 @@ def rerun_page() -> NoReturn:
 
 
 def set_clicked(slot: str, tile: dict | None, point: dict | None) -> None:
-    """Keep a click in a linked view: the tile under `slot`, and the exact point if it was on the map."""
+    """Keep a click in a linked view: the tile under `slot`, and the exact point if it was on the map.
+
+    A click beside all tiles takes the pick back, except where a page needs a tile.
+    """
     if tile:
         set_picked(slot, (tile["x"], tile["y"]))
         if f"{slot}_way" in st.session_state:
             st.session_state[f"{slot}_way"] = RANDOM  # the way to choose that shows the picked tile
-    elif not point:
+    elif not point and f"{slot}_way" not in st.session_state:
         clear_picked(slot)
     if point:
         st.session_state["place_lat"], st.session_state["place_lon"] = round(point["lat"], 5), round(point["lon"], 5)

@@ -49,7 +49,7 @@ def choose_source(tiles: TilesFlags, model: ModelFlags, device: DeviceFlags, app
     return Source(dataclasses.replace(tiles, tiles_root=tiles_root), model_path, int(limit) or None, device)
 
 
-def choose_vectors(flags: VectorFlags, tiles: TilesFlags, device: DeviceFlags) -> VectorSource | None:
+def choose_vectors(flags: VectorFlags, tiles: TilesFlags, device: DeviceFlags, app: AppFlags) -> VectorSource | None:
     """The dataset or file of vectors to show; None to show tiles."""
     first = [] if flags.vectors is None else [str(flags.vectors)]
     options = list(dict.fromkeys([*first, TILES, *find_vectors()]))
@@ -61,7 +61,7 @@ def choose_vectors(flags: VectorFlags, tiles: TilesFlags, device: DeviceFlags) -
     if chosen in (None, TILES):
         return None
     count = st.sidebar.number_input(
-        "Tiles in the overview", 1000, 100_000, OVERVIEW, 1000, key="overview", bind=URL,
+        "Tiles in the overview", 1, 100_000, min(app.max_tiles or OVERVIEW, 100_000), 1000, key="overview", bind=URL,
         help="They stand for the whole area. Where the map is zoomed in, every tile is loaded.",
     )  # fmt: skip
     return VectorSource(Path(chosen), tiles, device, int(count))

@@ -3,6 +3,7 @@
 Not a command; `python interactive_visualizer.py --columns FILE` uses it. The page joins a dropped file the same way.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ MOST_CATEGORIES = 40  # a text column with more different values is text to sear
 MOST_TEXTS = 3  # of one tile that are kept
 LONGEST_TEXT = 200  # letters
 NONE = "no value"
+PLACE_COLUMNS = ("zoom", "x", "y", "lat", "lon", "geometry")  # of what the page exports
 
 
 def column_colourings(paths: Sequence[Path], tile_xy: np.ndarray, zoom: int) -> list[Colouring]:
@@ -28,18 +30,18 @@ def column_colourings(paths: Sequence[Path], tile_xy: np.ndarray, zoom: int) -> 
     averaged, the most frequent category counts, texts are listed. A column whose name is taken gets the name of its
     file, too. Raises `UserError` for a file of which nothing lies on the tiles, or that has no usable column.
     """
-    found = {colouring.key: colouring for colouring in COLOURINGS}
+    found: dict[str, Colouring] = {}
+    taken = {name for colouring in COLOURINGS for name in (colouring.key, colouring.column)} | {*PLACE_COLUMNS}
     for path in paths:
         columns, rows = load_columns(path, tile_xy, zoom)
-        before = len(found)
-        for name, column in columns.items():
-            values = _values(column, rows, len(tile_xy))
+        usable = {name: _values(column, rows, len(tile_xy)) for name, column in columns.items()}
+        for name, values in usable.items():
             if values is not None:
-                key = name if name not in found else f"{name} ({path.stem})"
+                key = f"{name} ({path.stem})" if name in taken or name in found else name
                 found[key] = Colouring(key, key, _always(values), column=key)
-        if len(found) == before:
+        if not any(usable.values()):
             raise UserError(f"{path} has no column of numbers or text besides the position")
-    return list(found.values())[len(COLOURINGS) :]
+    return list(found.values())
 
 
 def _always(values: Categories | Numbers | Texts) -> Callable[[ShownTiles], Categories | Numbers | Texts]:
@@ -55,8 +57,11 @@ def _values(column: np.ndarray, rows: np.ndarray, count: int) -> Categories | Nu
         if np.isnan(values).all():
             return None
         several = np.bincount(rows[np.isfinite(column)]).max() > 1
-        digits = 0 if np.issubdtype(column.dtype, np.integer) else 2
-        return Numbers(values, "mean of the rows on a tile" if several else "", digits=digits)
+        caption = "mean of the rows on a tile" if several else ""
+        if np.issubdtype(column.dtype, np.integer):
+            return Numbers(values, caption, digits=0)
+        largest = np.abs(np.nanpercentile(values, Numbers.PERCENTILES)).max()
+        return Numbers(values, caption, digits=_digits(float(largest)))
     by_tile: list[Counter[str]] = [Counter() for _ in range(count)]
     total: Counter[str] = Counter()
     for row, cell in zip(rows.tolist(), column, strict=True):
@@ -71,6 +76,11 @@ def _values(column: np.ndarray, rows: np.ndarray, count: int) -> Categories | Nu
     number = {name: i for i, name in enumerate(names)}
     values = np.array([number[_by_frequency(own)[0][0]] if own else -1 for own in by_tile])
     return Categories(values, names, tile_images.category_palette(len(names)), none=NONE)
+
+
+def _digits(largest: float) -> int:
+    """Digits after the point that show three figures of `largest`; at least two."""
+    return min(12, max(2, 2 - math.floor(math.log10(largest)))) if largest > 0 else 2
 
 
 def _by_frequency(counts: Counter[str]) -> list[tuple[str, int]]:

@@ -51,7 +51,7 @@ def main() -> None:
             if first is not None:
                 time.sleep(FIRST_VIEW_S + FIRST_VIEW_S_PER_MB * len(first.payload) / 1e6)
         modes = st.sidebar.container()
-        shown = choose_vectors(vectors, tiles, device)
+        shown = choose_vectors(vectors, tiles, device, app)
         if shown is not None:
             vectors_page(shown)
             return

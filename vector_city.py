@@ -107,7 +107,7 @@ class VectorTiles:
         return np.flatnonzero((x > left - 1) & (x < right) & (y > top - 1) & (y < bottom))
 
     def overview_rows(self, count: int = OVERVIEW) -> np.ndarray:
-        """About `count` rows, spread evenly: along the curve over the map in which the tiles of each file lie.
+        """At most `count` rows, spread evenly: along the curve over the map in which the tiles of each file lie.
 
         Of millions of tiles only some row groups are read, so some neighbours are picked together.
         """
@@ -117,7 +117,8 @@ class VectorTiles:
             return np.linspace(0, len(self) - 1, count).astype(np.int64)
         each = -(-count // OVERVIEW_GROUPS)
         starts = np.linspace(0, len(self) - ROW_GROUP, OVERVIEW_GROUPS).astype(np.int64)
-        return (starts[:, None] + np.arange(each) * (ROW_GROUP // each)).reshape(-1)
+        rows = (starts[:, None] + np.arange(each) * (ROW_GROUP // each)).reshape(-1)
+        return rows[np.linspace(0, len(rows) - 1, count).astype(np.int64)]
 
     def take(self, rows: np.ndarray) -> "VectorTiles":
         """Only the tiles of `rows`, in that order."""

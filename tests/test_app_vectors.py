@@ -126,6 +126,7 @@ def test_the_overview_of_millions_reads_some_row_groups_only(whole, monkeypatch)
     rows = tiles.overview_rows(100)
     assert len(np.unique(rows)) == 100 and rows.max() < len(tiles)
     assert len(np.unique(rows // 16)) <= 20
+    assert len(tiles.overview_rows(7)) == 7 and len(tiles.overview_rows(105)) == 105
 
 
 def test_tiles_of_a_rectangle(whole):
@@ -158,6 +159,11 @@ def test_the_app_shows_an_overview_of_a_dataset(open_vectors_app, dataset, whole
     assert view_count(app) == view["projection"]["packed"]["points"]["shape"][0] == len(tiles)
     assert not view["follows"]  # all of it is shown
     assert not app.radio  # there is one page for vectors
+
+
+def test_max_tiles_limits_the_overview(open_vectors_app):
+    app = open_vectors_app(max_tiles=300)
+    assert view_count(app) == 300
 
 
 def test_the_search_finds_what_exact_search_finds_in_all_tiles(open_vectors_app, whole):

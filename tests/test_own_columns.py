@@ -79,6 +79,18 @@ def test_names_that_are_taken_get_the_name_of_the_file(tmp_path):
     found = columns(one, two)
     assert list(found) == ["zone (one)", "price", "price (two)"] and found["price (two)"].values[0] == 5
     assert not {colouring.key for colouring in COLOURINGS} & set(found)
+    columns_of_exports = "x,y,lat,dominant_layer\n76600,44200,2,3\n"
+    found = columns(written(tmp_path / "three.csv", columns_of_exports))
+    assert list(found) == ["lat (three)", "dominant_layer (three)"]
+
+
+@pytest.mark.parametrize(
+    ("cells", "digits"),
+    [(("3", "41"), 0), (("3.5", "41.25"), 2), (("0.5", "0.25"), 3), (("0.00042", "0.00018"), 6), (("0.0", "-0.0"), 2)],
+)
+def test_small_numbers_are_shown_with_three_figures(tmp_path, cells, digits):
+    rows = "".join(f"{76600 + i},44200,{cell}\n" for i, cell in enumerate(cells))
+    assert columns(written(tmp_path / "a.csv", f"x,y,n\n{rows}"))["n"].digits == digits
 
 
 @pytest.mark.parametrize(

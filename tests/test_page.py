@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import shapely.affinity
 import shapely.geometry
 from PIL import Image
 
@@ -31,6 +32,7 @@ from cli import DeviceFlags, TilesFlags  # noqa: E402
 from embeddings import City, load_city  # noqa: E402
 from layers import LAYERS  # noqa: E402
 from make_screenshots import BROWSER_FLAGS, DESKTOP, PHONE, READY, START_TIMEOUT_MS, launch  # noqa: E402
+from own_columns import column_colourings  # noqa: E402
 from place_names import KINDS, NAMES_FILE, PlaceNames, save_place_names  # noqa: E402
 from reasons import PLACE_PARTS, layer_contributions, place_contributions  # noqa: E402
 from similarity import Search, walk  # noqa: E402
@@ -841,6 +843,22 @@ def test_find_by_id_by_place_and_at_random(visit, city):
     assert len(seen) > 1 and not alert.text_content()
 
 
+def test_a_place_that_is_found_again_comes_back_into_sight(visit, city):
+    page = visit(f"#{FRESH}", **DESKTOP)
+    box, (x, y) = page.get_by_role("combobox", name="Find a place"), city.embeddings.tile_xy[7]
+    box.fill(f"17/{x}/{y}")
+    box.press("Enter")
+    pane(page, "map").focus()
+    for _ in range(6):
+        page.keyboard.press("+")
+    for _ in range(3):
+        drag(page, share_of(page, "map", (0.2, 0.2), (0.8, 0.8)))
+    box.press("Enter")
+    page.wait_for_timeout(200)
+    page.mouse.move(*middle_of(page, "map"))
+    assert card(page).get_attribute("data-tile") == f"17/{x}/{y}"
+
+
 @pytest.mark.parametrize("device", [DESKTOP, PHONE], ids=["desktop", "phone"])
 def test_find_a_place_by_name_in_any_script(visit, city, device):
     """By the beginning of a word, another alphabet, another spelling, another language, and with a letter wrong."""
@@ -892,6 +910,40 @@ def test_everything_can_be_reached_by_keys(visit, name):
     page.keyboard.press("+")
     page.keyboard.press("Escape")
     assert not pane(page, name).get_attribute("data-tile")
+
+
+@pytest.mark.parametrize("name", ["embedding", "map"])
+def test_the_highlighted_tile_stays_in_sight_and_its_card_can_be_closed(visit, name):
+    page = visit(f"#{FRESH}", **DESKTOP)
+    pane(page, name).focus()
+    for _ in range(6):
+        page.keyboard.press("+")
+    box = pane(page, name).bounding_box()
+    for _ in range(8):
+        page.keyboard.press("ArrowRight")
+        page.wait_for_timeout(50)
+        shown = card(page).bounding_box()  # beside the tile
+        assert box["x"] <= shown["x"] <= box["x"] + box["width"] and box["y"] <= shown["y"] + shown["height"]
+    page.keyboard.press("Escape")
+    assert not card(page).is_visible()
+    page.keyboard.press("ArrowRight")
+    assert card(page).is_visible()
+    page.keyboard.press("Tab")
+    assert not card(page).is_visible()
+
+
+def test_the_focus_stays_in_the_panel_when_its_control_is_gone(visit):
+    page = visit(f"#{FRESH}", **DESKTOP)
+    first = pick_on_map(page)
+    page.wait_for_timeout(HASH_SAVED_MS)
+    page.locator(".neighbours li button").first.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function("id => document.querySelector('[data-pane=map]').dataset.tile !== id", arg=first)
+    assert page.evaluate("document.querySelector('.side').contains(document.activeElement)")
+    page.wait_for_timeout(HASH_SAVED_MS)
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("Control+z")  # wherever the focus is
+    page.wait_for_function("id => document.querySelector('[data-pane=map]').dataset.tile === id", arg=first)
 
 
 @pytest.fixture(scope="module")
@@ -996,6 +1048,23 @@ def test_back_forward_and_undo(visit):
     page.keyboard.press("Control+z")
     page.wait_for_function("!document.querySelector('[data-pane=map]').dataset.tile")
     assert page.get_by_role("button", name="Undo").is_disabled()
+
+
+def test_undo_keeps_what_drawing_does(visit):
+    page = visit(f"#{FRESH}", **DESKTOP)
+    chips = page.locator(".legend .chip")
+    counts = [int(text) for text in page.locator(".legend .count").all_text_contents()]
+    chips.first.click()
+    page.get_by_role("button", name="Add", exact=True).click()
+    page.wait_for_timeout(HASH_SAVED_MS)
+    chips.nth(1).click()
+    page.wait_for_timeout(HASH_SAVED_MS)
+    page.get_by_role("button", name="Undo").click()
+    page.wait_for_function(
+        "n => document.querySelector('.selection h3').textContent.startsWith(n)", arg=f"{counts[0]} "
+    )
+    chips.nth(2).click()
+    assert selected(page) == counts[0] + counts[2]
 
 
 def test_undo_keeps_the_colours_and_filters_of_a_dropped_file(visit, city):
@@ -1170,6 +1239,50 @@ def test_columns_given_when_building_are_the_same(browser, ground, city, tmp_pat
     other.leave()
 
 
+def test_codes_are_text_and_small_numbers_keep_their_figures(visit, city, tmp_path):
+    page = visit(f"#{FRESH}", **DESKTOP)
+    rows = [
+        row
+        | {"road": f"E{10 * (i % 3)}", "rate": 0.00042 if i % 2 else 0.00018, "zone": "a", "geometry": "POINT (1 2)"}
+        for i, row in enumerate(own_table(city))
+    ]
+    drop(page, "own.csv", as_csv(rows))
+    assert page.locator(".file-message").text_content().startswith("own.csv: 7 columns, 60 of 60 rows")
+    page.get_by_label("Colour by").select_option("road")
+    names = page.locator(".legend [data-category]").evaluate_all("chips => chips.map(chip => chip.dataset.category)")
+    assert set(names) == {"E0", "E10", "E20", "no value"}
+    page.get_by_label("Colour by").select_option("rate")
+    assert "0.00042" in page.locator(".legend").text_content()
+    page.get_by_label("Colour by").select_option("road")
+    page.locator("[data-category=E10]").click()
+    with open(saved(page, "Save the selection as CSV", tmp_path), newline="", encoding="utf-8") as file:
+        written = list(csv.DictReader(file))
+    assert len(written) == 20 and {row["rate"] for row in written} == {"0.00042", "0.00018"}
+    assert {row["zone (own)"] for row in written} == {"a"} and not {row["zone"] for row in written} & {"", "a"}
+    frame = geopandas.read_parquet(saved(page, "Save the selection as Parquet", tmp_path))
+    assert len(frame) == 20 and set(frame["geometry (own)"]) == {"POINT (1 2)"} and set(frame.geom_type) == {"Polygon"}
+
+
+def test_polygons_with_holes_colour_the_tiles_that_python_finds(visit, city, tmp_path):
+    page = visit(f"#{FRESH}", **DESKTOP)
+    lat, lon = city.embeddings.latlon.mean(axis=0)
+    rng = np.random.default_rng(0)
+    shapes = []
+    for _ in range(30):
+        at = shapely.Point(lon + rng.normal(0, 0.004), lat + rng.normal(0, 0.003))
+        ring = at.buffer(rng.uniform(0.001, 0.006)).difference(at.buffer(0.0008))
+        shapes.append(ring.union(shapely.affinity.translate(ring, 0.009)))
+    frame = geopandas.GeoDataFrame({"share": rng.uniform(0, 9, 30)}, geometry=shapes, crs="EPSG:4326")
+    frame.to_file(tmp_path / "own.geojson")
+    drop(page, "own.geojson", (tmp_path / "own.geojson").read_text(encoding="utf-8"))
+    (expected,) = column_colourings([tmp_path / "own.geojson"], city.embeddings.tile_xy, city.embeddings.zoom)
+    values = expected.values(None).values
+    assert 20 < np.isfinite(values).sum() < len(values)
+    page.get_by_role("tab", name="Filter").click()
+    bars = page.locator("[data-filter=share] .bin").evaluate_all("bars => bars.map(bar => Number(bar.dataset.all))")
+    assert sum(bars) == np.isfinite(values).sum()
+
+
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
@@ -1245,6 +1358,15 @@ def test_on_a_phone_the_views_are_stacked_and_nothing_sticks_out(visit):
     pane(page, "map").tap()
     assert pane(page, "map").get_attribute("data-tile")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_on_the_narrowest_phone_nothing_sticks_out(visit):
+    page = visit(viewport={"width": 320, "height": 568}, device_scale_factor=2, is_mobile=True, has_touch=True)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320
+    for name in ("Embedding tools", "Map tools"):
+        for tool in page.get_by_role("toolbar", name=name).get_by_role("button").all():
+            box = tool.bounding_box()
+            assert box["x"] >= 0 and box["x"] + box["width"] <= 320, tool.text_content()
 
 
 def test_on_a_desktop_the_views_are_side_by_side_and_the_page_does_not_scroll(visit):

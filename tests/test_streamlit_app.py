@@ -226,6 +226,21 @@ def test_a_query_and_a_comparison_search_once_a_city(open_app, monkeypatch, tiny
     assert len(asked) == (1 if mode == SEARCH else 2)
 
 
+def test_a_click_beside_all_tiles_keeps_a_tile_that_the_page_needs():
+    def page() -> None:
+        import streamlit as st
+
+        import app_address
+
+        st.session_state["query_way"] = app_address.RANDOM
+        for slot in ("query", "projector"):
+            app_address.set_picked(slot, (1, 2))
+            app_address.set_clicked(slot, None, None)
+
+    address = AppTest.from_function(page).run().query_params
+    assert "query_tile" in address and "projector_tile" not in address
+
+
 def test_arithmetic_of_picked_tiles(open_app):
     app = open_app(address={"below": "A + B − C", "projector_tile": "76606/44206"})
     assert "put them into A, B and C" in said(app)
@@ -649,6 +664,7 @@ def test_places_outside_the_city(open_app, address, words):
         {"metric": "hamming", "trees": "many", "results": -3},
         {"panel": "None", "query_page": 10**9, "query_way": "Browse gallery"},
         {"query_x": "99999999999999999999999"},
+        {"query_tile": "9999999999999999999999999/5"},
     ],
 )
 def test_an_address_of_nonsense_opens_the_app(open_app, address):

@@ -161,7 +161,7 @@ export class Colourings {
       } else if (kind === "text" && colouring.values[row]) {
         facts.push({ key, column, text: colouring.values[row], value: colouring.values[row] });
       } else if (kind === "number" && !Number.isNaN(value)) {
-        facts.push({ key, column, text: numberText(colouring, value), value: Number(value.toFixed(3)) });
+        facts.push({ key, column, text: numberText(colouring, value), value: Number(value.toPrecision(7)) });
       }
     }
     return facts;

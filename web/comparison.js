@@ -138,8 +138,9 @@ export class Comparison {
     if (row >= 0) this.activate(side);
     if (this.isCities) this.otherThan(side).adopt({ tile: -1 });
     side.set({ tile: row });
+    if (row >= 0) side.map.reveal(row);
     this.refresh();
-    if (this.isCities && row >= 0) this.passive.map.show(this.found().rows[0]);
+    if (this.isCities && row >= 0) this.passive.map.reveal(this.found().rows[0]);
   }
 
   /**
@@ -220,7 +221,10 @@ export class Comparison {
   /** @param {string} text */
   restore(text) {
     this.takeView(text);
-    this.sides.forEach((side, i) => side.adopt({ ...side.stateOf(this.addressOf(i, text)), tool: side.state.tool }));
+    this.sides.forEach((side, i) => {
+      const { tool, mode } = side.state;
+      side.adopt({ ...side.stateOf(this.addressOf(i, text)), tool, mode });
+    });
     this.frame.showActive();
     this.refresh();
   }

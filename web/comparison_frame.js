@@ -79,15 +79,6 @@ export class ComparisonFrame extends Frame {
     return this.explorer.state.tile < 0 ? welcome(this.comparison) : super.tilePanel();
   }
 
-  /**
-   * Who followed a match with the keyboard goes on in the panel, which no longer has the control that was used.
-   * @param {string} name
-   */
-  focusControl(name) {
-    super.focusControl(name);
-    if (!this.focusedControl()) this.tab.focus({ preventScroll: true });
-  }
-
   /** @param {Tab} tab */
   panelOf(tab) {
     if (tab === "alike") return comparePanel(this.comparison);

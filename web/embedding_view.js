@@ -227,14 +227,34 @@ export class EmbeddingView extends TileView {
   moveBy(dx, dy, event) {
     if (this.solid && event.shiftKey) this.camera.shiftBy(dx, dy, this.height);
     else if (this.solid) this.camera.turnBy(dx, dy);
-    else {
-      const [[left, right], [bottom, top]] = this.ranges;
-      const [x, y] = [(dx * (right - left)) / this.width, (dy * (top - bottom)) / this.height];
-      this.ranges = [[left - x, right - x], [bottom + y, top + y]];
-    }
+    else this.shiftBy(dx, dy);
     this.showsAll = false;
     if (this.solid || this.moving) this.redraw();
     else this.slide(dx, dy);
+  }
+
+  /**
+   * Move the flat view.
+   * @param {number} dx
+   * @param {number} dy
+   */
+  shiftBy(dx, dy) {
+    const [[left, right], [bottom, top]] = this.ranges;
+    const [x, y] = [(dx * (right - left)) / this.width, (dy * (top - bottom)) / this.height];
+    this.ranges = [[left - x, right - x], [bottom + y, top + y]];
+  }
+
+  /**
+   * In the flat view; the solid one shows all of the tiles.
+   * @param {number} row
+   */
+  reveal(row) {
+    const [x, y] = this.place(row) ?? [0, 0];
+    if (this.solid || (x >= 0 && y >= 0 && x <= this.width && y <= this.height)) return false;
+    this.shiftBy(this.width / 2 - x, this.height / 2 - y);
+    this.showsAll = false;
+    this.redraw();
+    return true;
   }
 
   /**
@@ -346,11 +366,12 @@ export class EmbeddingView extends TileView {
     const picture = element("canvas");
     fitCanvas(picture, this.width, this.height);
     const context = context2d(picture);
-    if (this.byPlotly) {
+    const shows = this.explorer.state.dots === "dots";
+    if (this.byPlotly && shows) {
       const size = { format: "png", width: this.width, height: this.height, scale: 2 };
       const image = await this.plotly?.toImage(this.plot, size);
       if (image) context.drawImage(await loadedImage(image), 0, 0, this.width, this.height);
-    } else if (this.dots.isLayer && this.explorer.state.dots === "dots") {
+    } else if (this.dots.isLayer && shows && !this.byPlotly) {
       this.drawDots();
       copyCanvas(context, this.dots.canvas);
     }

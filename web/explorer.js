@@ -6,6 +6,7 @@ import { cssColours } from "./colour.js";
 import { Colourings } from "./colourings.js";
 import { painted } from "./dom.js";
 import { EmbeddingView } from "./embedding_view.js";
+import { PLACE_COLUMNS } from "./exports.js";
 import { passing } from "./filters.js";
 import { Frame } from "./frame.js";
 import { HoverCard } from "./hover_card.js";
@@ -137,7 +138,7 @@ export class Explorer {
     else if (changed.has("selection") || changed.has("filters")) this.redraw();
     if (changed.has("tool")) this.setTool();
     if (changed.has("map")) this.map.draw();
-    if (changed.has("tile") && state.tile >= 0) this.map.show(state.tile);
+    if (changed.has("tile") && state.tile >= 0) this.map.reveal(state.tile);
     this.refresh();
   }
 
@@ -191,7 +192,8 @@ export class Explorer {
    * @param {string} hash without the #
    */
   restore(hash) {
-    this.set({ ...this.stateOf(hash), tool: this.state.tool });
+    const { tool, mode } = this.state; // no part of the address
+    this.set({ ...this.stateOf(hash), tool, mode });
   }
 
   listen() {
@@ -199,7 +201,9 @@ export class Explorer {
     this.measuring.observe(this.root);
     this.root.addEventListener("keydown", () => { this.root.dataset.keys = "on"; }, { signal, capture: true });
     this.root.addEventListener("pointerdown", () => { delete this.root.dataset.keys; }, { signal, capture: true });
-    this.root.addEventListener("keydown", (event) => this.onKey(event), { signal });
+    // A page hears its keys wherever the focus is; a part of a page only its own.
+    /** @type {EventTarget} */ (this.address ? document : this.root)
+      .addEventListener("keydown", (event) => this.onKey(/** @type {KeyboardEvent} */ (event)), { signal });
     this.root.addEventListener("dragover", (event) => {
       if (!this.data.own_columns || !event.dataTransfer?.types.includes("Files")) return;
       event.preventDefault();
@@ -225,6 +229,7 @@ export class Explorer {
       this.undo();
     }
     if (event.key !== "Escape" || isText) return;
+    this.hover(-1, null, null);
     if (this.state.selection.size) this.select([]);
     else this.pick(-1);
   }
@@ -253,7 +258,8 @@ export class Explorer {
    * @param {TileView} view
    */
   hoverByKey(row, view) {
-    this.hover(row, view, view.place(row));
+    const moved = row >= 0 && view.reveal(row);
+    this.hover(row, view, moved ? [view.width / 2, view.height / 2] : view.place(row));
     if (row >= 0) this.say(this.describe(row));
   }
 
@@ -265,7 +271,9 @@ export class Explorer {
   pick(row, _ground) {
     if (row < 0 && this.state.tile < 0) return;
     this.set({ tile: row });
-    if (row >= 0) this.say(`Picked ${this.describe(row)}`);
+    if (row < 0) return;
+    this.map.reveal(row); // also when it was picked before
+    this.say(`Picked ${this.describe(row)}`);
   }
 
   pickRandom() {
@@ -316,8 +324,10 @@ export class Explorer {
     try {
       const table = await readTable(file.name, await file.arrayBuffer());
       const stem = file.name.replace(/\.[^.]*$/, "");
+      const known = [...this.colourings.byKey.values()].flatMap(({ key, column }) => [key, column]);
+      const taken = new Set([...known, ...PLACE_COLUMNS]);
       const { columns, placed } = joinTable(table, this.tiles, /** @type {OwnRules} */ (this.data.own_columns),
-        (name) => (this.colourings.byKey.has(name) ? `${name} (${stem})` : name));
+        (name) => (taken.has(name) ? `${name} (${stem})` : name));
       for (const { colouring, values } of columns) this.colourings.add(colouring, values);
       this.frame.fillColours();
       const colour = columns.find(({ colouring }) => colouring.kind !== "text")?.colouring.key;

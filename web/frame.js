@@ -153,7 +153,7 @@ export class Frame {
     const focused = this.focusedControl();
     this.tile.replaceChildren(this.tilePanel());
     this.tab.replaceChildren(this.panelOf(this.explorer.state.tab));
-    if (focused) this.focusControl(focused);
+    if (focused !== null) this.focusControl(focused);
   }
 
   /** @returns {Node} */
@@ -168,17 +168,24 @@ export class Frame {
     return panel(this.explorer);
   }
 
-  /** Panels are built again after every change; who works with the keyboard keeps their place. */
+  /**
+   * The name of the control of a panel that has the focus, null if none has.
+   *
+   * Panels are built again after every change; who works with the keyboard keeps their place.
+   */
   focusedControl() {
     const active = /** @type {Document | ShadowRoot} */ (this.root.getRootNode()).activeElement;
-    return active && (this.tile.contains(active) || this.tab.contains(active)) ? nameOf(active) : null;
+    return active && (this.tile.contains(active) || this.tab.contains(active)) ? nameOf(active) ?? "" : null;
   }
 
-  /** @param {string} name */
+  /**
+   * Focus the control of a panel that has this name, or the panel if no control has it any more.
+   * @param {string} name
+   */
   focusControl(name) {
     /** @type {NodeListOf<HTMLElement>} */
     const controls = this.root.querySelectorAll(".side button, .side input");
-    [...controls].find((control) => nameOf(control) === name)?.focus({ preventScroll: true });
+    ([...controls].find((control) => nameOf(control) === name) ?? this.tab).focus({ preventScroll: true });
   }
 
   markUndo() {

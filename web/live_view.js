@@ -213,6 +213,18 @@ function stateOf(live, tiles) {
 }
 
 /**
+ * What a visitor chose in a view that another one replaces, for the tiles of the other one.
+ * @param {LiveExplorer} before
+ * @param {Tiles} tiles
+ * @returns {Partial<State>}
+ */
+function choicesOf(before, tiles) {
+  const { tool, dots, map, labels, preview, mode, selection } = before.state;
+  const rows = [...selection].map((row) => tiles.rowOfId(before.tiles.id(row))).filter((row) => row >= 0);
+  return { tool, dots, map, labels, preview, mode, selection: new Set(rows) };
+}
+
+/**
  * Draw the base map as soon as it is there, and sheets of tiles when they are needed.
  * @param {LiveExplorer} explorer
  * @param {LivePictures} pictures
@@ -242,13 +254,13 @@ async function startView(root, live, tell, before) {
   const options = { plotly: loadedPlotly, hash: false, theme: live.theme };
   const explorer = new LiveExplorer(root, data, options, live, tell);
   receivePictures(explorer, picturesOf(live.city));
-  Object.assign(explorer.state, stateOf(live, explorer.tiles));
+  Object.assign(explorer.state, before ? choicesOf(before, explorer.tiles) : {}, stateOf(live, explorer.tiles));
   explorer.recolour(false);
   explorer.start();
   if (before) {
     explorer.told = before.told;
     explorer.map.showGround(before.map.ground());
-  } else if (explorer.state.tile >= 0) explorer.map.show(explorer.state.tile);
+  } else if (explorer.state.tile >= 0) explorer.map.reveal(explorer.state.tile);
   return explorer;
 }
 

@@ -126,19 +126,17 @@ export class MapView extends TileView {
     this.redraw();
   }
 
-  /**
-   * Bring a tile into sight.
-   * @param {number} row
-   */
-  show(row) {
+  /** @param {number} row */
+  reveal(row) {
     const [x, y] = [this.positions[2 * row], this.positions[2 * row + 1]];
     const margin = SHOW_MARGIN_PX;
-    if (!this.width) return; // hidden: it shows everything when it comes into sight
-    if (x > margin && y > margin && x < this.width - margin && y < this.height - margin) return;
+    if (!this.width) return false; // hidden: it shows everything when it comes into sight
+    if (x > margin && y > margin && x < this.width - margin && y < this.height - margin) return false;
     this.left = this.middles[row] - this.width / 2 / this.scale;
     this.top = this.tiles.y(row) + 0.5 - this.height / 2 / this.scale;
     this.showsAll = false;
     this.redraw();
+    return true;
   }
 
   /**

@@ -1,7 +1,7 @@
 // Columns of a file that was dropped on the page, joined with the tiles by position as own_columns.py does it.
 
 import { tileOfLatlon } from "./geography.js";
-import { isInside } from "./polygon.js";
+import { boundsOf, isInside } from "./polygon.js";
 
 /** @import { Geometry, Table } from "./table_file.js" */
 /** @import { Tiles } from "./tiles.js" */
@@ -19,9 +19,11 @@ const UNPACKED = { dtype: "float32", shape: [], data: "" };
  */
 export function joinTable(table, tiles, rules, keyOf) {
   const lower = table.names.map((name) => name.toLowerCase());
-  const { tried, owners } = placedRows(table, lower, tiles, rules.keys);
+  const pairs = rules.keys.filter((pair) => pair.every((name) => lower.includes(name)));
+  const keys = new Set(pairs.flat()); // say where a row lies, whichever pair counts
+  const owners = placedRows(table, lower, tiles, pairs);
   const columns = table.names.flatMap((name, column) => {
-    if (tried.includes(column) || rules.not_columns.includes(lower[column])) return [];
+    if (keys.has(lower[column]) || rules.not_columns.includes(lower[column])) return [];
     const found = columnOf(keyOf(name), table.rows.map((row) => row[column]), owners, tiles.count, rules);
     return found ? [found] : [];
   });
@@ -30,28 +32,23 @@ export function joinTable(table, tiles, rules, keyOf) {
 }
 
 /**
- * The tiles of each row, by the first pair of key columns, or else by the shapes, that put a row on a tile of the page;
- * `tried` are the columns of that pair and of those before it.
+ * The tiles of each row, by the first pair of key columns, or else by the shapes, that put a row on a tile of the page.
  * @param {Table} table
  * @param {string[]} lower its names in small letters
  * @param {Tiles} tiles
- * @param {OwnRules["keys"]} keys
+ * @param {OwnRules["keys"]} pairs of key columns that the table has
  */
-function placedRows({ names, rows, shapes }, lower, tiles, keys) {
-  const pairs = keys.filter((pair) => pair.every((name) => lower.includes(name)));
+function placedRows({ names, rows, shapes }, lower, tiles, pairs) {
   if (!pairs.length && !shapes) {
     throw new Error(`found the columns ${names.join(", ")}; expected lat and lon, or x and y, among them`);
   }
-  /** @type {number[]} */
-  const tried = [];
   for (const pair of pairs) {
     const at = pair.map((name) => lower.indexOf(name));
-    tried.push(...at);
     const owners = rows.map((row) => keyedTile(row, at, pair[0].endsWith("x"), tiles));
-    if (owners.some((some) => some.length)) return { tried, owners };
+    if (owners.some((some) => some.length)) return owners;
   }
   const owners = (shapes ?? []).map((shape) => tilesOf(shape, tiles));
-  if (owners.some((some) => some.length)) return { tried, owners };
+  if (owners.some((some) => some.length)) return owners;
   throw new Error(`none of ${rows.length} rows lies on a tile of this page`);
 }
 
@@ -77,11 +74,18 @@ function keyedTile(row, at, isTile, tiles) {
  */
 function tilesOf(shape, tiles) {
   if (!shape) return [];
+  /** @type {Point[][][]} */
   const polygons = shape.type === "Polygon" ? [shape.coordinates] : shape.type === "MultiPolygon" ? shape.coordinates : [];
-  const found = tiles.centres.flatMap(([lat, lon], row) =>
-    (polygons.some((/** @type {Point[][]} */ rings) => rings.reduce((inside, ring) =>
-      (isInside(ring, lon, lat) ? !inside : inside), false)) ? [row] : []));
-  if (found.length) return found;
+  /** @type {Set<number>} */
+  const found = new Set();
+  for (const rings of polygons) {
+    const [west, south, east, north] = boundsOf(rings.flat());
+    tiles.centres.forEach(([lat, lon], row) => {
+      if (lon < west || lon > east || lat < south || lat > north) return;
+      if (rings.filter((ring) => isInside(ring, lon, lat)).length % 2) found.add(row);
+    });
+  }
+  if (found.size) return [...found];
   const points = pointsOf(shape);
   if (!points.length) return [];
   const [lon, lat] = [0, 1].map((d) => points.reduce((sum, point) => sum + point[d], 0) / points.length);
@@ -174,6 +178,14 @@ function numberColumn(base, cells, owners, count, rules) {
   const caption = number.some((some) => some > 1) ? "mean of the rows on a tile" : "";
   return { values, colouring: {
     ...base, kind: "number", values: UNPACKED, range: [percentile(low), percentile(high)], caption, scale: 1,
-    digits: whole ? 0 : 2, unit: "",
+    digits: whole ? 0 : digitsOf(Math.max(...[low, high].map((percent) => Math.abs(percentile(percent))))), unit: "",
   } };
+}
+
+/**
+ * Digits after the point that show three figures of `largest`; at least two.
+ * @param {number} largest
+ */
+function digitsOf(largest) {
+  return largest > 0 ? Math.min(12, Math.max(2, 2 - Math.floor(Math.log10(largest)))) : 2;
 }

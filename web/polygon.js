@@ -16,3 +16,15 @@ export function isInside(polygon, x, y) {
   }
   return inside;
 }
+
+/**
+ * West, south, east and north of some points.
+ * @param {Point[]} points
+ */
+export function boundsOf(points) {
+  let [west, south, east, north] = [Infinity, Infinity, -Infinity, -Infinity];
+  for (const [x, y] of points) {
+    [west, south, east, north] = [Math.min(west, x), Math.min(south, y), Math.max(east, x), Math.max(north, y)];
+  }
+  return [west, south, east, north];
+}

@@ -9,7 +9,7 @@ import { parquet } from "./parquet_library.js";
 
 const SEPARATORS = [",", ";", "\t", "|"];
 const LONGITUDE_LATITUDE = ["OGC:CRS84", "EPSG:4326"]; // coordinate systems of a GeoParquet file that need no conversion
-const NUMBER = /^[+-]?(0|[1-9]\d*)?([.,]\d+)?([eE][+-]?\d+)?$/; // no leading zeros: 0042 is a code
+const NUMBER = /^[+-]?(?=[.,]?\d)(0|[1-9]\d*)?([.,]\d+)?([eE][+-]?\d+)?$/; // no leading zeros: 0042 is a code
 
 /**
  * Read a table; throws an error that says what is wrong with it.

@@ -64,6 +64,7 @@ export class TileView {
     this.host.addEventListener("pointercancel", (event) => this.onCancel(event), options);
     this.host.addEventListener("pointerleave", () => this.onLeave(), options);
     this.host.addEventListener("keydown", (event) => this.onKey(event), options);
+    this.host.addEventListener("blur", () => this.explorer.hover(-1, this, null), options);
     this.host.addEventListener("wheel", (event) => this.onWheel(event), { signal: this.stops.signal, passive: false });
     window.addEventListener("pointerup", (event) => this.onUp(event), options);
     this.resizing.observe(this.host);
@@ -93,6 +94,12 @@ export class TileView {
 
   /** Show everything. */
   reset() {}
+
+  /**
+   * Bring a tile into sight; whether the view had to move.
+   * @param {number} _row
+   */
+  reveal(_row) { return false; }
 
   /** Find `positions` again and draw, in the next frame. */
   redraw() {}
