@@ -14,7 +14,7 @@ import numpy as np
 
 from cache_files import load_intact, save_cache
 from cli import UserError
-from files import atomic_write, digest, remove_work
+from files import atomic_write, digest, remove_work, save_array
 from map_index import (
     STYLE_PX,
     UNIT,
@@ -241,7 +241,7 @@ class _Cutter:
             folder = self.folder / f"{self.count:06}"
             folder.mkdir()
             for name, column in (vars(objects) | {"blocks": blocks}).items():
-                np.save(folder / f"{name}.npy", column)
+                save_array(folder / f"{name}.npy", column)
             self.count += 1
 
 

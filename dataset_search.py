@@ -13,7 +13,7 @@ import numpy as np
 from cache_files import load_intact, save_cache
 from cli import TilesFlags, UserError
 from exports import EXPORT_COLUMNS, Export, as_export, list_matrix
-from files import atomic_path, digest, file_digest, locked
+from files import atomic_path, digest, file_digest, locked, named_errors
 from layers import LAYERS
 from progress_bars import progress, warn
 from similarity import Answer
@@ -209,11 +209,12 @@ def _add_parts(folder: DatasetFolder, local: Path, manifest: dict[str, Any], sta
     for name in progress(left, desc="indexing", unit=" parts"):
         table = part_table(folder, name, COLUMNS)
         table = table.filter(_not_blank(table))
-        index.add(_vectors(table))
+        if len(table):
+            index.add(_vectors(table))
         tiles.append(np.column_stack([table["x"], table["y"]]).astype(np.int32))
         layers.append(np.array([LAYERS.index(layer) for layer in table["dominant_layer"].to_pylist()], np.int8))
     path = local / f"{digest(manifest['key'], sorted(manifest['parts']))[:12]}.faiss"
-    with atomic_path(path) as temporary:
+    with atomic_path(path) as temporary, named_errors(path):
         faiss.write_index(index, str(temporary))
     meta = {"parts": [*known, *left], "file": path.name, "digest": file_digest(path)}
     columns = {"tile_xy": np.concatenate(tiles), "layer": np.concatenate(layers)}
@@ -236,7 +237,10 @@ def _trained(folder: DatasetFolder, manifest: dict[str, Any]) -> Any:
     share = PER_LIST * lists / max(1, min(len(names), 256))
     for i in order.tolist():
         table = part_table(folder, names[i], COLUMNS)
-        found = _vectors(table.filter(_not_blank(table)))
+        table = table.filter(_not_blank(table))
+        if not len(table):
+            continue
+        found = _vectors(table)
         sample.append(found[:: max(1, int(len(found) // share))])
         count += len(sample[-1])
         if count >= PER_LIST * lists:

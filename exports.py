@@ -6,6 +6,7 @@ Not a command. `python precompute_embeddings.py --export city.parquet` uses it.
 import csv
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,9 +89,17 @@ def write_parts(city: City, folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists and is not an empty folder; remove it or export to another")
     blocks, part = np.unique(city.embeddings.tile_xy // PART_TILES, axis=0, return_inverse=True)
-    for i, (x, y) in enumerate(progress(blocks.tolist(), desc="writing", unit="block")):
-        tiles = city.embeddings.take(np.flatnonzero(part.reshape(-1) == i))
-        write_table(tiles, folder / f"block={x}_{y}" / "tiles.parquet")
+    partial = folder.with_name(f".{folder.name}.partial")  # so that the folder holds all blocks or is absent
+    shutil.rmtree(partial, ignore_errors=True)  # what a killed run left
+    try:
+        for i, (x, y) in enumerate(progress(blocks.tolist(), desc="writing", unit="block")):
+            tiles = city.embeddings.take(np.flatnonzero(part.reshape(-1) == i))
+            write_table(tiles, partial / f"block={x}_{y}" / "tiles.parquet")
+        if folder.exists():
+            folder.rmdir()
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_table(embeddings: Embeddings, path: Path) -> None:

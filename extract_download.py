@@ -6,18 +6,21 @@ Not a command; `python render_tiles.py --city kyiv` downloads one.
 import http.client
 import json
 import os
+import re
 import time
 import urllib.request
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from cli import UserError, WorkError
-from files import atomic_write
+from files import atomic_write, digest
 from osm_file import check_whole
 from progress_bars import progress
 
 TRIES = 5  # in a row without a byte gained
+# Parameters of an address that say who may read the file, not which file it is.
+SIGNATURE = re.compile(r"(?i)x-amz-|x-goog-|aws|signature|expires|key-pair-id|policy|token|(sig|se|st|sp|sv|sr|spr)$")
 _CHUNK = 1 << 16
 _NETWORK = (urllib.error.URLError, ConnectionError, TimeoutError, http.client.HTTPException)
 
@@ -33,7 +36,9 @@ def fetch_extract(url: str, folder: Path, pause_s: float = 2.0) -> Path:
     if not parts.netloc:
         raise UserError(f"{url} is not an address; expected https://…, or s3:// and others that fsspec knows")
     steps = [step for step in unquote(parts.path).split("/") if step not in ("", ".", "..")]
-    path = folder.joinpath(parts.netloc.replace(":", "_"), *(steps or ["extract.osm.pbf"]))
+    *folders, name = [parts.netloc.replace(":", "_"), *(steps or ["extract.osm.pbf"])]
+    asked = [pair for pair in parse_qsl(parts.query) if not SIGNATURE.match(pair[0])]
+    path = folder.joinpath(*folders, *([digest(asked)[:8]] if asked else []), name)  # another question, another file
     if path.is_file():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -20,9 +20,10 @@ from typing import IO, Any
 
 import numpy as np
 
-from cli import UserError
+from cli import UserError, WorkError
 from progress_bars import warn
 
+FULL_DISK_BYTES = 1 << 20  # a disk with less free space counts as full
 _LEFTOVER_S = 600  # younger temporary files of another machine may belong to a running process
 
 
@@ -55,6 +56,29 @@ def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO]:
     encoding = None if "b" in mode else "utf-8"
     with atomic_path(path) as temporary, open(temporary, mode, encoding=encoding) as file:
         yield file
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Write an array as `.npy`. Raises the errors of `named_errors`."""
+    with named_errors(path):
+        np.save(path, array)
+
+
+@contextlib.contextmanager
+def named_errors(path: Path) -> Iterator[None]:
+    """Context for a library that writes `path`, whose own errors may tell neither the cause nor the file.
+
+    On a full disk NumPy raises an `OSError` without a number, GDAL and Faiss a `RuntimeError`. This raises `OSError`
+    with both, and `WorkError` for any other `RuntimeError`.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno or errno.ENOSPC, error.strerror or "cannot be written", str(path)) from None
+    except RuntimeError as error:
+        if shutil.disk_usage(path.parent).free < FULL_DISK_BYTES:
+            raise OSError(errno.ENOSPC, "cannot be written", str(path)) from None
+        raise WorkError(f"{path} cannot be written: {str(error).splitlines()[0]}") from None
 
 
 def remove_work(folder: Path, finished: str) -> None:

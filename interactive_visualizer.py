@@ -66,6 +66,7 @@ from place_names import find_place_names
 from progress_bars import note, progress
 from reasons import place_parts, shown_parts
 from render_tiles import parse_box
+from tile_grid import area_bounds
 from tile_levels import FAR_TILES, NEAR_TILES
 from vector_city import VectorCity, layer_map, open_vectors, rows_in_box, vector_city
 from version import VERSION
@@ -260,7 +261,8 @@ def page_data(
     own = [*column_colourings(page.columns or (), places.tile_xy, city.store.zoom), *arranged.more]
     shown: dict[str, Any]
     if pictures:
-        named = find_place_names(city.store.tiles_root, page.names)
+        box = area_bounds(city.store.tile_xy, city.store.zoom)
+        named = find_place_names(city.store.tiles_root, page.names, box, cache_dir)
         shown = explorer_data(city, rows, arranged.cluster, page.title, own, arranged.beside) | {
             "names": packed_names(city, named) if named is not None else None,
             "planes": planes(city, store_rows),
@@ -322,7 +324,8 @@ def vector_page_data(
         "Search in this page": f"finds {recall:.1%} of the exact ten nearest",
     }
     own = [*column_colourings(page.columns or (), places.tile_xy, city.store.zoom), *arranged.more]
-    named = find_place_names(city.store.tiles_root, page.names) if page.names else None
+    box = area_bounds(city.tiles.tile_xy, city.tiles.zoom)
+    named = find_place_names(city.store.tiles_root, page.names, box, cache_dir) if page.names else None
     return explorer_facts(city, rows, arranged.cluster, page.title, own, arranged.beside) | {
         "vectors": short.packed(),
         "sprites": bar_sprites(city, city.rows[rows]),

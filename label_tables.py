@@ -58,7 +58,8 @@ def read_labels(path: Path, tile_xy: np.ndarray, zoom: int) -> tuple[list[Target
     Raises `UserError` if nothing in the file lies on these tiles, or nothing in it can be predicted.
     """
     table, rows = load_columns(path, tile_xy, zoom)
-    drawn = {name: mean_by_tile(table.pop(name), rows, len(tile_xy)) for name in list(table) if DRAWN_PREFIX in name}
+    counts = [name for name in table if name.startswith(DRAWN_PREFIX)]
+    drawn = {name: mean_by_tile(table.pop(name), rows, len(tile_xy)) for name in counts}
     targets = []
     for name, column in table.items():
         read = _class_target if column.dtype == object else _number_target
@@ -76,34 +77,33 @@ def read_labels(path: Path, tile_xy: np.ndarray, zoom: int) -> tuple[list[Target
 def load_columns(path: Path, tile_xy: np.ndarray, zoom: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Columns of the rows of a file that lie on a tile, and the tile of each, `(R,)`, as its row of `tile_xy (N, 2)`.
 
-    Of the pairs of key columns, the first that puts a row on a tile counts; if none does, the geometry. Raises
-    `UserError` if no row lies on a tile.
+    Of the pairs of key columns, the first that puts a row on a tile counts; if none does, the geometry. None of the
+    key columns is returned. Raises `UserError` if no row lies on a tile.
     """
     from user_tables import has_shapes  # slow to import: it loads GDAL
 
     frame = None if path.suffix.lower() == ".pbf" else _existing_frame(path)
     table = read_extract(path, tile_xy, zoom) if frame is None else _columns(frame)
     grid, pairs = TileGrid(tile_xy, zoom), key_pairs(table)
-    tried: set[str] = set()
+    keys = {name for pair in pairs for name in pair}  # no labels, whichever of them counts
     shapes = frame is not None and has_shapes(frame)
     if not pairs and not shapes:
         raise UserError(_keys_expected(table, path))
     inside = np.zeros(0, dtype=bool)
     for pair in pairs:
-        tried |= set(pair)
         rows = grid.rows(keyed_tiles(table, pair, zoom))
         inside = rows >= 0
         if inside.any():
             break
     if frame is not None and shapes and not inside.any():
-        table, tiles = columns_of_shapes(frame, path, tile_xy, zoom, tried)
+        table, tiles = columns_of_shapes(frame, path, tile_xy, zoom, keys)
         rows = grid.rows(tiles)
         inside = rows >= 0
     if not inside.any():
         raise UserError(
             f"no row of {path} lies on a tile of this city; expected x,y at zoom {zoom}, lat,lon in degrees, or shapes"
         )
-    kept = [name for name in table if name not in tried and name.lower() not in NO_TARGETS]
+    kept = [name for name in table if name not in keys and name.lower() not in NO_TARGETS]
     return {name: table[name][inside] for name in kept}, rows[inside]
 
 

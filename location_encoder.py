@@ -21,7 +21,7 @@ from area_vectors import area_means, h3_cells
 from checkpoint import Checkpoint
 from cli import UserError
 from exports import tile_frame
-from files import file_digest
+from files import digest, file_digest
 from inference import Embedder
 from layers import LAYERS
 from pretrained import PRETRAINED, load_model, load_pretrained
@@ -267,11 +267,25 @@ class LocationEmbedder(TransformerMixin, BaseEstimator):
             raise UserError(f"no extract at {self.extract}; name an .osm.pbf file")
         model = None if self.model is None else str(Path(self.model).resolve())
         bbox = self.bbox if self.bbox is None or isinstance(self.bbox, str) else tuple(self.bbox)
-        return _open_city(str(extract), file_digest(extract), model, bbox, self.jobs, self.device)
+        return _open_city(str(extract), _content(extract), model, _content(model), bbox, self.jobs, self.device)
+
+
+def _content(path: Path | str | None) -> str:
+    """A digest of a file, or of the files of a folder; "" if there is nothing at `path`."""
+    files = [] if path is None else [Path(path), *sorted(Path(path).glob("*"))]
+    return digest(*(file_digest(file) for file in files if file.is_file()))
 
 
 @functools.lru_cache(maxsize=2)
-def _open_city(extract: str, _content: str, model: str | None, bbox: Any, jobs: int | None, device: str) -> EncodedCity:
+def _open_city(
+    extract: str,
+    _extract_content: str,
+    model: str | None,
+    _model_content: str,
+    bbox: Any,
+    jobs: int | None,
+    device: str,
+) -> EncodedCity:
     """The city that all estimators with these settings share in this process."""
     encoder = LocationEncoder.pretrained(device) if model is None else LocationEncoder.load(model, device)
     return encoder.read(extract, bbox, jobs=jobs)

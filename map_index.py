@@ -4,12 +4,12 @@ Not a command; `python render_tiles.py` builds one. Nothing here draws.
 """
 
 import dataclasses
-import errno
 import math
 from pathlib import Path
 
 import numpy as np
 
+from files import save_array
 from map_style import FILL, LINE, POINT, Style
 from osm_extract import Features
 from tile_area import TileArea
@@ -92,11 +92,7 @@ class DrawIndex:
     def save(self, folder: Path) -> None:
         """Write each array to its own file."""
         for field in dataclasses.fields(self):
-            path = folder / f"{field.name}.npy"
-            try:
-                np.save(path, getattr(self, field.name))
-            except OSError as error:  # NumPy drops the number of the error; all it meets here is a full disk
-                raise OSError(error.errno or errno.ENOSPC, "cannot write the index", str(path)) from None
+            save_array(folder / f"{field.name}.npy", getattr(self, field.name))
 
     @classmethod
     def load(cls, folder: Path) -> "DrawIndex":

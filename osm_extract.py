@@ -119,6 +119,11 @@ def stream_features(
         yield from _Reading(source, style, frame, folder / "nodes").batches(points)
 
 
+def is_cut(path: Path) -> bool:
+    """Whether an extract is so large that only what lies in the box is read, given one."""
+    return path.stat().st_size > CUT_ABOVE_BYTES
+
+
 @contextlib.contextmanager
 def opened_extract(path: Path, box: Box | None, scratch: Path | None) -> Iterator[tuple[Path, Box | None, Path]]:
     """The file to read, sorted and cut if need be; the frame of its sea; a folder for temporary files.
@@ -129,7 +134,7 @@ def opened_extract(path: Path, box: Box | None, scratch: Path | None) -> Iterato
     try:
         with tempfile.TemporaryDirectory(dir=scratch) as name:
             folder, source, frame = Path(name), path, info.box or box
-            if box is not None and scratch is not None and path.stat().st_size > CUT_ABOVE_BYTES:
+            if box is not None and scratch is not None and is_cut(path):
                 source = folder / "box.osm.pbf"
                 margin = np.array([-CUT_MARGIN, -CUT_MARGIN, CUT_MARGIN, CUT_MARGIN])
                 frame = tuple((np.array(box) + margin).tolist())

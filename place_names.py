@@ -83,6 +83,14 @@ def read_place_names(extract: Path | str, box: Box | None = None, scratch: Path 
     names = [_distinct_names(tags, searched) for *_, tags in found]
     kind = np.array([one[0] for one in found], dtype=np.int8)
     latlon = np.array([one[1:3] for one in found], dtype=np.float64).reshape(-1, 2)
+    return joined_names([PlaceNames(names, kind, latlon)])
+
+
+def joined_names(parts: list[PlaceNames]) -> PlaceNames:
+    """The places of several lists as one; a place that is in two of them is there once."""
+    names = [some for part in parts for some in part.names]
+    kind = np.concatenate([part.kind for part in parts])
+    latlon = np.concatenate([part.latlon for part in parts])
     kept = _one_of_each(names, kind, latlon)
     return PlaceNames([names[row] for row in kept.tolist()], kind[kept], latlon[kept])
 
@@ -188,9 +196,14 @@ def load_place_names(path: Path) -> PlaceNames:
         raise UserError(f"{path} holds no place names ({type(error).__name__}); {again}") from None
 
 
-def find_place_names(tiles_root: Path, extract: Path | None = None) -> PlaceNames | None:
-    """The names of an extract if one is given, else those beside the tiles, None where there are none."""
+def find_place_names(
+    tiles_root: Path, extract: Path | None = None, box: Box | None = None, scratch: Path | None = None
+) -> PlaceNames | None:
+    """The names of an extract if one is given, else those beside the tiles, None where there are none.
+
+    `box` and `scratch` are those of `read_place_names`.
+    """
     if extract is not None:
-        return read_place_names(extract)
+        return read_place_names(extract, box, scratch)
     path = Path(tiles_root) / NAMES_FILE
     return load_place_names(path) if path.is_file() else None

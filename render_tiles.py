@@ -25,9 +25,9 @@ from layers import LAYERS, MANIFEST_NAME, MAX_TILE_PX, STYLE_PATH
 from map_index import STYLE_PX, DrawIndex, build_index
 from map_labels import labels_table
 from map_style import Style, load_style
-from osm_extract import ATTRIBUTION, Features, read_features
+from osm_extract import ATTRIBUTION, Features, is_cut, read_features
 from osm_file import extract_info
-from place_names import NAMES_FILE, read_place_names, save_place_names
+from place_names import NAMES_FILE, joined_names, load_place_names, read_place_names, save_place_names
 from progress_bars import warn
 from tile_area import (
     MAX_TILES,
@@ -146,7 +146,11 @@ def render(config: RenderConfig) -> RenderReport:
         former = _former_manifest(root, identity, config.force)
         box = box or info.box
         report = _finished(config, former, box)
-        names, needs_names = root / NAMES_FILE, config.force or not (root / NAMES_FILE).exists()
+        names = root / NAMES_FILE
+        # A large extract is cut to the box, so that the names may be those of another box.
+        same_box = former.get("complete") and box and list(box) in (former.get("asked_bbox"), former["bbox"])
+        of_other_box = box is not None and not same_box and is_cut(extract)
+        needs_names = config.force or of_other_box or not names.exists()
         if report is None:
             with _partial_folder(root) as scratch, start_workers(config.jobs) as pool:
                 # Read the objects, choose the tiles, find what lies on each tile. A worker reads the names meanwhile.
@@ -168,7 +172,9 @@ def render(config: RenderConfig) -> RenderReport:
                 job = DrawJob(scratch, root, config.zoom, config.tile_px)
                 inked = draw_tiles(job, area, index, missing, pool, config.jobs)
                 if named is not None:
-                    save_place_names(names, named.result())
+                    keeps = former and names.exists() and not config.force  # tiles of the other box are still there
+                    known = [load_place_names(names)] if keeps else []
+                    save_place_names(names, joined_names([*known, named.result()]))
             if not missing.all():  # what was there before this run
                 inked |= inked_tiles(root, area, config.tile_px)
             # Labels and the manifest.
@@ -219,7 +225,7 @@ def parse_box(text: str) -> Box:
             f"--bbox is {text!r}; expected west,south,east,north in degrees, such as 30.24,50.21,30.83,50.59"
         ) from None
     edge = MAX_LATITUDE + 1e-4  # written with four decimals
-    across = west < east or (east - west) % 360 < 180  # a wider box across 180 degrees is a mistake in the order
+    across = west < east or 0 < (east - west) % 360 < 180  # a wider box across 180 degrees is a mistake in the order
     if not (-180 <= west <= 180 and -180 <= east <= 180 and across and -edge <= south < north <= edge):
         raise UserError(
             f"--bbox {text}: expected west < east within 180 degrees (or west > east for a box across 180 "

@@ -21,7 +21,7 @@ import pyproj
 import shapely
 
 from cli import UserError
-from files import atomic_path
+from files import atomic_path, named_errors
 from progress_bars import warn
 from tile_grid import Box, TileGrid, area_bounds, inside_box, tile_of_latlon
 
@@ -422,7 +422,7 @@ def write_frame(path: Path | str, frame: pd.DataFrame, vectors: np.ndarray, plac
     path = check_output(path)
     suffix = path.suffix.lower()
     known = np.isfinite(vectors).all(axis=1)
-    with atomic_path(path) as temporary:
+    with atomic_path(path) as temporary, named_errors(path):
         if suffix == ".npy":
             np.save(temporary, vectors.astype(np.float32))
         elif suffix == ".parquet":
@@ -431,7 +431,7 @@ def write_frame(path: Path | str, frame: pd.DataFrame, vectors: np.ndarray, plac
         elif suffix == ".geojson":
             lists = [[float(f"{v:.7g}") for v in row] if ok else None for row, ok in zip(vectors, known, strict=True)]
             shapes = _with_geometry(path, frame, places).geometry.to_crs(DEGREES)
-            table = add_columns(_without_geometry(frame), {"embedding": lists})
+            table = add_columns(_writable(_without_geometry(frame)), {"embedding": lists})
             table = geopandas.GeoDataFrame(table, geometry=shapes.to_numpy(), crs=DEGREES)
             table.to_file(temporary, driver="GeoJSON", engine="pyogrio")
         else:
@@ -439,11 +439,11 @@ def write_frame(path: Path | str, frame: pd.DataFrame, vectors: np.ndarray, plac
             if suffix == ".csv":
                 whole = add_columns(frame, numbers)
                 if isinstance(frame, geopandas.GeoDataFrame):
-                    whole = pd.DataFrame(whole.assign(**{frame.geometry.name: frame.geometry.to_wkt()}))
+                    whole = pd.DataFrame(whole).assign(**{frame.geometry.name: frame.geometry.to_wkt()})
                 whole.to_csv(temporary, index=False)
             else:
                 shapes = _with_geometry(path, frame, places).geometry
-                table, taken = add_columns(_without_geometry(frame), numbers), set(RESERVED)
+                table, taken = add_columns(_writable(_without_geometry(frame)), numbers), set(RESERVED)
                 names = list(map(str, table.columns))
                 for i, name in enumerate(names):  # GeoPackage takes `ID` and `id` for one name
                     while name.lower() in taken:
@@ -482,6 +482,17 @@ def _without_geometry(frame: pd.DataFrame) -> pd.DataFrame:
     table = pd.DataFrame(frame.drop(columns=[frame.geometry.name]))
     texts = {name: geopandas.GeoSeries(table[name]).to_wkt() for name in table if table[name].dtype == "geometry"}
     return table.assign(**texts)
+
+
+def _writable(frame: pd.DataFrame) -> pd.DataFrame:
+    """The same columns in types that GDAL can write: durations become seconds."""
+    frame = frame.copy(deep=False)
+    for i, dtype in enumerate(frame.dtypes):
+        if pd.api.types.is_timedelta64_dtype(dtype):
+            frame.isetitem(i, frame.iloc[:, i].dt.total_seconds())
+        elif dtype == np.float16:
+            frame.isetitem(i, frame.iloc[:, i].astype(np.float32))
+    return frame
 
 
 def _with_geometry(path: Path, frame: pd.DataFrame, places: Places | None) -> geopandas.GeoDataFrame:

@@ -22,8 +22,11 @@ CORNER = np.array([91520, 43776])
 SIDE, PARTS = 40, 4  # tiles of a part, parts in a row
 
 
-def write_parts(folder: Path, numbers: list[int], dtype: str = "float32") -> np.ndarray:
-    """A dataset of made-up parts, each 40 x 40 tiles; returns the vectors of those that are not blank."""
+def write_parts(folder: Path, numbers: list[int], dtype: str = "float32", blanks: tuple[int, ...] = ()) -> np.ndarray:
+    """A dataset of made-up parts, each 40 x 40 tiles; returns the vectors of those that are not blank.
+
+    Every tile of the parts `blanks` is blank.
+    """
     parts, all_vectors = {}, []
     for number in numbers:
         rng = np.random.default_rng(number)
@@ -32,7 +35,7 @@ def write_parts(folder: Path, numbers: list[int], dtype: str = "float32") -> np.
         centres = np.random.default_rng(99).standard_normal((30, 16))
         vectors = centres[rng.integers(30, size=len(x))] + 0.3 * rng.standard_normal((len(x), 16))
         vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
-        blank = rng.random(len(x)) < 0.1
+        blank = rng.random(len(x)) < (1 if number in blanks else 0.1)
         zeros = np.zeros(len(x), np.int8)
         facts = (zeros, zeros, zeros.astype(np.float32), blank, np.zeros((len(x), 12), np.float32), zeros)
         tiles = Embeddings(tile_xy, vectors, 17, "", *facts, model_key="encoder")
@@ -204,3 +207,12 @@ def test_the_manifest_decides_what_is_finished(folder, tmp_path):
     (tmp_path / "other" / "_manifest.json").write_text(json.dumps(manifest | {"format": "of the future"}))
     with pytest.raises(UserError, match="of the future"):
         open_dataset(tmp_path / "other")
+
+
+def test_parts_without_content_are_in_no_index(tmp_path):
+    vectors = write_parts(tmp_path / "made", [0, 1, 2], blanks=(0, 2))
+    search = open_dataset(tmp_path / "made")
+    assert len(search) == len(vectors) and search.tile_xy[:, 0].min() >= CORNER[0] + SIDE
+    write_parts(tmp_path / "nothing", [0, 1], blanks=(0, 1))
+    with pytest.raises(UserError, match=r"every tile of .* is blank"):
+        open_dataset(tmp_path / "nothing")

@@ -578,6 +578,16 @@ def test_columns_that_hold_no_labels_are_left_out(tmp_path):
     assert [target.name for target in targets] == ["value", "kind"]
 
 
+def test_coordinates_are_no_labels_whichever_of_them_place_the_rows(tmp_path):
+    tile_xy = grid(20, 20)
+    lat, lon = latlon_of_tile(tile_xy + 0.5, 17).T
+    places = {"x": tile_xy[:, 0], "y": tile_xy[:, 1], "latitude": lat, "longitude": lon}
+    frame = pd.DataFrame(places | {"price": np.arange(400.0) ** 0.5, "withdrawn: total": np.arange(400) % 7 + 0.5})
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    targets, drawn = label_tables.read_labels(tmp_path / "a.csv", tile_xy, 17)
+    assert [target.name for target in targets] == ["price", "withdrawn: total"] and not drawn
+
+
 @pytest.mark.parametrize("name", ["a.parquet", "a.csv"])
 def test_shapes_are_found_whatever_their_column_is_called(tmp_path, name):
     tile_xy = grid(20, 20)

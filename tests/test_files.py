@@ -3,19 +3,21 @@
 import errno
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from cache_files import DamagedFile, load_cache, save_cache
-from cli import UserError
-from conftest import REPO
-from files import atomic_path, atomic_write, digest, file_digest, locked, remove_leftovers
+from cli import UserError, WorkError
+from conftest import REPO, script_env
+from files import atomic_path, atomic_write, digest, file_digest, locked, named_errors, remove_leftovers
 
 ARRAYS = {
     "vectors": np.linspace(-1, 1, 1000, dtype=np.float32).reshape(100, 10),
@@ -339,3 +341,44 @@ def test_a_waiting_process_goes_on_when_the_other_is_done(tmp_path):
         process.communicate(timeout=120)
         assert process.returncode == 0
     assert count.read_text() == "40"
+
+
+FULL_DISK = """
+import resource, sys
+sys.path.insert(0, {repo!r})
+import numpy as np, pandas as pd, geopandas, shapely
+from pathlib import Path
+from cli import run_main
+from files import save_array
+from user_tables import write_frame
+
+def main():
+    points = shapely.points(np.zeros(2000), np.zeros(2000))
+    frame = geopandas.GeoDataFrame({{"a": range(2000)}}, geometry=points, crs=4326)
+    write_frame(Path("a" + {suffix!r}), frame, np.random.default_rng(0).normal(size=(2000, 64)))
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+run_main(main)
+"""
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".parquet", ".csv", ".geojson", ".gpkg"])
+def test_a_full_disk_is_one_message_for_every_format(tmp_path, suffix):
+    code = FULL_DISK.format(repo=str(REPO), suffix=suffix)
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=script_env(), capture_output=True, text=True, timeout=120
+    )
+    assert result.returncode == 1 and "Traceback" not in result.stderr, result.stderr
+    assert (
+        result.stderr.startswith("error: ") and f"a{suffix}" in result.stderr and len(result.stderr.splitlines()) == 1
+    )
+    assert not (tmp_path / f"a{suffix}").exists()
+
+
+def test_the_errors_of_libraries_name_the_file(tmp_path, monkeypatch):
+    with pytest.raises(WorkError, match=r"a\.gpkg cannot be written: no such field"), named_errors(tmp_path / "a.gpkg"):
+        raise RuntimeError("no such field\nand more")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    with pytest.raises(OSError, match="cannot be written") as caught, named_errors(tmp_path / "a.gpkg"):
+        raise RuntimeError("write failed")
+    assert caught.value.errno == errno.ENOSPC

@@ -1,6 +1,7 @@
 """The Python interface and the scikit-learn transformer, on a piece of the sample city."""
 
 import pickle
+import shutil
 import subprocess
 import sys
 
@@ -183,6 +184,16 @@ def test_clones_and_pickles_give_the_same_vectors(embedder):
     assert len(pickle.dumps(embedder)) < 10_000, "the city is not pickled with it"
     np.testing.assert_array_equal(stored.transform(places), expected)
     np.testing.assert_array_equal(copied.fit(places).transform(places), expected)
+
+
+def test_a_model_that_was_trained_again_gives_its_own_vectors(ground, tmp_path):
+    model, places = tmp_path / "model.pth", np.column_stack([LAT, LON])
+    shutil.copy(ground / "model.pth", model)
+    settings = {"model": model, "bbox": BOX, "jobs": 1, "device": "cpu"}
+    before = LocationEmbedder(ground / "city.osm.pbf", **settings).fit_transform(places)
+    save_untrained(model, 64, 16, architecture="multiscale", seed=5)
+    after = LocationEmbedder(ground / "city.osm.pbf", **settings).fit_transform(places)
+    assert np.abs(before - after).max() > 1e-3
 
 
 def test_places_off_the_map_are_an_error_or_nan(embedder):

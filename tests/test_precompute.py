@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import errno
 import io
 import json
 import re
@@ -19,11 +20,12 @@ from unittest import mock
 import numpy as np
 import pytest
 
+import exports
 import precompute_embeddings
 from checkpoint import load_checkpoint
 from cli import TilesFlags, UserError
 from conftest import REPO, make_tiles, png_bytes, save_untrained, script_env
-from embeddings import load_city
+from embeddings import Embeddings, load_city
 from layers import LAYERS
 from similarity import open_search
 from tile_facts import ZONES
@@ -277,6 +279,25 @@ def test_parquet_is_read_back_by_geopandas_and_duckdb(filled: Path, tmp_path: Pa
     assert rows == [(144, 144, 16)]
     densest = duckdb.sql(f"select x, y from '{path}' order by content_density desc limit 1").fetchall()[0]
     assert densest == tuple(frame.sort_values("content_density").iloc[-1][["x", "y"]])
+
+
+def test_parts_are_whole_or_absent(filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written, real = [], exports.write_table
+
+    def full(embeddings: Embeddings, path: Path) -> None:
+        written.append(path)
+        if len(written) == 2:
+            raise OSError(errno.ENOSPC, "no space", str(path))
+        real(embeddings, path)
+
+    city = load_city(TilesFlags(tiles_root=filled / "tiles", cache_dir=filled / "cache"), filled / "model.pth")
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="no space"):
+        patch.setattr(exports, "write_table", full)
+        exports.write_parts(city, tmp_path / "parts")
+    assert written and not list(tmp_path.iterdir())
+    (tmp_path / "parts").mkdir()
+    exports.write_parts(city, tmp_path / "parts")
+    assert [path.name for path in tmp_path.iterdir()] == ["parts"] and len(list((tmp_path / "parts").iterdir())) == 2
 
 
 def test_parquet_in_parts_is_read_as_one(filled: Path, tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ from map_index import build_index
 from map_style import FILL, STYLE_PATH, load_style
 from osm_extract import read_features
 from osm_file import cut_extract
+from place_names import find_place_names
 from render_tiles import SAMPLE_BBOX, SAMPLE_EXTRACT, RenderConfig, render
 from tile_area import TileArea
 from tile_grid import tile_of_latlon
@@ -412,6 +413,7 @@ def test_an_unusable_extract_ends_in_a_sentence(bytes_of, says, tmp_path, comman
         (["nowhere.osm.pbf"], "does not exist"),
         ([SAMPLE_EXTRACT, "--bbox", "30.2,50.2,30.8,50.6"], "outside"),
         ([SAMPLE_EXTRACT, "--bbox", "71.5,51.1,71.4,51.2"], "west"),
+        ([SAMPLE_EXTRACT, "--bbox", "71.4,51.1,71.4,51.2"], "expected west < east"),
         ([SAMPLE_EXTRACT, "--bbox", "here"], "west,south,east,north"),
         (["--city", "atlantis"], "kyiv"),
         ([], "--city kyiv"),
@@ -880,6 +882,13 @@ def test_a_broken_download_goes_on_where_it_stopped_also_in_the_next_run(server,
     assert server.requests == [None, f"bytes={third}-", f"bytes={third}-"]
 
 
+def test_another_question_to_a_server_is_another_file(server, tmp_path):
+    first, second = (fetch_extract(f"{server.url}?bbox={box}", tmp_path, pause_s=0) for box in ("1,2,3,4", "5,6,7,8"))
+    assert first != second and first.name == second.name == "Kiew.osm.pbf" and len(server.requests) == 2
+    signed = [fetch_extract(f"{server.url}?bbox=1,2,3,4&X-Amz-Date={day}&sig={day}", tmp_path) for day in (1, 2)]
+    assert signed == [first, first] and len(server.requests) == 2, "a signature names no other file"
+
+
 def test_another_file_on_the_server_is_not_glued_to_the_first_half(server, tmp_path):
     folder = tmp_path / server.url.split("/")[2].replace(":", "_") / "cities"
     folder.mkdir(parents=True)
@@ -929,6 +938,28 @@ def test_a_large_extract_is_cut_to_the_box_without_changing_a_pixel(tmp_path, mo
     draw(SAMPLE_EXTRACT, tmp_path / "cut", SMALL_BOX)
     assert len(read) == 2 and not any(path.exists() for path in read)  # for what is drawn, and for the names
     assert content(tmp_path / "cut") == content(tmp_path / "whole")
+
+
+def test_names_of_a_large_extract_follow_the_boxes_that_are_drawn(tmp_path, monkeypatch):
+    monkeypatch.setattr(osm_extract, "CUT_ABOVE_BYTES", 0)
+    monkeypatch.setattr(osm_extract, "CUT_MARGIN", 0.0)
+    root, (west, east) = tmp_path / "tiles", ("71.40,51.12,71.41,51.13", "71.46,51.12,71.47,51.13")
+
+    def span() -> tuple[float, float]:
+        lon = find_place_names(root).latlon[:, 1]
+        return float(np.quantile(lon, 0.05)), float(np.quantile(lon, 0.95))
+
+    draw(SAMPLE_EXTRACT, root, west)
+    assert span()[1] < 71.44
+    read = []
+    real = render_tiles.read_place_names
+    monkeypatch.setattr(render_tiles, "read_place_names", lambda *args: read.append(args) or real(*args))
+    draw(SAMPLE_EXTRACT, root, west)
+    assert not read
+    draw(SAMPLE_EXTRACT, root, east)
+    assert read and span()[0] < 71.42 and span()[1] > 71.45
+    draw(SAMPLE_EXTRACT, root, east, force=True)
+    assert span()[0] > 71.44
 
 
 def test_the_index_finds_every_tile_that_a_polygon_covers(map_file):

@@ -244,3 +244,12 @@ def test_columns_that_a_format_cannot_hold_are_renamed(tmp_path, suffix):
     assert back["home"][0].startswith("POINT") and back.geometry.x.tolist() == LON
     if suffix == ".gpkg":
         assert back["id_"].tolist() == [4, 5, 6] and back["e0_"].tolist() == [0.5] * 3
+
+
+@pytest.mark.parametrize("suffix", [".geojson", ".gpkg"])
+def test_durations_and_half_precision_are_written(tmp_path, suffix):
+    table = pd.DataFrame({"wait": pd.to_timedelta(["90s", None]), "half": np.array([0.5, 2], np.float16)})
+    frame = geopandas.GeoDataFrame(table, geometry=shapely.points([71.0, 71.1], [51.0, 51.1]), crs=4326)
+    write_frame(tmp_path / f"out{suffix}", frame, np.ones((2, 3)))
+    back = geopandas.read_file(tmp_path / f"out{suffix}")
+    assert back["wait"][0] == 90 and np.isnan(back["wait"][1]) and back["half"].tolist() == [0.5, 2]
