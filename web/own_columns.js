@@ -79,11 +79,10 @@ function tilesOf(shape, tiles) {
   /** @type {Set<number>} */
   const found = new Set();
   for (const rings of polygons) {
-    const [west, south, east, north] = boundsOf(rings.flat());
-    tiles.centres.forEach(([lat, lon], row) => {
-      if (lon < west || lon > east || lat < south || lat > north) return;
+    for (const row of rowsWithin(boundsOf(rings.flat()), tiles)) {
+      const [lat, lon] = tiles.centres[row];
       if (rings.filter((ring) => isInside(ring, lon, lat)).length % 2) found.add(row);
-    });
+    }
   }
   if (found.size) return [...found];
   const points = pointsOf(shape);
@@ -92,6 +91,25 @@ function tilesOf(shape, tiles) {
   const [x, y] = tileOfLatlon(lat, lon, tiles.zoom).map(Math.floor);
   const row = tiles.rowAt(x, y);
   return row < 0 ? [] : [row];
+}
+
+/**
+ * Rows of the tiles that share ground with a box, or touch it.
+ * @param {number[]} box west, south, east and north
+ * @param {Tiles} tiles
+ */
+function rowsWithin([west, south, east, north], tiles) {
+  const [left, top] = tileOfLatlon(north, west, tiles.zoom).map(Math.floor);
+  const [right, bottom] = tileOfLatlon(south, east, tiles.zoom).map(Math.floor);
+  if (!((right - left + 1) * (bottom - top + 1) < tiles.count)) return tiles.centres.keys();
+  const rows = [];
+  for (let x = left; x <= right; x++) {
+    for (let y = top; y <= bottom; y++) {
+      const row = tiles.rowAt(x, y);
+      if (row >= 0) rows.push(row);
+    }
+  }
+  return rows;
 }
 
 /**
