@@ -92,6 +92,7 @@ def rules() -> dict[str, Any]:
     return {
         "keys": KEYS,
         "not_columns": NO_TARGETS,
+        "place_columns": PLACE_COLUMNS,
         "most_categories": MOST_CATEGORIES,
         "most_texts": MOST_TEXTS,
         "longest_text": LONGEST_TEXT,

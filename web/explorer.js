@@ -6,7 +6,6 @@ import { cssColours } from "./colour.js";
 import { Colourings } from "./colourings.js";
 import { painted } from "./dom.js";
 import { EmbeddingView } from "./embedding_view.js";
-import { PLACE_COLUMNS } from "./exports.js";
 import { passing } from "./filters.js";
 import { Frame } from "./frame.js";
 import { HoverCard } from "./hover_card.js";
@@ -324,9 +323,10 @@ export class Explorer {
     try {
       const table = await readTable(file.name, await file.arrayBuffer());
       const stem = file.name.replace(/\.[^.]*$/, "");
+      const rules = /** @type {OwnRules} */ (this.data.own_columns);
       const known = [...this.colourings.byKey.values()].flatMap(({ key, column }) => [key, column]);
-      const taken = new Set([...known, ...PLACE_COLUMNS]);
-      const { columns, placed } = joinTable(table, this.tiles, /** @type {OwnRules} */ (this.data.own_columns),
+      const taken = new Set([...known, ...rules.place_columns]);
+      const { columns, placed } = joinTable(table, this.tiles, rules,
         (name) => (taken.has(name) ? `${name} (${stem})` : name));
       for (const { colouring, values } of columns) this.colourings.add(colouring, values);
       this.frame.fillColours();

@@ -10,8 +10,6 @@ import { parquet } from "./parquet_library.js";
 /** @import { Tiles } from "./tiles.js" */
 /** @import { ParquetData } from "./types.d.ts" */
 
-/** Columns of every export: they say where a tile lies. */
-export const PLACE_COLUMNS = ["zoom", "x", "y", "lat", "lon", "geometry"];
 const PICTURE_GAP_PX = 16;
 
 /**

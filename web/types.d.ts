@@ -96,7 +96,7 @@ export interface CompareData {
 }
 
 export interface OwnRules {
-  keys: [string, string][]; not_columns: string[]; most_categories: number; most_texts: number; longest_text: number;
+  keys: [string, string][]; not_columns: string[]; place_columns: string[]; most_categories: number; most_texts: number; longest_text: number;
   percentiles: [number, number]; palette: string[]; none: Category;
 }
 
