@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -153,12 +154,17 @@ def render(config: RenderConfig) -> RenderReport:
         needs_names = config.force or of_other_box or not names.exists()
         if report is None:
             with _partial_folder(root) as scratch, start_workers(config.jobs) as pool:
-                # Read the objects, choose the tiles, find what lies on each tile. A worker reads the names meanwhile.
+                # Read the objects, choose the tiles, find what lies on each tile. Names are read beside it.
                 named = pool.submit(read_place_names, extract, box, scratch) if needs_names else None
                 features = read_features(extract, style, box, scratch)
                 area, found_box = choose_area(features, style, box, config.zoom, extract)
                 area = clipped(area, features.boundaries, extract) if config.clip_boundary else area
                 index = build_index(features, style, area)
+                if named is not None:
+                    keeps = former and names.exists() and not config.force  # tiles of the other box are still there
+                    known = [load_place_names(names)] if keeps else []
+                    with contextlib.suppress(BrokenProcessPool):  # drawing says so
+                        save_place_names(names, joined_names([*known, named.result()]))
                 # Draw what is missing.
                 missing = missing_tiles(root, area, config.force)
                 manifest: dict[str, Any] = identity | {
@@ -171,10 +177,6 @@ def render(config: RenderConfig) -> RenderReport:
                 _write_manifest(root, manifest | {"complete": False})
                 job = DrawJob(scratch, root, config.zoom, config.tile_px)
                 inked = draw_tiles(job, area, index, missing, pool, config.jobs)
-                if named is not None:
-                    keeps = former and names.exists() and not config.force  # tiles of the other box are still there
-                    known = [load_place_names(names)] if keeps else []
-                    save_place_names(names, joined_names([*known, named.result()]))
             if not missing.all():  # what was there before this run
                 inked |= inked_tiles(root, area, config.tile_px)
             # Labels and the manifest.

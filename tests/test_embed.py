@@ -118,7 +118,8 @@ def test_a_gpu_embeds_what_is_drawn(ground, tmp_path, name):
     with start_workers(1, streaming.PRELOAD) as pool:
         drawing = streaming.open_drawing(ground / "city.osm.pbf", parse_box(BOX), 17, tmp_path)
         city = streaming.embed_city(drawing, load_checkpoint(ground / f"{name}.pth"), pool, 1, device="cuda")
-        expected = streamed(ground, name, tmp_path / "cpu").embeddings.vectors
+    (tmp_path / "cpu").mkdir()
+    expected = streamed(ground, name, tmp_path / "cpu").embeddings.vectors
     assert (city.embeddings.vectors * expected).sum(axis=1).min() > 0.999
 
 

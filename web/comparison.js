@@ -221,10 +221,7 @@ export class Comparison {
   /** @param {string} text */
   restore(text) {
     this.takeView(text);
-    this.sides.forEach((side, i) => {
-      const { tool, mode } = side.state;
-      side.adopt({ ...side.stateOf(this.addressOf(i, text)), tool, mode });
-    });
+    this.sides.forEach((side, i) => side.adopt(side.restored(this.addressOf(i, text))));
     this.frame.showActive();
     this.refresh();
   }

@@ -191,8 +191,16 @@ export class Explorer {
    * @param {string} hash without the #
    */
   restore(hash) {
-    const { tool, mode } = this.state; // no part of the address
-    this.set({ ...this.stateOf(hash), tool, mode });
+    this.set(this.restored(hash));
+  }
+
+  /**
+   * The state that an address describes, with what is no part of an address as it is now.
+   * @param {string} hash without the #
+   */
+  restored(hash) {
+    const { tool, mode } = this.state;
+    return { ...this.stateOf(hash), tool, mode };
   }
 
   listen() {

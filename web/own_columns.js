@@ -94,14 +94,19 @@ function tilesOf(shape, tiles) {
 }
 
 /**
- * Rows of the tiles that share ground with a box, or touch it.
+ * Rows of the tiles whose middle may lie in a box: of a small box the tiles under it, of a large one those that it holds.
  * @param {number[]} box west, south, east and north
  * @param {Tiles} tiles
  */
 function rowsWithin([west, south, east, north], tiles) {
   const [left, top] = tileOfLatlon(north, west, tiles.zoom).map(Math.floor);
   const [right, bottom] = tileOfLatlon(south, east, tiles.zoom).map(Math.floor);
-  if (!((right - left + 1) * (bottom - top + 1) < tiles.count)) return tiles.centres.keys();
+  if (!((right - left + 1) * (bottom - top + 1) < tiles.count)) {
+    return [...tiles.centres.keys()].filter((row) => {
+      const [lat, lon] = tiles.centres[row];
+      return lon >= west && lon <= east && lat >= south && lat <= north;
+    });
+  }
   const rows = [];
   for (let x = left; x <= right; x++) {
     for (let y = top; y <= bottom; y++) {
