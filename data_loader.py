@@ -192,16 +192,16 @@ class TileDataset(Dataset):
     def _levels(self) -> dict[int, list[tuple[Tensor, Tensor]]]:
         """The coarser levels of planes and the sizes of pieces, and which of them each row shows: `(N + 1, layers)`.
 
-        Four pixels are one integer: `(P, 3, px, px / 4) int32` and `(Q, 4, px, px / 4) int32`.
+        The pixels of a row are moved together: sixteen as one number of 16 bytes, `(P, 3, px, px / 16)` and `(Q, 4, px,
+        px / 16)`, where the device has such numbers, or four as one of 4 bytes.
         """
         size_row = torch.from_numpy(np.array(self.store.size_row)).to(self.device)
         shown_by = self._plane_of, size_row[self._plane_of[:, list(SIZED_LAYERS)]]
         found = {}
         for px, level in self.store.levels.items():
             arrays = (torch.from_numpy(np.array(array)) for array in (level, coarsened(self.store.sizes, px)))
-            found[px] = [
-                (array.to(self.device).view(torch.int32), rows) for array, rows in zip(arrays, shown_by, strict=True)
-            ]
+            wide = torch.int32 if px % 16 or self.device.type == "mps" else torch.complex128
+            found[px] = [(array.to(self.device).view(wide), rows) for array, rows in zip(arrays, shown_by, strict=True)]
         return found
 
     @cached_property

@@ -17,7 +17,7 @@ from conftest import REPO
 from data_loader import TileDataset
 from granulometry import RADII, _pixel_counts, shape_counts
 from model import EncoderConfig, build_network
-from multiscale import MultiscaleEncoder, SoftHistogram
+from multiscale import MultiscaleEncoder, PatchConv, SoftHistogram, _pixel_means, histograms
 from test_data_loader import with_holes
 from tile_levels import SURROUND_CHANNELS
 from tile_statistics import FIELDS, RINGS, city_targets, composition, plane_statistics, ring_means, store_statistics
@@ -102,6 +102,67 @@ def test_selecting_the_planes_that_are_drawn_changes_nothing(
     drawn = planes.flatten(1).any(dim=1)
     everything = (encoder.plane_features(planes, layer) * drawn[:, None]).view(len(tile), -1)
     torch.testing.assert_close(encoder.tile_features(tile), everything)
+
+
+def image_of(patches: torch.Tensor) -> torch.Tensor:
+    """The square image `(1, C, S, S)` that consists of `patches (N, C, s, s)`."""
+    cells = round(len(patches) ** 0.5)
+    rows = patches.unflatten(0, (cells, cells)).permute(2, 0, 3, 1, 4)
+    return rows.flatten(3, 4).flatten(1, 2)[None]
+
+
+@pytest.mark.parametrize("size", [64, 68, 256])
+def test_histograms_count_every_pixel(size: int) -> None:
+    planes = torch.randint(0, 256, (7, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    planes[0] = 0
+    planes[1:4, : size // 2] = 0
+    planes[4] = 255
+    expected = torch.stack([torch.bincount(plane.flatten(), minlength=256) for plane in planes]).float()
+    torch.testing.assert_close(histograms(planes), expected, rtol=0, atol=0)
+    torch.testing.assert_close(histograms(planes.to("meta")), expected.to("meta"))
+
+
+@pytest.mark.parametrize(("channels", "size", "occupied"), [(1, 4, True), (5, 2, False)])
+@pytest.mark.parametrize("drawn", [0, 1, 37, 256])
+def test_a_patch_convolution_is_a_strided_convolution(channels: int, size: int, occupied: bool, drawn: int) -> None:
+    """In value and gradient, however many patches are blank."""
+    torch.manual_seed(0)
+    conv, cells = PatchConv(channels, 6, size, occupied), 16
+    patches = torch.randint(1, 256, (cells**2, channels, size, size), dtype=torch.uint8)
+    patches[torch.randperm(cells**2)[drawn:]] = 0
+    pixels = image_of(patches)
+    kernel = conv.brightness.weight.view(6, channels, size, size)
+    expected = F.conv2d(pixels / 255, kernel, conv.brightness.bias, stride=size)
+    if conv.occupied is not None:
+        expected = expected + F.conv2d((pixels > 0).float(), conv.occupied.weight.view_as(kernel), stride=size)
+    found = conv(pixels)
+    torch.testing.assert_close(found, expected)
+    direction = torch.randn_like(found)
+    gradients = [torch.autograd.grad((out * direction).sum(), list(conv.parameters())) for out in (found, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-4)
+
+
+def test_few_numbers_of_patches_are_multiplied(monkeypatch) -> None:
+    """A bfloat16 product is compiled for each number of rows, which takes longer than the product itself."""
+    conv, rows = PatchConv(1, 6, 4, occupied=True), []
+    monkeypatch.setattr(conv, "multiplied", lambda some: rows.append(len(some)) or torch.zeros(len(some), 6))
+    numbers = range(1, 4097, 5)
+    for drawn in numbers:
+        patches = torch.zeros(4096, 1, 4, 4, dtype=torch.uint8)
+        patches[:drawn, 0, 1, 2] = 1
+        conv(image_of(patches))
+    assert all(drawn <= count <= 1.15 * drawn + 1 for drawn, count in zip(numbers, rows, strict=True))
+    assert len(set(rows)) < 90
+
+
+@pytest.mark.parametrize("edge", [8, 64])
+def test_means_of_pixels_and_their_gradients(edge: int) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(3, 5, edge, edge).to(memory_format=torch.channels_last).requires_grad_()
+    direction = torch.randn(3, 5)
+    torch.testing.assert_close(_pixel_means(x), x.mean(dim=(2, 3)))
+    found, expected = (torch.autograd.grad((m * direction).sum(), x) for m in (_pixel_means(x), x.mean(dim=(2, 3))))
+    torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("threads", [2, 4])
