@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 
 from checkpoint import Checkpoint, encoder_state, load_checkpoint, save_checkpoint
 from cli import StopRequested, StopSignal, UserError, WorkError, run_main
+from compile_trial import CompileTrial
 from data_loader import Batch, TileDataset, TripletDataset, TripletSampler, copy_to, prefetch
 from devices import keep_freed_memory
 from distributed import ProcessGroup, distribute, init_distributed
@@ -48,7 +48,6 @@ from vectors import rank_me, triplet_accuracy
 
 LAST, BEST = "last.pth", "best_model.pth"
 LOGGED = ("loss", "positive", "negative", "usage", "grad_norm")  # what a training step returns, and then the number 1
-COMPILE_PAYS_STEPS = 2000  # compiling takes about as long as this many steps save
 START_SAMPLE = 6000  # tiles of each city from which the start of the multiscale encoder is computed
 MAP_SAMPLE = 2048  # tiles from which the multiscale encoder gets its fixed map; twice as many in the last epoch
 MAP_RIDGE = 1e-3  # penalty for what the decoder of the map differs in from the one that was trained
@@ -169,6 +168,7 @@ def fit(run: Run, stop: StopSignal) -> dict[str, float]:
     vectors: list[Tensor] = []  # of each city's held-out tiles, after the latest epoch
     began, began_at, announced = time.perf_counter(), state.step, False
     warm = run.group.device.type == "cpu"
+    trial = CompileTrial(run.network, run.group, enabled=config.speed.compile and run.group.device.type == "cuda")
     for epoch in range(state.epoch, config.fit.epochs):
         batches.set_epoch(epoch)
         started, waited, first_step = time.perf_counter(), 0.0, state.step_in_epoch
@@ -194,7 +194,12 @@ def fit(run: Run, stop: StopSignal) -> dict[str, float]:
                         began, began_at, warm = time.perf_counter(), state.step, True
                     elif not announced:
                         announced = announce_duration(run, state.step - began_at, time.perf_counter() - began)
+                    decision = trial.measure(state.step, run.total_steps - state.step)
+                    run.network = trial.network
+                    if decision and run.group.is_main_process:
+                        print(decision, flush=True)
         check_losses(run)
+        trial.pause()  # until the next epoch
         seconds = time.perf_counter() - started
         *sums, count = state.sums.tolist()
         metrics = {name: value / count for name, value in zip(LOGGED, sums, strict=True)}
@@ -354,12 +359,9 @@ def build_run(config: TrainConfig, group: ProcessGroup) -> Run:
         state = restore(checkpoint, config, stores, encoder, decoder, optimizer, device)
     state.sums = state.sums.to(device)
 
-    network: Any = distribute(encoder, group) if group.size > 1 else encoder
+    network = distribute(encoder, group) if group.size > 1 else encoder
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
-        if config.speed.compile and config.fit.epochs * len(batches) - state.step >= COMPILE_PAYS_STEPS:
-            torch._dynamo.config.suppress_errors = True  # what cannot be compiled runs as it is
-            network = torch.compile(network)
     network.train()
 
     if group.is_main_process:

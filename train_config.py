@@ -111,7 +111,9 @@ class SpeedFlags:
     """Speed."""
 
     precision: str = flag("auto", "auto: bf16 if the device is faster with it", choices=["auto", "fp32", "bf16"])
-    compile: bool = flag(True, "use torch.compile if it saves time (CUDA, long runs)")
+    compile: bool = flag(
+        True, "on CUDA, try torch.compile in a run of more than ten minutes, and keep it if it is faster"
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,7 +20,7 @@ ROOMS = (
     ("files", "tile_grid"),
     ("cache_files", "devices", "map_style", "osm_file", "osm_repair", "tile_area"),
     ("tile_files", "coastlines", "distributed"),
-    ("tile_levels", "osm_extract"),
+    ("tile_levels", "osm_extract", "compile_trial"),
     ("tile_store",),
     (
         "data_loader",

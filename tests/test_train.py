@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import math
 import os
 import platform
 import re
@@ -24,6 +25,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+import compile_trial
 import data_loader
 import distributed
 import memory
@@ -31,6 +33,7 @@ import train
 import train_config
 from checkpoint import load_checkpoint, load_encoder, save_checkpoint
 from cli import StopRequested, StopSignal, UserError, WorkError
+from compile_trial import CompileTrial
 from conftest import REPO, make_tiles, script_env
 from data_loader import TileDataset, TripletDataset, prefetch
 from devices import pick_device
@@ -584,6 +587,101 @@ def test_the_estimate_leaves_out_the_first_steps_of_a_gpu(small, monkeypatch):
     assert told == [2, 4]
 
 
+@pytest.fixture
+def clock(monkeypatch):
+    """The time that a trial sees; each plain step takes 1 s, compiled ones take `compiled`."""
+    clock = SimpleNamespace(now=0.0, compiled=0.5)
+    monkeypatch.setattr(compile_trial.time, "perf_counter", lambda: clock.now)
+    monkeypatch.setattr(torch, "compile", lambda network: torch.nn.Sequential(network))
+    return clock
+
+
+def steps_on_trial(clock, trial, steps=12, total=2000, pause_after=()):
+    """What a trial says when it measures after every step; those after which an epoch ends take 1,000 s more."""
+    said = []
+    for step in range(1, steps + 1):
+        clock.now += 1.0 if trial.network is trial.plain else clock.compiled
+        if step == 5:
+            clock.now += 60  # compiling
+        if said_now := trial.measure(step, total - step):
+            said.append(said_now)
+        if step in pause_after:
+            trial.pause()
+            clock.now += 1000
+    return said
+
+
+@pytest.mark.parametrize("pause_after", [(), (2, 7)])
+@pytest.mark.parametrize(("compiled", "kept"), [(0.5, True), (1.5, False)])
+def test_a_network_stays_compiled_if_that_is_faster(clock, compiled, kept, pause_after):
+    clock.compiled, plain = compiled, torch.nn.Linear(2, 2)
+    trial = CompileTrial(plain, CPU, enabled=True)
+    said = steps_on_trial(clock, trial, pause_after=pause_after)
+    assert (trial.network is not plain) == kept
+    assert said == [
+        "torch.compile is used: a step takes 0.50 of the time"
+        if kept
+        else "torch.compile is not used: a step would take 1.50 times as long"
+    ]
+
+
+@pytest.mark.parametrize(("enabled", "total"), [(True, 500), (False, 2000)])
+def test_a_short_run_is_not_compiled(clock, monkeypatch, enabled, total):
+    monkeypatch.setattr(torch, "compile", lambda _: pytest.fail("compiled"))
+    trial = CompileTrial(torch.nn.Linear(2, 2), CPU, enabled)
+    assert steps_on_trial(clock, trial, total=total) == [] and trial.network is trial.plain
+
+
+def test_all_processes_compile_when_the_slowest_would(clock):
+    """And they stop using it together, although here it is faster."""
+    asked = []
+    group = SimpleNamespace(all_reduce_max=lambda value: asked.append(value) or max(value, 1_200_000_000))
+    trial = CompileTrial(torch.nn.Linear(2, 2), group, enabled=True)
+    said = steps_on_trial(clock, trial, total=590)
+    assert asked == [1_000_000_000, 500_000_000]
+    assert trial.network is trial.plain and said == ["torch.compile is not used: a step would take 1.00 times as long"]
+
+
+def test_a_run_trains_with_the_network_that_the_trial_chose(small, monkeypatch, capsys):
+    chosen = torch.nn.Sequential()
+
+    class Trial(CompileTrial):
+        def measure(self, step, steps_left):
+            if step == 3:
+                self.network = chosen
+                return f"chosen with {steps_left} steps left"
+            return None
+
+    used = []
+
+    def step(run, *_):
+        used.append(run.network is chosen)
+        return torch.ones_like(run.state.sums)
+
+    monkeypatch.setattr(train, "CompileTrial", Trial)
+    monkeypatch.setattr(train, "train_step", step)
+    train.train(small())
+    assert used == [False] * 3 + [True] * 3 and "chosen with 3 steps left" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_trial_compiles_a_real_network(small, monkeypatch):
+    monkeypatch.setattr(compile_trial, "WORTH_S", 0)
+    run = build_run(small(batch_size=2), CPU)
+    batch = run.batches[0]
+    trial = CompileTrial(run.network, CPU, enabled=True)
+    losses = []
+    for step in range(1, 20):
+        losses.append(train_step(run, batch, batch.inputs)[0].item())
+        decision = trial.measure(step, 20 - step)
+        run.network = trial.network
+        if decision:
+            break
+    run.recorder.close()
+    assert decision and re.search(r"torch.compile is (not )?used: a step .* \d+\.\d\d", decision)
+    assert np.isfinite(losses).all() and losses[-1] < losses[0]
+
+
 def test_a_stop_is_noticed_in_every_step_where_losses_are_looked_at_rarely(small, monkeypatch):
     monkeypatch.setattr(train.Run, "check_every", property(lambda _: 16))
     run, stop, real = build_run(small(), CPU), StopSignal(), train.train_step
@@ -1133,7 +1231,8 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CU
 @pytest.mark.parametrize("resident", [True, False])
 @pytest.mark.parametrize("recipe", [{"jitter": 1.0, "loss_type": "ntxent"}, {"preset": "recommended"}])
 def test_cuda_trains_and_its_checkpoint_goes_on_on_the_cpu(small, monkeypatch, resident, recipe):
-    monkeypatch.setattr(train, "COMPILE_PAYS_STEPS", 1 << 30 if resident else 1)
+    monkeypatch.setattr(compile_trial, "WORTH_S", math.inf if resident else 0)
+    monkeypatch.setattr(train.Run, "check_every", property(lambda _: 1))
     if not resident:
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *_: (0, 0))
     train.train(small(device="cuda", **recipe))
