@@ -43,7 +43,6 @@ from tile_area import (
     tile_count,
 )
 from tile_grid import GRID_LIMIT, MAX_LATITUDE, Box
-from tile_previews import write_previews
 from tile_workers import DrawJob, draw_tiles, start_workers
 from tile_writer import PARTIAL, inked_tiles, missing_tiles
 from version import VERSION
@@ -191,6 +190,8 @@ def render(config: RenderConfig) -> RenderReport:
             with _partial_folder(root) as scratch:
                 save_place_names(names, read_place_names(extract, box, scratch))
         if config.preview:
+            from tile_previews import write_previews  # SciPy, which drawing does not need
+
             report.outputs += write_previews(root, report.area, config.tile_px, config.jobs)
     return report
 

@@ -1,18 +1,18 @@
 """Write PNG tiles that are whole or absent, blank ones as links to one file.
 
-Not a command. The PNG encoder is our own because it is faster: on flat masks three times as fast as Pillow or Skia at
-their fastest, and the files are smaller (`python bench.py render` measures it).
+Not a command. The PNG encoder is our own because it is faster: on flat masks four times as fast as Pillow at its
+fastest, and the files are smaller (`python bench.py render` measures it).
 """
 
 import contextlib
 import errno
 import os
 import struct
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from zlib_ng import zlib_ng
 
 from layers import COORDINATE, LAYERS
 from tile_area import TileArea
@@ -28,12 +28,13 @@ def encode_png(plane: np.ndarray) -> bytes:
     height, width = plane.shape
     rows = np.zeros((height, width + 1), dtype=np.uint8)  # the first byte of a row is its filter: none
     rows[:, 1:] = plane
-    deflate = zlib.compressobj(1, zlib.DEFLATED, 15, 9, zlib.Z_RLE)
+    deflate = zlib_ng.compressobj(1, zlib_ng.DEFLATED, 15, 9, zlib_ng.Z_RLE)
     data = deflate.compress(rows.data) + deflate.flush()
     header = struct.pack(">2I5B", width, height, 8, 0, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib_ng.crc32(name + body))
+        for name, body in chunks
     )
 
 
