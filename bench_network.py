@@ -26,7 +26,7 @@ from train_config import loader_threads, make_config, network_dtype
 
 # By device, which training steps are measured: preset, tile size, samples per batch, steps per measurement.
 TRAIN_WORK = {
-    "cpu": (("spec", 64, 4, 2), ("recommended", 64, 32, 8), ("recommended", 256, 32, 4)),
+    "cpu": (("spec", 64, 16, 2), ("recommended", 64, 32, 8), ("recommended", 256, 32, 4)),
     "cuda": (("spec", 256, 256, 20), ("recommended", 256, 256, 20)),
     "mps": (("spec", 128, 32, 5), ("recommended", 128, 32, 5)),
 }
