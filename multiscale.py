@@ -27,6 +27,8 @@ PLANE_FEATURES = 2 * (THRESHOLDS + sum(PLANE_WIDTHS)) + SHAPE_FEATURES  # number
 SCALE_FEATURES = 256  # numbers per scale that the head reads
 HIDDEN = 384
 GPU_PLANES_AT_ONCE = 2048  # without gradients, so that 256 px need about 4 GB
+GPU_HISTOGRAMS_AT_ONCE = 256  # planes; an index takes 8 bytes a pixel
+GPU_LANES = 32  # neighbouring pixels that are counted apart, as many as a GPU handles together
 PLANES_AT_ONCE = 16  # of the tile, for each thread of a CPU: their activations stay in the processor's cache
 LARGE_MAP_PX = 32  # edge of feature maps whose rows are summed first
 ZONES = 3  # of a window: the middle, the ring around it, and the rest
@@ -78,8 +80,7 @@ def histograms(planes: Tensor) -> Tensor:
     """How many pixels of each of `planes (M, S, S) uint8` have each brightness, `(M, 256) float32`."""
     pixels = planes.flatten(1)
     if planes.device.type != "cpu":  # bincount would make the host wait for the device
-        counts = torch.zeros(len(planes), BRIGHTNESSES, device=planes.device)
-        return counts.scatter_add_(1, pixels.long(), counts.new_ones(()).expand(pixels.shape))
+        return torch.cat([scattered_histograms(part) for part in pixels.split(GPU_HISTOGRAMS_AT_ONCE)])
     runs = pixels.contiguous().view(-1, 16)  # most are blank, and need not be counted
     drawn = runs.view(torch.int64).any(dim=1).nonzero()
     plane = drawn // (pixels.shape[1] // 16)  # (R, 1)
@@ -87,6 +88,18 @@ def histograms(planes: Tensor) -> Tensor:
     counts = torch.bincount(kind.flatten(), minlength=len(planes) * BRIGHTNESSES).view(-1, BRIGHTNESSES)
     counts[:, 0] += pixels.shape[1] - counts.sum(dim=1)
     return counts.float()
+
+
+def scattered_histograms(pixels: Tensor) -> Tensor:
+    """The same for `pixels (M, N) uint8` on a GPU.
+
+    Most pixels are 0. If all of them were added to the same number, they would wait for each other, so neighbouring
+    pixels are counted apart.
+    """
+    lane = torch.arange(pixels.shape[1], device=pixels.device) % GPU_LANES
+    counts = torch.zeros(len(pixels), BRIGHTNESSES * GPU_LANES, device=pixels.device)
+    counts.scatter_add_(1, pixels.long() * GPU_LANES + lane, counts.new_ones(()).expand(pixels.shape))
+    return counts.view(-1, BRIGHTNESSES, GPU_LANES).sum(dim=2)
 
 
 class PatchConv(nn.Module):

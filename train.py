@@ -190,7 +190,7 @@ def fit(run: Run, stop: StopSignal) -> dict[str, float]:
                 stop_if_requested(run, stop)
                 if state.step % run.check_every == 0:
                     check_losses(run)
-                    if not warm:  # the first steps on a GPU choose and compile what the others use
+                    if not warm:  # the first steps on a GPU choose the kernels of the others
                         began, began_at, warm = time.perf_counter(), state.step, True
                     elif not announced:
                         announced = announce_duration(run, state.step - began_at, time.perf_counter() - began)
