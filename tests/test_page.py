@@ -912,9 +912,9 @@ def test_everything_can_be_reached_by_keys(visit, name):
     assert not pane(page, name).get_attribute("data-tile")
 
 
-@pytest.mark.parametrize("name", ["embedding", "map"])
-def test_the_highlighted_tile_stays_in_sight_and_its_card_can_be_closed(visit, name):
-    page = visit(f"#{FRESH}", **DESKTOP)
+@pytest.mark.parametrize(("name", "dimensions"), [("embedding", 2), ("embedding", 3), ("map", 2)])
+def test_the_highlighted_tile_stays_in_sight_and_its_card_can_be_closed(visit, name, dimensions):
+    page = visit(f"#{FRESH}".replace("dim=2", f"dim={dimensions}"), **DESKTOP)
     pane(page, name).focus()
     for _ in range(6):
         page.keyboard.press("+")

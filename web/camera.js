@@ -55,6 +55,14 @@ export class Camera {
     this.centre = vector((d) => this.centre[d] + step * (dy * up[d] - dx * right[d]));
   }
 
+  /**
+   * Bring a point to the middle of the view.
+   * @param {ArrayLike<number>} point x, y, z from 0 to 1
+   */
+  lookAt(point) {
+    this.centre = vector((d) => (point[d] - 0.5) / SPAN);
+  }
+
   /** @param {number} factor */
   zoom(factor) {
     this.distance = Math.min(FARTHEST, Math.max(NEAREST, this.distance / factor));

@@ -244,14 +244,14 @@ export class EmbeddingView extends TileView {
     this.ranges = [[left - x, right - x], [bottom + y, top + y]];
   }
 
-  /**
-   * In the flat view; the solid one shows all of the tiles.
-   * @param {number} row
-   */
+  /** @param {number} row */
   reveal(row) {
-    const [x, y] = this.place(row) ?? [0, 0];
-    if (this.solid || (x >= 0 && y >= 0 && x <= this.width && y <= this.height)) return false;
-    this.shiftBy(this.width / 2 - x, this.height / 2 - y);
+    const place = this.place(row); // none behind the eye
+    if (!this.algorithm || (!place && !this.solid)) return false;
+    const [x, y] = place ?? [NaN, NaN];
+    if (x >= 0 && y >= 0 && x <= this.width && y <= this.height) return false;
+    if (this.solid) this.camera.lookAt(this.coordinates().subarray(3 * row, 3 * row + 3));
+    else this.shiftBy(this.width / 2 - x, this.height / 2 - y);
     this.showsAll = false;
     this.redraw();
     return true;
