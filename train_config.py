@@ -112,7 +112,7 @@ class SpeedFlags:
 
     precision: str = flag("auto", "auto: bf16 if the device is faster with it", choices=["auto", "fp32", "bf16"])
     compile: bool = flag(
-        True, "on CUDA, try torch.compile in a run of more than ten minutes, and keep it if it is faster"
+        True, "on CUDA, try torch.compile in a run of more than half an hour, and keep it if it is faster"
     )
 
 
