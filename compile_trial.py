@@ -11,7 +11,7 @@ from torch import nn
 
 from distributed import ProcessGroup
 
-# A run that ends sooner is not compiled. With two cores, compiling takes 20 s for the published network and 4 minutes for
+# A run that ends sooner is not compiled. On two cores, compiling takes 20 s for the published network and 4 minutes for
 # the recommended one.
 WORTH_S = 1800
 SPANS = 3  # spans of steps that are timed; the fastest counts
