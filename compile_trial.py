@@ -14,7 +14,7 @@ from distributed import ProcessGroup
 # A run that ends sooner is not compiled. On two cores, compiling takes 20 s for the published network and 4 minutes for
 # the recommended one.
 WORTH_S = 1800
-SPANS = 3  # spans of steps that are timed; the fastest counts
+SPANS = 3  # spans of steps that are timed; the fastest counts, so that the end of an epoch does not
 
 
 class CompileTrial:
@@ -30,10 +30,6 @@ class CompileTrial:
         self.decided = not enabled
         self.seconds: list[float] = []  # per step, of the spans so far
         self.last: tuple[int, float] | None = None  # step and time at which a span begins
-
-    def pause(self) -> None:
-        """Leave out what happens until the next `measure`."""
-        self.last = None
 
     def measure(self, step: int, steps_left: int) -> str | None:
         """To be called every few steps, when the device has finished them; a sentence once it is decided."""

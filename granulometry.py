@@ -25,7 +25,12 @@ def shape_counts(planes: Tensor) -> Tensor:
     is that of pieces that touch along edges: the number of pieces minus the number of holes. The square of an erosion
     of radius r has an edge of 2 r + 1 pixels; beyond the border of the plane, everything counts as drawn.
     """
-    bits, beyond = _packed(planes)
+    edge = planes.shape[-1]
+    drawn = (planes != 0).view(torch.uint8)
+    if edge % WORD:  # pixels that count as drawn fill up the last word of a row
+        drawn = F.pad(drawn, (0, -edge % WORD), value=1)
+    bits = _bits(drawn)  # (words, M, S)
+    beyond = _bits((torch.arange(drawn.shape[-1], device=planes.device) >= edge).view(torch.uint8)[None, None])
     counts = []
     for before, radius in zip((0, *RADII), RADII, strict=False):
         if radius:
@@ -37,19 +42,6 @@ def shape_counts(planes: Tensor) -> Tensor:
     pixels, across, down, squares = torch.stack(counts, dim=1).float().unbind(dim=2)
     perimeter = 4 * pixels - 2 * across - 2 * down
     return torch.stack([pixels, perimeter, pixels - across - down + squares], dim=2)
-
-
-def _packed(planes: Tensor) -> tuple[Any, Any]:
-    """Which pixels are drawn, `(words, M, S) int64`, and which bits lie beyond the plane, `(words, 1, 1)`.
-
-    Pixels that count as drawn fill up the last word of a row.
-    """
-    edge = planes.shape[-1]
-    drawn = (planes != 0).view(torch.uint8)
-    if edge % WORD:
-        drawn = F.pad(drawn, (0, -edge % WORD), value=1)
-    beyond = torch.arange(drawn.shape[-1], device=planes.device) >= edge
-    return _bits(drawn), _bits(beyond.view(torch.uint8)[None, None])
 
 
 def _bits(pixels: Tensor) -> Any:

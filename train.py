@@ -199,7 +199,6 @@ def fit(run: Run, stop: StopSignal) -> dict[str, float]:
                     if decision and run.group.is_main_process:
                         print(decision, flush=True)
         check_losses(run)
-        trial.pause()  # until the next epoch
         seconds = time.perf_counter() - started
         *sums, count = state.sums.tolist()
         metrics = {name: value / count for name, value in zip(LOGGED, sums, strict=True)}
