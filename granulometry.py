@@ -30,12 +30,12 @@ def shape_counts(planes: Tensor) -> Tensor:
     if edge % WORD:  # pixels that count as drawn fill up the last word of a row
         drawn = F.pad(drawn, (0, -edge % WORD), value=1)
     bits = _bits(drawn)  # (words, M, S)
-    beyond = _bits((torch.arange(drawn.shape[-1], device=planes.device) >= edge).view(torch.uint8)[None, None])
+    within = _bits((torch.arange(drawn.shape[-1], device=planes.device) < edge).view(torch.uint8)[None, None])
     counts = []
     for before, radius in zip((0, *RADII), RADII, strict=False):
         if radius:
-            bits = _eroded(bits, radius - before) | beyond
-        inside = bits & ~beyond
+            bits = _eroded(bits, radius - before)
+        inside = bits & within
         across = inside & _moved(inside, 1, 0)  # pairs of neighbours in a row
         parts = (inside, across, inside[..., :-1] & inside[..., 1:], across[..., :-1] & across[..., 1:])
         counts.append(torch.stack([_count(part) for part in parts], dim=1))
